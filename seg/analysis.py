@@ -1,0 +1,136 @@
+"""What to do with an input: the analysis, read from ``configs/analysis/NAME.yaml`` or from the user's own copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seg.errors import UsageError
+from seg.labels import load_schema
+from seg.metrics import METRICS, check_options
+from seg.modality import modality
+from seg.resources import config_file
+
+VIEWS = ("plan", "profile", "section", "volume")
+
+
+@dataclass(frozen=True)
+class ObjectOptions:
+    """Which classes are counted as objects, and how.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        Classes whose connected regions are objects.
+    split_touching : bool
+        Separate objects that touch.
+    min_diameter_px : float
+        Detection limit: smaller objects are listed and flagged but not counted.
+    """
+
+    classes: tuple[str, ...] = ("deposit",)
+    split_touching: bool = True
+    min_diameter_px: float = 4.0
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """One analysis: which model, which classes, which metrics.
+
+    Parameters
+    ----------
+    name, title, description : str
+    modality : str
+        A key of ``seg.modality.MODALITIES``.
+    view : str
+        ``plan``, ``profile``, ``section`` or ``volume``.
+    model : str
+        Name or folder of a model; ``auto`` takes the shipped one for the modality.
+    schema : str
+        Name or file of the label schema.
+    objects : ObjectOptions
+    metrics : mapping of str to mapping
+        Metric groups to compute and their options.
+    headline : tuple of str
+        Metrics shown first in the report and in the terminal.
+    key_frames : int
+        Frames shown as pictures in the report.
+    min_confidence : float
+        A frame whose mean class probability is lower is flagged ``low-confidence``.
+    """
+
+    name: str
+    title: str
+    description: str
+    modality: str
+    view: str
+    metrics: Mapping[str, Mapping[str, Any]]
+    headline: tuple[str, ...] = ()
+    model: str = "auto"
+    schema: str = "lithium"
+    objects: ObjectOptions = field(default_factory=ObjectOptions)
+    key_frames: int = 5
+    min_confidence: float = 0.6
+
+    def __post_init__(self) -> None:
+        modality(self.modality)
+        if self.view not in VIEWS:
+            raise UsageError(f"Analysis {self.name!r}: view {self.view!r} is not one of {', '.join(VIEWS)}.")
+        schema = load_schema(self.schema)
+        for name in self.objects.classes:
+            schema.index(name)
+        for group, options in self.metrics.items():
+            if group not in METRICS:
+                raise UsageError(f"Analysis {self.name!r}: {_unknown('metric group', group, METRICS)}")
+            check_options(group, options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in the YAML files."""
+        return asdict(self)
+
+
+def _unknown(kind: str, name: str, known: Any) -> str:
+    near = get_close_matches(str(name), list(known), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+    return f"there is no {kind} {name!r}; {hint}"
+
+
+def _build(cls: type, data: Any, where: str) -> Any:
+    """A dataclass from plain data; unknown and missing keys are errors that name what was meant."""
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{where}: found {type(data).__name__}, expected keys and values.")
+    known = {f.name: f for f in fields(cls)}
+    for key in data:
+        if key not in known:
+            raise UsageError(f"{where}: {_unknown('key', key, known)}")
+    required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [n for n in required if n not in data]
+    if missing:
+        raise UsageError(f"{where}: missing {', '.join(missing)}.")
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+
+
+def analysis_from_dict(data: Mapping[str, Any], *, where: str = "analysis") -> AnalysisConfig:
+    """An AnalysisConfig from plain data; UsageError names the nearest known key."""
+    values = _build(AnalysisConfig, data, where)
+    if "objects" in values:
+        values["objects"] = ObjectOptions(**_build(ObjectOptions, values["objects"], f"{where}, objects"))
+    if not isinstance(values["metrics"], Mapping):
+        raise UsageError(f"{where}: metrics must map group names to their options, such as `counting: {{}}`.")
+    values["metrics"] = {group: dict(options or {}) for group, options in values["metrics"].items()}
+    return AnalysisConfig(**values)
+
+
+def load_analysis(name_or_path: str | Path) -> AnalysisConfig:
+    """Read an analysis by preset name or from a YAML file."""
+    path = config_file("analysis", name_or_path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable YAML: {error}") from error
+    return analysis_from_dict(data, where=str(path))
