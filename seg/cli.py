@@ -1,0 +1,364 @@
+"""The command line. Exit codes are those of ``seg.errors``; stdout is for results, stderr for the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seg import __version__
+from seg.errors import InterruptedRunError, SegError, UsageError
+
+if TYPE_CHECKING:
+    from seg.batch import RunResult
+
+EPILOG = """exit codes: 0 ok, 2 usage or configuration, 3 some inputs failed (see failures.csv), 4 nothing matched,
+5 data or labels invalid, 6 model incompatible, 75 interrupted and resumable, 130 Ctrl-C, 1 a bug"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"]:
+        return _train(arguments[1:])
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO if not args.quiet else logging.WARNING,
+        format="%(levelname)s %(message)s" if args.verbose else "%(message)s",
+        stream=sys.stderr,
+    )
+    args.command_line = shlex.join(["operandoseg", *arguments])
+    signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        return int(args.action(args))
+    except SegError as error:
+        print(f"operandoseg: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("operandoseg: stopped by Ctrl-C; what is finished is kept, the same command continues.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _interrupted(signum: int, frame: Any) -> None:
+    raise InterruptedRunError("asked to stop; what is finished is kept, the same command continues.")
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="operandoseg",
+        description="From operando microscopy of metal-battery electrodes to masks, and from masks to numbers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"operandoseg {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="more messages")
+    common.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only, no progress bar")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, action: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common], epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        command.set_defaults(action=action)
+        return command
+
+    demo = add("demo", _demo, "run the whole job on a synthetic experiment, in about a minute")
+    demo.add_argument("--out", type=Path, default=Path("demo_results"), metavar="DIR")
+    demo.add_argument("--json", action="store_true", help="results as JSON on stdout")
+
+    run = add("run", _run, "images to masks, numbers and a report")
+    _inputs(run, "INPUT")
+    run.add_argument("--analysis", required=True, metavar="NAME|FILE", help="a preset or your own YAML file")
+    run.add_argument("--model", metavar="NAME|DIR", help="default: the analysis' own")
+    run.add_argument("--cluster", metavar="local:N|slurm:FILE|tcp://...", help=argparse.SUPPRESS)
+    _results(run)
+
+    predict = add("predict", _predict, "images to masks only")
+    _inputs(predict, "INPUT")
+    predict.add_argument("--model", required=True, metavar="NAME|DIR")
+    predict.add_argument("--modality", default="optical", help="how intensities are normalised (default: optical)")
+    predict.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    measure = add("measure", _measure, "numbers and a report from masks made elsewhere")
+    _inputs(measure, "LABELS")
+    measure.add_argument("--analysis", required=True, metavar="NAME|FILE", help="a preset or your own YAML file")
+    measure.add_argument("--image", type=Path, metavar="FILE", help="the image the labels belong to")
+    measure.add_argument("--schema", metavar="NAME|FILE", help="what the label values mean (default: lithium)")
+    _results(measure)
+
+    evaluate = add("evaluate", _evaluate, "scores of masks against truth")
+    evaluate.add_argument("prediction", type=Path, metavar="PREDICTION")
+    evaluate.add_argument("truth", type=Path, metavar="TRUTH")
+    evaluate.add_argument("--schema", metavar="NAME|FILE")
+    evaluate.add_argument("--axes")
+    evaluate.add_argument("--pixel-size", metavar="SIZE")
+    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    report = add("report", _report, "make the report of a result folder again")
+    report.add_argument("folder", type=Path, metavar="DIR")
+
+    synth = add("synth", _synth, "a synthetic twin of an experiment with its truth")
+    synth.add_argument("family", metavar="FAMILY")
+    synth.add_argument("--seed", type=int, default=0, metavar="N")
+    synth.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    check = add("check", _check, "look at inputs before a run: axes, units, values, blank or repeated frames")
+    _inputs(check, "INPUT")
+    check.add_argument("--schema", metavar="NAME|FILE", help="treat the inputs as labels of this schema")
+
+    model = add("model", _model, "list, show, test or export models")
+    model.add_argument("what", choices=["list", "show", "test", "export"])
+    model.add_argument("name", nargs="?", metavar="NAME|DIR")
+    model.add_argument("--out", type=Path, metavar="DIR", help="where export copies the model")
+
+    commands.add_parser("train", help="train a model (Hydra overrides follow; same as operandoseg-train)")
+    add("info", _info, "versions, devices and paths, for a bug report")
+    return parser
+
+
+def _inputs(command: argparse.ArgumentParser, name: str) -> None:
+    command.add_argument("inputs", nargs="+", metavar=name, help="files, folders of frames, or quoted patterns")
+    command.add_argument("--axes", help="axes of the inputs where the files do not say, such as tyx or zyx")
+    command.add_argument("--pixel-size", metavar="SIZE", help='"z=1um,y=0.5um,x=0.5um" or 0.5um')
+    command.add_argument("--frame-interval", metavar="TIME", help="time between frames, such as 2s")
+    command.add_argument("--dataset", help="data set inside an HDF5 file")
+    if name == "INPUT":
+        command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def _results(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--echem", type=Path, metavar="FILE", help="cycler file with time, voltage, current")
+    command.add_argument("--echem-offset", metavar="TIME", help="image time of the cycler's zero, such as 12s")
+    command.add_argument("--electrode-area-cm2", type=float, metavar="AREA")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--json", action="store_true", help="results as JSON on stdout")
+
+
+def _options(args: argparse.Namespace) -> Any:
+    from seg.io import parse_duration_s, parse_pixel_size
+    from seg.pipeline import RunOptions
+
+    offset = getattr(args, "echem_offset", None)
+    return RunOptions(
+        axes=args.axes,
+        pixel_size_um=parse_pixel_size(args.pixel_size) if args.pixel_size else None,
+        frame_interval_s=parse_duration_s(args.frame_interval) if args.frame_interval else None,
+        dataset=args.dataset,
+        schema=getattr(args, "schema", None),
+        image=getattr(args, "image", None),
+        echem=getattr(args, "echem", None),
+        echem_offset_s=parse_duration_s(offset) if offset else 0.0,
+        electrode_area_cm2=getattr(args, "electrode_area_cm2", None),
+        device=getattr(args, "device", "cpu"),
+        command=args.command_line,
+    )
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from seg.analysis import load_analysis
+    from seg.io import find_inputs
+    from seg.pipeline import run
+
+    config = load_analysis(args.analysis)
+    if args.model:
+        config = replace(config, model=args.model)
+    results = run(find_inputs(args.inputs), config, args.out, _options(args), progress=_progress(args))
+    return _finish(results, args)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from seg.analysis import AnalysisConfig
+    from seg.io import find_inputs
+    from seg.pipeline import predict
+
+    config = AnalysisConfig("predict", "masks only", "", args.modality, "plan", {}, model=args.model)
+    results = predict(find_inputs(args.inputs), config, args.out, _options(args), progress=_progress(args))
+    return _finish(results, args)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    from seg.analysis import load_analysis
+    from seg.io import find_inputs
+    from seg.pipeline import measure
+
+    inputs = find_inputs(args.inputs)
+    if args.image and len(inputs) > 1:
+        raise UsageError(f"--image names one image, but {len(inputs)} label files were given; measure them one by one.")
+    results = measure(inputs, load_analysis(args.analysis), args.out, _options(args), progress=_progress(args))
+    return _finish(results, args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from seg.evaluation import evaluate_files
+    from seg.io import parse_pixel_size
+
+    size = parse_pixel_size(args.pixel_size) if args.pixel_size else None
+    table = evaluate_files(
+        args.prediction, args.truth, args.out, schema=args.schema, axes=args.axes, pixel_size_um=size
+    )
+    print(table.to_string(index=False))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from seg.report import write_report
+
+    print(write_report(args.folder))
+    return 0
+
+
+def _synth(args: argparse.Namespace) -> int:
+    from seg.synthetic import make_experiment, write_experiment
+
+    experiment = make_experiment(args.family, args.seed)
+    write_experiment(experiment, args.out)
+    print(args.out)
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from seg.analysis import load_analysis
+    from seg.pipeline import RunOptions, run
+    from seg.synthetic import make_sample, write_experiment
+
+    data = args.out / "data"
+    write_experiment(make_sample("optical"), data)
+    options = RunOptions(echem=data / "cycler.csv", command=args.command_line)
+    config = load_analysis("optical-plan")
+    results = run([data / "image.ome.tif"], config, args.out, options, progress=_progress(args))
+    return _finish(results, args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from seg.check import check_inputs
+    from seg.io import find_inputs
+
+    options = _options(args)
+    findings = check_inputs(find_inputs(args.inputs), options, schema=args.schema)
+    for finding in findings:
+        print(finding)
+    return max((f.exit_code for f in findings), default=0)
+
+
+def _model(args: argparse.Namespace) -> int:
+    from seg.models.bundle import export_bundle, list_models, load_bundle
+
+    if args.what == "list":
+        for path in list_models():
+            print(f"{path.name}\t{path}")
+        return 0
+    if not args.name:
+        raise UsageError(f"`operandoseg model {args.what}` needs the name or folder of a model.")
+    bundle = load_bundle(args.name)
+    if args.what == "show":
+        print(json.dumps(bundle.spec.to_dict(), indent=2))
+        print(bundle.card)
+    elif args.what == "test":
+        print(f"{bundle.spec.name}: self-test passed, weights {bundle.weights_sha256[:16]}")
+    else:
+        if args.out is None:
+            raise UsageError("`operandoseg model export` needs --out DIR.")
+        print(export_bundle(bundle, args.out))
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from seg.info import collect
+
+    for key, value in collect().items():
+        print(f"{key:<16} {value}")
+    return 0
+
+
+def _train(overrides: list[str]) -> int:
+    """Hand over to the training command, in a process of its own: seg never imports Hydra."""
+    command = [sys.executable, "-m", "training", *overrides]
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execv(sys.executable, command)
+    return subprocess.call(command)
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def _progress(args: argparse.Namespace) -> Any:
+    from seg.progress import silent
+
+    if args.quiet:
+        return silent
+    from functools import partial
+
+    from tqdm import tqdm
+
+    return partial(tqdm, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
+
+
+def _finish(results: Sequence[RunResult], args: argparse.Namespace) -> int:
+    """Print what came out, list what failed, and choose the exit code."""
+    failed = [r for r in results if r.error]
+    done = [r for r in results if not r.error]
+    if getattr(args, "json", False):
+        print(json.dumps([_as_json(r) for r in results], indent=2))
+    else:
+        for result in done:
+            print(f"\n{result.source}  ({result.seconds:.1f} s)")
+            if len(result.headline):
+                print(_headline_text(result.headline))
+            report = result.folder / "report.html"
+            print(f"  {'report' if report.exists() else 'masks'}: {report if report.exists() else result.folder}")
+    for result in failed:
+        print(f"failed: {result.source}: {result.error}", file=sys.stderr)
+    if failed and len(results) > 1:
+        print(f"{len(failed)} of {len(results)} inputs failed; see {args.out / 'failures.csv'}", file=sys.stderr)
+        return 3
+    return failed[0].exit_code if failed else 0
+
+
+def _headline_text(rows: Any) -> str:
+    lines = []
+    for row in rows.rename(columns={"class": "class_name"}).itertuples():
+        interval = "" if row.low != row.low else f"[{row.low:.4g}, {row.high:.4g}]"
+        value = "not reported" if row.value != row.value else f"{row.value:.4g}"
+        when = "whole series" if row.frame != row.frame else f"frame {int(row.frame)}"
+        flags = row.flags if isinstance(row.flags, str) and row.flags else ""
+        name = f"{row.metric}" + (f" ({row.class_name})" if isinstance(row.class_name, str) and row.class_name else "")
+        lines.append(f"  {name:<36} {value:>12} {interval:<24} {row.unit:<8} {when:<13} {flags}".rstrip())
+    return "\n".join(lines)
+
+
+def _as_json(result: RunResult) -> dict[str, Any]:
+    rows = result.headline.astype(object).where(result.headline.notna(), None) if len(result.headline) else None
+    return {
+        "input": str(result.source),
+        "folder": str(result.folder),
+        "error": result.error or None,
+        "exit_code": result.exit_code,
+        "seconds": round(result.seconds, 2),
+        "metrics": [] if rows is None else rows.to_dict("records"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,438 @@
+"""One input from pixels to masks, numbers and a report: the engine behind every door."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seg import __version__
+from seg.analysis import AnalysisConfig
+from seg.batch import RunResult, each_input
+from seg.errors import DataError
+from seg.io import fingerprint, open_stack, read_labels, write_image, write_labels
+from seg.io.results import write_json, write_table
+from seg.keyframes import save_key_frames
+from seg.labels import load_schema
+from seg.measure import headline_rows, measure_frames, measure_over_time
+from seg.metrics.table import to_table
+from seg.modality import modality
+from seg.progress import Progress, silent
+from seg.segmentation import Provenance, Segmentation
+from seg.stack import Stack
+from seg.stages import is_done, key_of, mark_done, work_dir
+
+logger = logging.getLogger(__name__)
+
+RESULTS = (
+    "run.json", "report.html", "metrics.csv", "objects.csv", "electrochem.csv", "labels.ome.tif", "instances.ome.tif",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a user says about the inputs beyond the analysis.
+
+    Parameters
+    ----------
+    axes : str or None
+        Axes of the inputs where the files do not state them.
+    pixel_size_um : mapping or None
+    frame_interval_s : float or None
+    dataset : str or None
+        Data set inside an HDF5 file.
+    schema : str or None
+        Schema of label files made elsewhere.
+    image : Path or None
+        The image that belongs to a label file (`measure`).
+    echem : Path or None
+        Cycler file; `echem_offset_s` is added to its clock to give image time.
+    electrode_area_cm2 : float or None
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    command : str
+        The command line, kept in ``run.json``.
+    """
+
+    axes: str | None = None
+    pixel_size_um: Mapping[str, float] | None = None
+    frame_interval_s: float | None = None
+    dataset: str | None = None
+    schema: str | None = None
+    image: Path | None = None
+    echem: Path | None = None
+    echem_offset_s: float = 0.0
+    electrode_area_cm2: float | None = None
+    device: str = "auto"
+    command: str = ""
+
+
+def run(
+    inputs: Sequence[Path], config: AnalysisConfig, out: Path, options: RunOptions, *, progress: Progress = silent
+) -> list[RunResult]:
+    """Segment, measure and report every input; a bad one is listed and the others go on.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files, or folders that hold one series each.
+    config : AnalysisConfig
+    out : Path
+        One folder per input is made in it, and ``summary.csv`` and ``failures.csv``.
+    options : RunOptions
+    progress : Progress
+
+    Returns
+    -------
+    list of RunResult
+        In the order of `inputs`.
+    """
+    load = _model_loader(config, options)
+    return each_input(inputs, out, lambda path, folder: run_one(path, folder, config, options, load, progress))
+
+
+def measure(
+    inputs: Sequence[Path], config: AnalysisConfig, out: Path, options: RunOptions, *, progress: Progress = silent
+) -> list[RunResult]:
+    """Numbers and report from label files made elsewhere; torch is never loaded."""
+    return each_input(inputs, out, lambda path, folder: measure_one(path, folder, config, options, progress))
+
+
+def predict(
+    inputs: Sequence[Path], config: AnalysisConfig, out: Path, options: RunOptions, *, progress: Progress = silent
+) -> list[RunResult]:
+    """Masks only."""
+    load = _model_loader(config, options)
+
+    def one(path: Path, folder: Path) -> pd.DataFrame:
+        _segment(_open(path, options), path, folder, config, options, load, progress)
+        return pd.DataFrame()
+
+    return each_input(inputs, out, one)
+
+
+def run_one(
+    path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, load_model: Callable[[], Any],
+    progress: Progress = silent,
+) -> pd.DataFrame:  # fmt: skip
+    """One input from pixels to report; returns the headline rows of its metrics."""
+    started = time.monotonic()
+    stack = _open(path, options)
+    segmentation, made = _segment(stack, path, folder, config, options, load_model, progress)
+    timings = {"segment": time.monotonic() - started}
+    return _measure(segmentation, stack, path, folder, config, options, made, timings, progress)
+
+
+def measure_one(
+    path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, progress: Progress = silent
+) -> pd.DataFrame:
+    """One label file from masks to report; returns the headline rows of its metrics."""
+    schema = load_schema(options.schema or config.schema)
+    segmentation = read_labels(
+        path,
+        schema=schema if options.schema else None,
+        axes=options.axes,
+        pixel_size_um=options.pixel_size_um,
+        frame_interval_s=options.frame_interval_s,
+    )
+    image = _open(options.image, options) if options.image else None
+    if image is not None and (image.n_frames, image.spatial_shape) != (
+        segmentation.stack.n_frames,
+        segmentation.stack.spatial_shape,
+    ):
+        raise DataError(
+            f"{image.name!r} has {image.n_frames} frame(s) of {image.spatial_shape} but {segmentation.stack.name!r} "
+            f"has {segmentation.stack.n_frames} of {segmentation.stack.spatial_shape}; they must be the same grid."
+        )
+    labels_path = folder / "labels.ome.tif"
+    key = key_of(labels=fingerprint(path), calibration=segmentation.stack.calibration, schema=segmentation.schema)
+    if not is_done(folder, "labels", key):
+        _forget_results(folder, "segment")
+        write_segmentation(segmentation, labels_path)
+        mark_done(folder, "labels", key, [labels_path])
+    return _measure(segmentation, image, path, folder, config, options, {}, {}, progress)
+
+
+def write_segmentation(segmentation: Segmentation, path: Path) -> None:
+    """Save a segmentation frame by frame with everything needed to read it back."""
+    stack = segmentation.stack
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_labels(
+        path, (stack.frame(t) for t in range(stack.n_frames)), shape=stack.shape, axes=stack.axes,
+        calibration=stack.calibration, schema=segmentation.schema, provenance=segmentation.provenance,
+    )  # fmt: skip
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def _open(path: Path, options: RunOptions) -> Stack:
+    return open_stack(
+        path,
+        axes=options.axes,
+        pixel_size_um=options.pixel_size_um,
+        frame_interval_s=options.frame_interval_s,
+        dataset=options.dataset,
+    )
+
+
+def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[], Any]:
+    """A function that loads the model once, when the first input needs it."""
+    loaded: list[Any] = []
+
+    def load() -> Any:
+        if not loaded:
+            from seg.models.bundle import find_model, load_bundle
+
+            name = find_model(config.model, modality=config.modality)
+            loaded.append(load_bundle(name, device=options.device, schema=load_schema(config.schema)))
+            logger.info("model %s (%s)", loaded[0].spec.name, loaded[0].weights_sha256[:12])
+        return loaded[0]
+
+    return load
+
+
+def _segment(
+    stack: Stack, path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, load_model: Callable[[], Any],
+    progress: Progress,
+) -> tuple[Segmentation, dict[str, Any]]:  # fmt: skip
+    """The masks of one input, from where an earlier run left off; and how they were made, for ``run.json``."""
+    from seg.inference import InferenceSettings, segment
+    from seg.preprocess import SeriesNormalisation
+
+    bundle = load_model()
+    settings = InferenceSettings(device=options.device)
+    key = key_of(
+        input=fingerprint(path), axes=stack.axes, shape=stack.shape, dataset=options.dataset,
+        weights=bundle.weights_sha256, settings=settings, modality=config.modality, schema=config.schema,
+        calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
+    )  # fmt: skip
+    labels_path = folder / "labels.ome.tif"
+    made_path = work_dir(folder) / "made.json"
+    schema = load_schema(config.schema)
+    if not is_done(folder, "segment", key):
+        _forget_results(folder, "segment")
+        slabs = work_dir(folder) / f"slabs-{key[:16]}"
+        for other in work_dir(folder).glob("slabs-*"):
+            if other != slabs:
+                shutil.rmtree(other)
+        slabs.mkdir(exist_ok=True)
+        normalisation = SeriesNormalisation.fit(stack, modality(config.modality).normalisation_percentiles)
+        confidence: list[float] = []
+        for index in progress(range(stack.n_frames), total=stack.n_frames, desc=f"segment {stack.name}"):
+            done = slabs / f"frame_{index:06d}.npz"
+            if not done.exists():
+                _segment_frame(stack, index, bundle, settings, normalisation, done, segment)
+            with np.load(done, allow_pickle=False) as saved:
+                confidence.append(float(saved["confidence"]))
+        made = {
+            "model": {
+                "name": bundle.spec.name, "weights_sha256": bundle.weights_sha256, "spec": bundle.spec.to_dict(),
+                "card": bundle.card,
+            },
+            "normalisation": {"low": normalisation.low, "high": normalisation.high},
+            "confidence": confidence, "fingerprint": fingerprint(path),
+        }  # fmt: skip
+        axes = stack.axes.replace("c", "")
+        shape = tuple(stack.size(axis) for axis in axes)
+        provenance = Provenance(
+            software=f"operandoseg {__version__}", model=bundle.spec.name, model_sha256=bundle.weights_sha256,
+            input_fingerprint=made["fingerprint"],
+        )  # fmt: skip
+        frames = (_load_labels(slabs / f"frame_{index:06d}.npz") for index in range(stack.n_frames))
+        write_labels(
+            labels_path, frames, shape=shape, axes=axes, calibration=stack.calibration, schema=schema,
+            provenance=provenance,
+        )  # fmt: skip
+        write_json(made, made_path)
+        mark_done(folder, "segment", key, [labels_path, made_path])
+        shutil.rmtree(slabs)
+    return read_labels(labels_path, schema=schema), _read_json(made_path)
+
+
+def _segment_frame(
+    stack: Stack, index: int, bundle: Any, settings: Any, normalisation: Any, target: Path, segment: Callable[..., Any]
+) -> None:
+    """Labels and mean confidence of one frame, saved whole or not at all."""
+    single = replace(
+        stack,
+        data=stack.frame(index),
+        axes=stack.axes.replace("t", ""),
+        calibration=replace(stack.calibration, frame_times_s=None),
+    )
+    labels = np.zeros(stack.spatial_shape, np.uint8)
+    total, count = 0.0, 0
+    for slab in segment(single, bundle, settings=settings, normalisation=normalisation):
+        if stack.spatial_axes == "zyx":
+            labels[slab.z_start : slab.z_start + slab.labels.shape[0]] = slab.labels
+        else:
+            labels[...] = slab.labels
+        total += float(np.asarray(slab.confidence, np.float64).sum())
+        count += slab.confidence.size
+    part = target.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, labels=labels, confidence=total / max(count, 1))
+    part.replace(target)
+
+
+def _load_labels(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as saved:
+        return saved["labels"]
+
+
+def _measure(
+    segmentation: Segmentation, image: Stack | None, path: Path, folder: Path, config: AnalysisConfig,
+    options: RunOptions, made: dict[str, Any], timings: dict[str, float], progress: Progress,
+) -> pd.DataFrame:  # fmt: skip
+    """Objects, metrics, key frames, ``run.json`` and the report of one segmentation."""
+    from seg.report import write_report
+
+    stack = segmentation.stack
+    labels_print = fingerprint(folder / "labels.ome.tif" if made else path)
+    key = key_of(
+        labels=labels_print, image=fingerprint(options.image) if options.image else None, analysis=config.to_dict(),
+        calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), schema=segmentation.schema.to_dict(),
+        echem=fingerprint(options.echem) if options.echem else None,
+        echem_options=(options.echem_offset_s, options.electrode_area_cm2), version=__version__,
+    )  # fmt: skip
+    outputs = [folder / name for name in ("metrics.csv", "run.json", "report.html")]
+    if not is_done(folder, "measure", key):
+        _forget_results(folder, "measure")
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        doubtful = _doubtful_frames(made.get("confidence", []), config.min_confidence)
+        warnings = _measure_tables(segmentation, image, folder, config, {d["frame"] for d in doubtful}, progress)
+        electrochem = _align_electrochem(stack, folder, options)
+        timings = {**timings, "measure": time.monotonic() - started}
+        save_key_frames(segmentation, image, folder / "keyframes", config.key_frames)
+        record = _record(segmentation, path, config, options, made, timings, doubtful, warnings, electrochem)
+        write_json(record, folder / "run.json")
+        write_report(folder)
+        mark_done(folder, "measure", key, outputs)
+    return headline_rows(pd.read_csv(folder / "metrics.csv"), config.headline)
+
+
+def _measure_tables(
+    segmentation: Segmentation, image: Stack | None, folder: Path, config: AnalysisConfig, doubtful: set[int],
+    progress: Progress,
+) -> list[str]:  # fmt: skip
+    """Write metrics.csv, objects.csv and the instances in one pass over the frames; returns warnings."""
+    stack = segmentation.stack
+    rows: list[Any] = []
+    objects: list[pd.DataFrame] = []
+
+    def instances() -> Iterator[np.ndarray]:
+        for result in measure_frames(segmentation, config, image=image, doubtful=doubtful, progress=progress):
+            rows.extend(result.measurements)
+            objects.append(result.objects)
+            yield result.instances
+
+    write_image(
+        folder / "instances.ome.tif", instances(), shape=stack.shape, dtype=np.dtype(np.int32), axes=stack.axes,
+        calibration=stack.calibration,
+    )  # fmt: skip
+    table = to_table(rows)
+    table = pd.concat([table, to_table(measure_over_time(table, config))], ignore_index=True)
+    write_table(table, folder / "metrics.csv")
+    write_table(pd.concat(objects, ignore_index=True), folder / "objects.csv")
+    warnings = []
+    if stack.spacing_um is None:
+        warnings.append("The input has no pixel size: lengths are in pixels and no areal density per cm2 is given.")
+    if stack.n_frames > 1 and stack.frame_times_s is None:
+        warnings.append("The input has no frame times: rates are per frame.")
+    return warnings
+
+
+def _forget_results(folder: Path, stage: str) -> None:
+    """Remove what a stage is about to make again, so that old results are never taken for new ones."""
+    keep = {"labels.ome.tif"} if stage == "measure" else set()
+    for name in RESULTS:
+        if name not in keep:
+            (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "keyframes", ignore_errors=True)
+
+
+def _doubtful_frames(confidence: Sequence[float], minimum: float) -> list[dict[str, Any]]:
+    return [
+        {"frame": index, "reason": f"mean class probability {value:.2f} is below {minimum:.2f}"}
+        for index, value in enumerate(confidence)
+        if value < minimum
+    ]
+
+
+def _align_electrochem(stack: Stack, folder: Path, options: RunOptions) -> dict[str, Any] | None:
+    if options.echem is None:
+        return None
+    from seg.electrochem import align_to_frames, read_cycler
+
+    if stack.frame_times_s is None:
+        raise DataError(
+            f"{stack.name!r} has no frame times, so {options.echem.name} cannot be put on its clock; "
+            "pass --frame-interval, such as 2s."
+        )
+    cycler = read_cycler(options.echem)
+    table = align_to_frames(cycler, np.asarray(stack.frame_times_s), offset_s=options.echem_offset_s)
+    write_table(table, folder / "electrochem.csv")
+    return {
+        "path": str(options.echem),
+        "offset_s": options.echem_offset_s,
+        "area_cm2": options.electrode_area_cm2,
+        "fingerprint": fingerprint(options.echem),
+    }
+
+
+def _record(
+    segmentation: Segmentation, path: Path, config: AnalysisConfig, options: RunOptions, made: dict[str, Any],
+    timings: dict[str, float], doubtful: list[dict[str, Any]], warnings: Sequence[str],
+    electrochem: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything needed to do it again."""
+    stack = segmentation.stack
+    return {
+        "operandoseg": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": options.command,
+        "input": {
+            "name": path.name,
+            "path": str(path),
+            "shape": stack.shape,
+            "axes": stack.axes,
+            "dtype": str(stack.dtype),
+            "fingerprint": made.get("fingerprint") or fingerprint(path),
+            "pixel_size_um": dict(stack.calibration.pixel_size_um),
+            "frame_times_s": stack.frame_times_s,
+            "calibration_source": stack.calibration.source,
+        },
+        "analysis": config.to_dict(),
+        "schema": segmentation.schema.to_dict(),
+        "model": made.get("model"),
+        "normalisation": made.get("normalisation"),
+        "settings": {"image": str(options.image) if options.image else None},
+        "device": options.device,
+        "seeds": {"bootstrap": 0},
+        "timings_s": {stage: round(seconds, 2) for stage, seconds in timings.items()},
+        "versions": _versions(),
+        "warnings": list(warnings),
+        "frames_doubtful": doubtful,
+        "electrochem": electrochem,
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("numpy", "scipy", "scikit-image", "tifffile", "pandas", "torch")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    import json
+
+    return json.loads(path.read_text(encoding="utf-8"))
