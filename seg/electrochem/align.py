@@ -1,0 +1,61 @@
+"""The cycler's table on the clock of the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from seg.errors import DataError
+
+
+def align_to_frames(cycler: pd.DataFrame, frame_times_s: Sequence[float], *, offset_s: float = 0.0) -> pd.DataFrame:
+    """Voltage, current, capacity and half-cycle at each frame.
+
+    Parameters
+    ----------
+    cycler : DataFrame
+        As from `seg.electrochem.read_cycler`.
+    frame_times_s : sequence of float
+        Time of each frame on the clock of the images, s.
+    offset_s : float
+        What the cycler's clock shows when the image clock shows 0: cycler time = frame time + `offset_s`.
+
+    Returns
+    -------
+    DataFrame
+        One row per frame: ``frame``, ``time_s`` (image clock), ``voltage_V``, ``current_mA``, ``capacity_mAh``,
+        ``cycle``, ``half_cycle``. Values are interpolated linearly between records; cycle and half-cycle are those of
+        the last record at or before the frame. Frames before the first or after the last record are NaN (``<NA>`` and
+        ``""`` for the labels): nothing is extrapolated.
+    """
+    if not math.isfinite(offset_s):
+        raise DataError(f"The clock offset is {offset_s!r}; give a finite number of seconds.")
+    if len(cycler) == 0:
+        raise DataError("The cycler table is empty.")
+    records_s = cycler["time_s"].to_numpy(float)
+    if not np.isfinite(records_s).all() or (np.diff(records_s) < 0).any():
+        raise DataError(
+            "The cycler times are not finite and non-decreasing; sort the records, drop those without time."
+        )
+    frames_s = np.asarray(frame_times_s, float)
+    wanted = frames_s + offset_s
+    inside = np.isfinite(wanted) & (wanted >= records_s[0]) & (wanted <= records_s[-1])
+    last = np.searchsorted(records_s, np.where(inside, wanted, records_s[0]), side="right") - 1
+
+    table = pd.DataFrame({"frame": np.arange(len(frames_s)), "time_s": frames_s})
+    for column in ("voltage_V", "current_mA", "capacity_mAh"):
+        table[column] = np.where(inside, _interpolate(wanted, records_s, cycler[column].to_numpy(float)), np.nan)
+    table["cycle"] = cycler["cycle"].astype("Int64").iloc[last].reset_index(drop=True).where(inside, pd.NA)
+    table["half_cycle"] = np.where(inside, cycler["half_cycle"].to_numpy(object)[last], "")
+    return table
+
+
+def _interpolate(at: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Linear interpolation that stays NaN beyond the finite values."""
+    good = np.isfinite(values)
+    if not good.any():
+        return np.full(len(at), np.nan)
+    return np.interp(at, times[good], values[good], left=np.nan, right=np.nan)
