@@ -21,7 +21,7 @@ def align_to_frames(cycler: pd.DataFrame, frame_times_s: Sequence[float], *, off
     frame_times_s : sequence of float
         Time of each frame on the clock of the images, s.
     offset_s : float
-        What the cycler's clock shows when the image clock shows 0: cycler time = frame time + `offset_s`.
+        What the image clock shows at the cycler's zero: frame time = cycler time + `offset_s`.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def align_to_frames(cycler: pd.DataFrame, frame_times_s: Sequence[float], *, off
             "The cycler times are not finite and non-decreasing; sort the records, drop those without time."
         )
     frames_s = np.asarray(frame_times_s, float)
-    wanted = frames_s + offset_s
+    wanted = frames_s - offset_s
     inside = np.isfinite(wanted) & (wanted >= records_s[0]) & (wanted <= records_s[-1])
     last = np.searchsorted(records_s, np.where(inside, wanted, records_s[0]), side="right") - 1
 

@@ -29,8 +29,8 @@ def test_values_are_linear_between_records_and_labels_are_those_of_the_last_reco
     assert table["frame"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_offset_is_what_the_cycler_shows_at_image_time_zero(cycler):
-    table = align_to_frames(cycler, [0.0, 5.0], offset_s=12.5)
+def test_offset_is_image_time_at_the_cyclers_zero(cycler):
+    table = align_to_frames(cycler, [0.0, 5.0], offset_s=-12.5)
     np.testing.assert_allclose(table["voltage_V"], [0.025, 0.035], atol=1e-12)
     assert table["time_s"].tolist() == [0.0, 5.0]
 
@@ -45,7 +45,7 @@ def test_nothing_is_extrapolated(cycler):
 def test_shifting_both_clocks_changes_nothing(cycler):
     moved = cycler.assign(time_s=cycler["time_s"] + 1000.0)
     a = align_to_frames(cycler, [3.0, 17.0])
-    b = align_to_frames(moved, [3.0, 17.0], offset_s=1000.0)
+    b = align_to_frames(moved, [3.0, 17.0], offset_s=-1000.0)
     pd.testing.assert_frame_equal(a, b)
 
 

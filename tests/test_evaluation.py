@@ -1,0 +1,240 @@
+"""Scores against masks whose overlap is known by construction, on anisotropic pixels throughout."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from seg.errors import CalibrationError, DataError, LabelError
+from seg.evaluation import Evaluation, compare_labels, evaluate_files, otsu_labels
+from seg.io import write_labels
+from seg.labels import LabelClass, LabelSchema
+from seg.metrics.table import COLUMNS, Scale
+from seg.stack import Calibration
+
+TWO = LabelSchema("two", (LabelClass(1, "ground", "#000000"), LabelClass(2, "metal", "#ffffff")))
+SCALE = Scale((0.5, 0.2))
+
+
+def squares(shape, *boxes):
+    """Label 1 everywhere and label 2 in the given slices."""
+    labels = np.ones(shape, np.uint8)
+    for box in boxes:
+        labels[box] = 2
+    return labels
+
+
+def score(table, metric, name="metal"):
+    row = table[(table["metric"] == metric) & (table["class"] == name)]
+    assert len(row) == 1
+    return row.iloc[0]
+
+
+TRUTH = squares((40, 50), np.s_[10:20, 10:30])
+SHIFTED = squares((40, 50), np.s_[10:20, 15:35])
+
+
+def test_overlap_scores_are_the_ratios_of_areas():
+    table = compare_labels(SHIFTED, TRUTH, TWO, SCALE)
+    # 10 x 20 px shifted by 5: 150 shared, 50 on either side alone
+    assert score(table, "dice").value == pytest.approx(150 / 200)
+    assert score(table, "iou").value == pytest.approx(150 / 250)
+    assert score(table, "panoptic_quality").value == pytest.approx(150 / 250)  # one match, IoU 0.6
+    assert score(table, "object_f1").value == 1.0
+    assert score(table, "iou", "ground").value == pytest.approx((2000 - 250) / (2000 - 150))
+
+
+def test_perfect_masks_score_one_and_distance_zero():
+    table = compare_labels(TRUTH, TRUTH, TWO, SCALE)
+    for metric in ("dice", "iou", "boundary_f1", "object_f1", "panoptic_quality"):
+        assert score(table, metric).value == 1.0
+        assert score(table, metric, "all").value == 1.0
+    assert score(table, "hd95").value == 0.0
+    assert tuple(table.columns) == COLUMNS
+
+
+@pytest.mark.parametrize(("axis", "spacing"), [(0, 0.5), (1, 0.2)])
+def test_hd95_of_a_shifted_bar_is_the_shift_in_micrometres(axis, spacing):
+    # lines across the frame, 6 px apart: every edge pixel lies 6 px from the other's edge
+    def line(start):
+        labels = np.ones((60, 60), np.uint8)
+        index = [slice(None), slice(None)]
+        index[axis] = start
+        labels[tuple(index)] = 2
+        return labels
+
+    table = compare_labels(line(26), line(20), TWO, SCALE)
+    assert score(table, "hd95").value == pytest.approx(6 * spacing)
+    assert score(table, "hd95").unit == "um"
+
+
+def test_boundary_tolerance_is_counted_in_the_smaller_pixel_side():
+    lines = [np.ones((30, 30), np.uint8) for _ in range(2)]
+    lines[0][:, 10] = 2
+    lines[1][:, 12] = 2  # two pixels of 0.2 um apart
+    for tolerance_px, expected in [(1.0, 0.0), (1.9, 0.0), (2.0, 1.0)]:
+        table = compare_labels(lines[1], lines[0], TWO, SCALE, tolerance_px=tolerance_px)
+        assert score(table, "boundary_f1").value == expected
+
+
+def test_boundary_f1_is_the_harmonic_mean_of_both_shares():
+    truth = squares((30, 60), np.s_[5:6, 0:40])
+    prediction = squares((30, 60), np.s_[5:6, 0:50])  # 50 edge pixels, 41 of them within a pixel of the 40 of the truth
+    p, r = 41 / 50, 1.0
+    # the pixel of 0.2 um along x is the tolerance
+    assert score(compare_labels(prediction, truth, TWO, SCALE), "boundary_f1").value == pytest.approx(
+        2 * p * r / (p + r)
+    )
+
+
+def test_unlabelled_truth_is_ignored_and_makes_no_edge():
+    truth = TRUTH.copy()
+    truth[:, 20:] = 0
+    table = compare_labels(SHIFTED, truth, TWO, SCALE)
+    # left of column 20: truth 10:20, prediction 15:20
+    assert score(table, "iou").value == pytest.approx(50 / 100)
+    perfect = compare_labels(TRUTH, truth, TWO, SCALE)
+    assert score(perfect, "boundary_f1").value == 1.0
+    assert score(perfect, "hd95").value == 0.0
+
+
+def test_a_pixel_not_predicted_is_wrong():
+    prediction = TRUTH.copy()
+    prediction[10:15, 10:30] = 0
+    assert score(compare_labels(prediction, TRUTH, TWO, SCALE), "iou").value == pytest.approx(0.5)
+
+
+def test_objects_merged_split_and_missed():
+    truth = squares((40, 60), np.s_[5:15, 5:15], np.s_[5:15, 20:30], np.s_[25:35, 5:15])
+    prediction = squares((40, 60), np.s_[5:15, 5:14], np.s_[5:15, 20:30], np.s_[25:35, 40:50])
+    table = compare_labels(prediction, truth, TWO, SCALE)
+    # two matched (IoU 0.9 and 1), one missed, one extra
+    assert score(table, "object_f1").value == pytest.approx(2 / 3)
+    assert score(table, "panoptic_quality").value == pytest.approx(1.9 / 3)
+
+
+def test_a_class_on_neither_side_is_undefined_and_left_out_of_the_mean():
+    empty = np.ones((20, 20), np.uint8)
+    table = compare_labels(empty, empty, TWO, SCALE)
+    row = score(table, "dice")
+    assert np.isnan(row.value)
+    assert row.n == 0
+    assert "1 frame(s) without this class" in row.method
+    assert score(table, "dice", "all").value == 1.0
+
+
+def test_a_class_on_one_side_only_scores_zero_and_has_no_distance():
+    empty = np.ones_like(TRUTH)
+    for prediction, truth in [(empty, TRUTH), (TRUTH, empty)]:
+        table = compare_labels(prediction, truth, TWO, SCALE)
+        for metric in ("dice", "iou", "boundary_f1", "object_f1", "panoptic_quality"):
+            assert score(table, metric).value == 0.0
+        assert np.isnan(score(table, "hd95").value)
+        assert "only one side" in score(table, "hd95").method
+
+
+def test_counts_add_up_over_frames():
+    evaluation = Evaluation(TWO, SCALE)
+    frames = [(SHIFTED, TRUTH), (TRUTH, TRUTH), (np.ones_like(TRUTH), np.ones_like(TRUTH))]
+    for prediction, truth in frames:
+        evaluation.add(prediction, truth)
+    table = evaluation.table()
+    assert score(table, "dice").value == pytest.approx(2 * 350 / (2 * 350 + 100))
+    assert score(table, "dice").n == 2
+    whole = compare_labels(*(np.concatenate([f[i] for f in frames]) for i in (0, 1)), TWO, SCALE)
+    assert score(whole, "iou").value == pytest.approx(score(table, "iou").value)
+    assert evaluation.confusion.loc["metal", "metal"] == 350
+    assert evaluation.confusion.to_numpy().sum() == 3 * TRUTH.size
+
+
+def test_intervals_come_with_five_frames_and_hold_the_value(rng):
+    evaluation = Evaluation(TWO, SCALE)
+    for shift in rng.integers(0, 8, 12):
+        evaluation.add(squares((40, 50), np.s_[10:20, 10 + shift : 30 + shift]), TRUTH)
+    row = score(evaluation.table(), "dice")
+    assert 0 < row.low < row.value < row.high < 1
+    single = score(compare_labels(SHIFTED, TRUTH, TWO, SCALE), "dice")
+    assert np.isnan([single.low, single.high]).all()
+
+
+def test_volumes_and_axis_permutation(rng):
+    truth = squares((12, 20, 24), np.s_[3:8, 5:12, 4:20])
+    prediction = squares((12, 20, 24), np.s_[4:9, 5:13, 6:20])
+    spacing = (1.0, 0.4, 0.25)
+    a = compare_labels(prediction, truth, TWO, Scale(spacing))
+    order = (2, 0, 1)
+    b = compare_labels(
+        prediction.transpose(order), truth.transpose(order), TWO, Scale(tuple(spacing[i] for i in order))
+    )
+    np.testing.assert_allclose(a["value"], b["value"], rtol=1e-9)
+    assert score(a, "iou").value == pytest.approx((4 * 7 * 14) / (5 * 7 * 16 + 5 * 8 * 14 - 4 * 7 * 14))
+
+
+def test_doubling_the_pixel_size_doubles_the_distance_alone():
+    a = compare_labels(SHIFTED, TRUTH, TWO, Scale((0.5, 0.2)))
+    b = compare_labels(SHIFTED, TRUTH, TWO, Scale((1.0, 0.4)))
+    distance = a["metric"] == "hd95"
+    np.testing.assert_allclose(b.loc[distance, "value"], 2 * a.loc[distance, "value"])
+    pd.testing.assert_series_equal(a.loc[~distance, "value"], b.loc[~distance, "value"])
+
+
+def test_uncalibrated_distances_are_in_pixels_with_a_flag():
+    row = score(compare_labels(SHIFTED, TRUTH, TWO, Scale((1.0, 1.0), calibrated=False)), "hd95")
+    assert (row.unit, row["flags"]) == ("px", "uncalibrated")
+
+
+def test_bad_arrays_are_refused():
+    evaluation = Evaluation(TWO, SCALE)
+    with pytest.raises(DataError, match="same grid"):
+        evaluation.add(TRUTH[:-1], TRUTH)
+    with pytest.raises(LabelError, match="prediction holds label value"):
+        evaluation.add(TRUTH + 5, TRUTH)
+    with pytest.raises(DataError, match="2 dimensions but the scale 3"):
+        Evaluation(TWO, Scale((1.0, 1.0, 1.0))).add(TRUTH, TRUTH)
+    with pytest.raises(DataError, match="No frame"):
+        evaluation.table()
+    with pytest.raises(ValueError, match="tolerance_px"):
+        Evaluation(TWO, SCALE, tolerance_px=-1)
+
+
+def save(path, frames, pixel_size_um):
+    frames = np.asarray(frames, np.uint8)
+    write_labels(
+        path, iter(frames), shape=frames.shape, axes="tyx", schema=TWO,
+        calibration=Calibration(pixel_size_um, source="options"),
+    )  # fmt: skip
+    return path
+
+
+def test_files_are_compared_frame_by_frame(tmp_path):
+    size = {"y": 0.5, "x": 0.2}
+    truth = save(tmp_path / "truth.ome.tif", [TRUTH, TRUTH], size)
+    prediction = save(tmp_path / "prediction.ome.tif", [SHIFTED, TRUTH], size)
+    table = evaluate_files(prediction, truth, tmp_path / "out")
+    assert score(table, "dice").value == pytest.approx(350 / 400)
+    saved = pd.read_csv(tmp_path / "out" / "evaluation.csv")
+    np.testing.assert_allclose(saved["value"], table["value"])
+    confusion = pd.read_csv(tmp_path / "out" / "confusion.csv", index_col="truth")
+    assert confusion.loc["metal", "ground"] == 50
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    truth = save(tmp_path / "truth.ome.tif", [TRUTH, TRUTH], {"y": 0.5, "x": 0.2})
+    with pytest.raises(DataError, match="same grid"):
+        evaluate_files(save(tmp_path / "a.ome.tif", [TRUTH] * 3, {"y": 0.5, "x": 0.2}), truth, tmp_path / "out")
+    with pytest.raises(CalibrationError, match="--pixel-size"):
+        evaluate_files(save(tmp_path / "b.ome.tif", [TRUTH] * 2, {"y": 0.5, "x": 0.5}), truth, tmp_path / "out")
+
+
+def test_otsu_finds_a_bright_and_a_dark_disc(rng):
+    y, x = np.mgrid[:80, :80]
+    disc = (y - 40) ** 2 + (x - 35) ** 2 < 20**2
+    image = np.where(disc, 180.0, 90.0) + rng.normal(0, 15, disc.shape)
+    for bright in (True, False):
+        labels = otsu_labels(image if bright else 255 - image, 1.5, foreground=3, background=1, bright=bright)
+        assert set(np.unique(labels)) == {1, 3}
+        overlap = (labels == 3) & disc
+        assert overlap.sum() / ((labels == 3) | disc).sum() > 0.97  # 3 sigma of noise after smoothing over 28 px
+
+
+def test_otsu_of_a_flat_image_is_background():
+    assert (otsu_labels(np.full((9, 9), 7), 1.0) == 1).all()
