@@ -16,7 +16,7 @@ def blob(
     waviness: float = 0.12,
     aspect: float = 1.0,
 ) -> np.ndarray:
-    """A star-shaped outline: a circle with random harmonics 2..7 whose amplitude falls off as 1/k."""
+    """Star-shaped outline: a circle with random harmonics 2..7 whose amplitude falls off as 1/k."""
     n = int(np.clip(8 + 2.5 * radius_px, 12, 160))
     phi = np.linspace(0, 2 * math.pi, n, endpoint=False)
     r = np.ones(n)
@@ -33,7 +33,7 @@ def blob(
 def faceted(
     rng: np.random.Generator, center: tuple[float, float], radius_px: float, *, sides: int, rounding: float = 0.2
 ) -> np.ndarray:
-    """A polygon with `sides` edges and rounded corners (a superposition of polygon and circle)."""
+    """Polygon with `sides` edges and rounded corners (a superposition of polygon and circle)."""
     n = max(48, 12 * sides)
     phi = np.linspace(0, 2 * math.pi, n, endpoint=False)
     turn = rng.uniform(0, 2 * math.pi)
@@ -48,7 +48,7 @@ def faceted(
 
 
 def cap_on_line(base_mid: tuple[float, float], along: float, base_px: float, angle_deg: float) -> np.ndarray:
-    """A circular cap standing on a line.
+    """Circular cap standing on a line.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def tree(
     bend: float = 0.05,
     max_pieces: int = 1500,
 ) -> Branches:
-    """A dendrite with side branches in ordered pairs (fern) or, with strong `bend`, a bush.
+    """Dendrite with side branches in ordered pairs (fern) or, with strong `bend`, a bush.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def crown(
     splits: int = 5,
     max_pieces: int = 1500,
 ) -> Branches:
-    """A tip-splitting tree (dense branching, DLA-like): each piece ends in two or three children."""
+    """Tip-splitting tree (dense branching, DLA-like): each piece ends in two or three children."""
     rows: list[tuple[float, float, float, float, float, float, int]] = []
     todo = [(root[0], root[1], direction, length_px * (1 - 0.72) / (1 - 0.72**splits), width_px, 0)]
     while todo and len(rows) < max_pieces:
@@ -219,7 +219,7 @@ def needle(
     width_px: float,
     kinks: int,
 ) -> Branches:
-    """A whisker of constant width with a number of sharp kinks."""
+    """Whisker of constant width with a number of sharp kinks."""
     cuts = np.sort(rng.uniform(0.15, 0.95, kinks))
     ends = np.concatenate([[0.0], cuts, [1.0]]) * length_px
     rows = []

@@ -51,7 +51,7 @@ def fractal_noise(rng: np.random.Generator, shape: Shape, longest_px: float, rou
 
 
 def grains(rng: np.random.Generator, shape: Shape, size_px: float) -> tuple[np.ndarray, np.ndarray]:
-    """A Voronoi mosaic: one random level per grain (sd 1), and the boundaries between grains (bool)."""
+    """Voronoi mosaic: one random level per grain (sd 1), and the boundaries between grains (bool)."""
     n = max(4, int(shape[0] * shape[1] / size_px**2))
     seeds = np.full(shape, True)
     ys, xs = rng.integers(0, shape[0], n), rng.integers(0, shape[1], n)
@@ -74,7 +74,7 @@ def stripes(rng: np.random.Generator, shape: Shape, period_px: float) -> np.ndar
 
 
 def dot_lattice(rng: np.random.Generator, shape: Shape, pitch_px: float, fill: float = 0.3) -> np.ndarray:
-    """A hexagonal or square lattice of discs, as on patterned electrodes; 0..1, soft edges."""
+    """Hexagonal or square lattice of discs, as on patterned electrodes; 0..1, soft edges."""
     angle = rng.uniform(-0.15, 0.15)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     u = (x * math.cos(angle) + y * math.sin(angle)) / pitch_px + rng.uniform()
@@ -105,7 +105,7 @@ def scratches(rng: np.random.Generator, shape: Shape, count: int) -> np.ndarray:
 
 
 def bumps(rng: np.random.Generator, shape: Shape, size_px: float) -> np.ndarray:
-    """Closely packed round grains as lit by a detector (moss, granular metal); mean 0, sd 1."""
+    """Round grains, closely packed, as lit by a detector (moss, granular metal); mean 0, sd 1."""
     noise = smooth_noise(rng, shape, size_px)
     rounded = 1 - np.abs(noise)  # ridged noise: rounded tops, sharp dark gaps
     return ((rounded - rounded.mean()) / max(float(rounded.std()), 1e-6)).astype(np.float32)

@@ -13,9 +13,11 @@ from seg.errors import UsageError
 from seg.synthetic.texture import TEXTURES, dot_lattice, grains, scratches, smooth_noise, white_noise
 from seg.synthetic.training_scenes import (
     ARTIFACT,
+    DEAD,
     DENDRITE,
     DEPOSIT,
     ELECTROLYTE,
+    PIT,
     SCENES,
     SEPARATOR,
     SUBSTRATE,
@@ -28,7 +30,7 @@ TEXTURE_ONLY_SHARE = 0.12
 def training_sample(
     rng: np.random.Generator, *, size_px: int = 256, modality: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random labelled image; grey level alone never tells a class.
+    """Random labelled image; grey level alone never tells a class.
 
     Parameters
     ----------
@@ -58,33 +60,27 @@ def training_sample(
     scenes = list(SCENES[modality])
     weights = np.array([SCENES[modality][s] for s in scenes], float)
     sketch = scenes[rng.choice(len(scenes), p=weights / weights.sum())](rng, size_px)
-    image = _lit(rng, sketch, modality)
+    image, signal = _lit(rng, sketch, modality)
     _obstruct(rng, image, sketch.labels, modality)
-    image = _seen(rng, image, modality)
+    image = _seen(rng, image, modality, signal)
     _burn_in(rng, image, sketch.labels, modality)
     if rng.uniform() < 0.15:
         image = _jpeg(rng, image)
     return np.clip(image, 0, 1).astype(np.float32), sketch.labels
 
 
-def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> np.ndarray:
-    """Grey levels, textures and relief of a scene, before the instrument."""
+def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> tuple[np.ndarray, float]:
+    """Grey levels, textures and relief of a scene before the instrument, and how strongly its classes differ."""
     labels = sketch.labels
     shape = labels.shape
     present = [int(v) for v in np.unique(labels)]
-    texture_only = rng.uniform() < TEXTURE_ONLY_SHARE
-    contrast = (
-        0.0 if texture_only else float(rng.choice([rng.uniform(0.04, 0.15), rng.uniform(0.15, 0.8)], p=[0.3, 0.7]))
-    )
-    levels = _levels(rng, present, contrast)
+    texture_only = not sketch.thin and rng.uniform() < TEXTURE_ONLY_SHARE
+    contrast = 0.0 if texture_only else rng.uniform(0.06, 0.2) if rng.uniform() < 0.3 else rng.uniform(0.2, 0.8)
+    as_sem = modality == "sem" and not texture_only and rng.uniform() < 0.5
     table = np.zeros(11, np.float32)
-    for value, level in zip(present, levels, strict=True):
-        table[value] = level
+    table[present] = _sem_levels(rng, present) if as_sem else _levels(rng, present, contrast, sketch.hollow)
     image = table[labels]
-    if texture_only:
-        strength = rng.uniform(0.08, 0.2)
-    else:
-        strength = rng.uniform(0.005, 0.12)
+    strength = rng.uniform(0.08, 0.2) if texture_only else rng.uniform(0.005, 0.1) * (0.3 if as_sem else 1.0)
     lengths = np.exp(rng.permutation(np.linspace(math.log(1.0), math.log(12.0), max(2, len(present)))))
     names = rng.permutation(list(TEXTURES))
     for k, value in enumerate(present):
@@ -96,33 +92,44 @@ def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> np.ndarray:
             field = (field - inside.mean()) / max(float(inside.std()), 1e-6)
         image += np.where(where, own * field, 0)
     if not texture_only:
-        metal = np.isin(labels, (DEPOSIT, DENDRITE, 5))
+        metal = np.isin(labels, (DEPOSIT, DENDRITE, DEAD))
         image = _background_marks(rng, image, labels)
         image = _relief(rng, image, metal, modality)
+        if sketch.hollow:
+            image = _hollows(rng, image, labels == PIT)
         edges = sketch.marks.get("edges")
         if edges is not None and edges.any():
             image += np.where(edges, rng.uniform(-0.25, 0.25), 0)
-    return image.astype(np.float32)
+    return image.astype(np.float32), strength if texture_only else contrast
 
 
-def _levels(rng: np.random.Generator, present: list[int], contrast: float) -> np.ndarray:
+def _levels(rng: np.random.Generator, present: list[int], contrast: float, hollow: bool) -> np.ndarray:
     """One mean grey level per class: random order, spread over the contrast."""
     n = len(present)
     spread = np.linspace(-0.5, 0.5, n) if n > 1 else np.zeros(1)
-    spread = spread + rng.uniform(-0.35, 0.35, n) / max(n, 2)
-    middle = rng.uniform(0.3, 0.7)
-    levels = middle + contrast * rng.permutation(spread)
-    # Usual orders (bright metal in SEM, dark metal in XCT and bright field) come up as often as random ones.
-    if rng.uniform() < 0.5 and n > 1:
-        order = np.argsort([v in (DEPOSIT, DENDRITE, 5) for v in present], kind="stable")
-        levels = np.sort(levels)[:: int(rng.choice([-1, 1]))][np.argsort(order)]
+    spread = spread + rng.uniform(-0.25, 0.25, n) / max(n, 2)
+    levels = rng.uniform(0.3, 0.7) + contrast * rng.permutation(spread)
+    # Usual orders (bright metal in SEM, dark metal in XCT and bright field) come up as often as random ones; hollows
+    # are darker than their rims wherever light or electrons have to come back out.
+    if n > 1 and (hollow or rng.uniform() < 0.5):
+        rank = [2 if v in (DEPOSIT, DENDRITE, DEAD) else 0 if v == PIT else 1 for v in present]
+        sign = 1 if hollow else int(rng.choice([-1, 1]))
+        levels = np.sort(levels)[::sign][np.argsort(np.argsort(rank, kind="stable"))]
     return levels
+
+
+def _sem_levels(rng: np.random.Generator, present: list[int]) -> list[float]:
+    """Secondary electrons: dark ground, brighter electrode, branches hardly above the ground but for their edges."""
+    usual = {ELECTROLYTE: 0.35, SUBSTRATE: 0.52, DEPOSIT: 0.7, DENDRITE: 0.48, DEAD: 0.48, PIT: 0.2}
+    if ELECTROLYTE not in present:
+        usual[SUBSTRATE] = 0.35
+    return [usual.get(v, 0.5) + rng.normal(0, 0.06) for v in present]
 
 
 def _background_marks(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Patterns of the ground that are no objects: lattices, scratches, grain boundaries, gradients towards edges."""
     ground = np.isin(labels, (SUBSTRATE, ELECTROLYTE, SEPARATOR))
-    amount = rng.uniform(0.03, 0.2) * rng.choice([-1, 1])
+    amount = rng.uniform(0.03, 0.15) * rng.choice([-1, 1])
     kind = rng.uniform()
     if kind < 0.16:
         image = image + np.where(
@@ -161,6 +168,20 @@ def _relief(rng: np.random.Generator, image: np.ndarray, metal: np.ndarray, moda
     return image
 
 
+def _hollows(rng: np.random.Generator, image: np.ndarray, pit: np.ndarray) -> np.ndarray:
+    """Shade inside pits: darker with depth, lit on the far wall, a thin bright or dark rim."""
+    if not pit.any():
+        return image
+    depth = ndimage.distance_transform_edt(pit).astype(np.float32)
+    reach = np.exp(rng.uniform(0.7, 2.5))
+    image = image - rng.uniform(0.05, 0.3) * (1 - np.exp(-depth / reach)) * pit
+    gy, gx = np.gradient(ndimage.gaussian_filter(np.minimum(depth, 2 * reach), 1.0))
+    angle = rng.uniform(0, 2 * math.pi)
+    image = image - rng.uniform(0, 0.2) * (gx * math.cos(angle) + gy * math.sin(angle)) * pit
+    rim = ndimage.binary_dilation(pit) & ~pit
+    return image + rng.uniform(-0.05, 0.25) * rim
+
+
 def _obstruct(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, modality: str) -> None:
     """Bubbles and glare that hide the scene; labelled ``artifact``."""
     n = labels.shape[0]
@@ -182,10 +203,10 @@ def _obstruct(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, m
         np.minimum(image, 1.2, out=image)
 
 
-def _seen(rng: np.random.Generator, image: np.ndarray, modality: str) -> np.ndarray:
-    """The instrument: blur, uneven light, noise, stripes and rings, contrast and offset."""
+def _seen(rng: np.random.Generator, image: np.ndarray, modality: str, signal: float) -> np.ndarray:
+    """Image after the instrument: blur, uneven light, noise, stripes and rings, contrast and offset."""
     shape = image.shape
-    sigma = float(np.exp(rng.uniform(math.log(0.45), math.log(2.2))))
+    sigma = float(np.exp(rng.uniform(math.log(0.45), math.log(2.0))))
     image = ndimage.gaussian_filter(image, sigma)
     if modality in ("xct", "cryoem") and rng.uniform() < 0.5:  # phase fringes
         image = image - rng.uniform(0.2, 2.0) * ndimage.gaussian_laplace(image, rng.uniform(0.8, 2.0))
@@ -199,7 +220,7 @@ def _seen(rng: np.random.Generator, image: np.ndarray, modality: str) -> np.ndar
     if modality in ("sem", "cryoem") and rng.uniform() < 0.3:  # line noise, curtains
         line = smooth_noise(rng, shape, (0.5, 400.0)) if rng.uniform() < 0.7 else smooth_noise(rng, shape, (200.0, 1.5))
         image = image + rng.uniform(0.005, 0.05) * line
-    noise = float(np.exp(rng.uniform(math.log(0.004), math.log(0.12))))
+    noise = min(float(np.exp(rng.uniform(math.log(0.004), math.log(0.12)))), 0.6 * signal)
     grain = white_noise(rng, shape)
     if rng.uniform() < 0.4:
         grain = 0.6 * grain + 0.8 * smooth_noise(rng, shape, rng.uniform(1, 2.5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -25,14 +25,20 @@ class Sketch:
     labels : ndarray of uint8, shape (Y, X)
     marks : dict of str to ndarray
         ``edges``: object outlines that a real image shows as bright or dark lines.
+    thin : bool
+        Objects are too thin to show a texture.
+    hollow : bool
+        Objects are pits, which only their shading tells from islands.
     """
 
     labels: np.ndarray
     marks: dict[str, np.ndarray] = field(default_factory=dict)
+    thin: bool = False
+    hollow: bool = False
 
     @classmethod
     def blank(cls, size_px: int, value: int) -> Sketch:
-        """A scene of one class."""
+        """Scene of one class."""
         return cls(np.full((size_px, size_px), value, np.uint8))
 
     def paint(self, polygons: list[np.ndarray], value: int, *, only: tuple[int, ...] | None = None) -> np.ndarray:
@@ -150,6 +156,7 @@ def _sprinkle_stars(rng: np.random.Generator, sketch: Sketch) -> None:
 def plan_pits(rng: np.random.Generator, n: int) -> Sketch:
     """Plan view of stripping pits in metal, with re-plated deposits that like the rims."""
     sketch = Sketch.blank(n, SUBSTRATE)
+    sketch.hollow = True
     radius = _log_uniform(rng, 0.02 * n + 2, 0.16 * n)
     count = int(np.clip(rng.uniform(0.03, 0.4) * n * n / (math.pi * radius**2), 1, 80))
     style = ["round", "wavy", "faceted", "faceted"][rng.integers(4)]
@@ -232,7 +239,7 @@ def side_dendrites(rng: np.random.Generator, n: int) -> Sketch:
     tilt = rng.normal(0, 0.05)
     sketch.labels[_below(_edge_profile(rng, n, level, tilt, rng.uniform(0, 2)), n)] = SUBSTRATE
     height = _log_uniform(rng, 0.12, 0.9) * level
-    count = int(np.clip(rng.uniform(0.3, 2.2) * n / (0.5 * height + 8), 1, 14))
+    count = int(np.clip(rng.uniform(0.3, 3.0) * n / (0.5 * height + 8), 1, 18))
     kind = ["fern", "fern", "bush", "crown", "crown", "needle"][rng.integers(6)]
     width = _log_uniform(rng, 1.5, 7)
     dense = _log_uniform(rng, 0.7, 3.0)  # gap between side branches, in branch widths
@@ -243,11 +250,12 @@ def side_dendrites(rng: np.random.Generator, n: int) -> Sketch:
         own = height * math.exp(rng.normal(0, 0.35))
         parts.append(_dendrite(rng, kind if rng.uniform() < 0.85 else "fern", root, heading, own, width, dense))
     mask = drawn(outlines.Branches.joined(parts), (n, n))
+    sketch.thin = True
     if kind in ("fern", "bush") and rng.uniform() < 0.5:
         # Grain-covered branches: leaflets thicken what the skeleton drew, and gaps below a few px do not resolve.
         knots = smooth_noise(rng, (n, n), _log_uniform(rng, 1.5, 4)) > rng.uniform(-0.3, 0.9)
         mask |= ndimage.binary_dilation(mask, iterations=int(rng.integers(1, 3))) & knots
-        mask = ndimage.binary_closing(np.pad(mask, 4), iterations=int(rng.integers(1, 3)))[4:-4, 4:-4]
+        mask = ndimage.binary_closing(np.pad(mask, 4), iterations=int(rng.integers(1, 4)))[4:-4, 4:-4]
     sketch.labels[mask & (sketch.labels == ELECTROLYTE)] = DENDRITE
     if rng.uniform() < 0.2:  # the part beyond a cut has lost its path to the electrode
         _cut_off(rng, sketch, level)
@@ -301,7 +309,7 @@ def _grain_layer(rng: np.random.Generator, sketch: Sketch, level: float, tilt: f
 
 
 def cell_slice(rng: np.random.Generator, n: int) -> Sketch:
-    """A slice through a solid-state cell: collector, metal with interface voids, separator with cracks and filaments."""
+    """Slice of a solid-state cell: collector, metal with interface voids, separator with cracks and filaments."""
     sketch = Sketch.blank(n, SEPARATOR)
     tilt = rng.normal(0, 0.03)
     rough = _log_uniform(rng, 0.3, 6)
@@ -391,7 +399,7 @@ def _shell(rng: np.random.Generator, sketch: Sketch, around: tuple[int, ...], th
 
 
 def _turned(rng: np.random.Generator, sketch: Sketch, probability: float) -> Sketch:
-    """The scene in another orientation of the square, with the given probability; else upright or mirrored."""
+    """Scene in another orientation of the square, with the given probability; else upright or mirrored."""
     turns = int(rng.integers(1, 4)) if rng.uniform() < probability else 0
     mirrored = rng.uniform() < 0.5
 
@@ -399,13 +407,13 @@ def _turned(rng: np.random.Generator, sketch: Sketch, probability: float) -> Ske
         array = np.rot90(array, turns)
         return np.ascontiguousarray(array[:, ::-1] if mirrored else array)
 
-    return Sketch(turn(sketch.labels), {name: turn(mark) for name, mark in sketch.marks.items()})
+    return replace(sketch, labels=turn(sketch.labels), marks={name: turn(mark) for name, mark in sketch.marks.items()})
 
 
 # Which scenes each kind of instrument sees, with weights.
 SCENES: dict[str, dict[Callable[[np.random.Generator, int], Sketch], float]] = {
-    "optical": {plan_islands: 4, profile_droplets: 2, side_dendrites: 2, plan_pits: 2},
-    "sem": {side_dendrites: 5, plan_islands: 3, plan_pits: 2},
+    "optical": {plan_islands: 4, profile_droplets: 2, side_dendrites: 2, plan_pits: 1},
+    "sem": {side_dendrites: 5, plan_islands: 3, plan_pits: 1},
     "cryoem": {core_shell: 3, profile_droplets: 3, plan_islands: 2, side_dendrites: 1},
     "xct": {cell_slice: 1},
 }
