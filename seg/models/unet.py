@@ -110,12 +110,12 @@ class UNet(nn.Module):
             raise ValueError(f"dims is {dims!r}; a U-Net has 2 or 3 dimensions.")
         if norm not in NORMS:
             raise ValueError(f"norm is {norm!r}; choose one of {', '.join(NORMS)}.")
-        for name, value, least in (
-            ("in_channels", in_channels, 1), ("n_classes", n_classes, 2), ("width", width, 1), ("depth", depth, 0),
-            ("blocks", blocks, 1),
+        for name, value, least, most in (
+            ("in_channels", in_channels, 1, 64), ("n_classes", n_classes, 2, 255), ("width", width, 1, 1024),
+            ("depth", depth, 0, 8), ("blocks", blocks, 1, 16),
         ):  # fmt: skip
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+            if not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
         self.in_channels, self.n_classes, self.dims = in_channels, n_classes, dims
         self.depth, self.blocks = depth, blocks
         self.deep_supervision = deep_supervision

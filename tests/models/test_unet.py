@@ -115,9 +115,10 @@ def test_default_size():
     [
         ({"dims": 4}, "2 or 3 dimensions"),
         ({"norm": "layer"}, "batch, group"),
-        ({"n_classes": 1}, "n_classes is 1; expected a whole number of at least 2"),
+        ({"n_classes": 1}, "n_classes is 1; expected a whole number from 2 to 255"),
         ({"width": 0}, "width is 0"),
         ({"depth": 2.5}, "depth is 2.5"),
+        ({"depth": 40}, "from 0 to 8"),
     ],
 )
 def test_refuses_arguments(arguments, message):
