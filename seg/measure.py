@@ -73,8 +73,14 @@ def measure_frames(
             scale=scale,
             split_touching=config.objects.split_touching,
             min_diameter_px=config.objects.min_diameter_px,
+            keep_whole=frame.mask([name for name in ("dendrite",) if name in schema.names]),
         )
-        frame = replace(frame, instances=instances)
+        frame = replace(
+            frame,
+            instances=instances,
+            object_classes=tuple(object_classes),
+            min_diameter_px=config.objects.min_diameter_px,
+        )
         rows = [
             row
             for group, options in config.metrics.items()

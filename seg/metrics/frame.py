@@ -30,6 +30,10 @@ class Frame:
         Grey values, where the image is at hand (sub-pixel contours, texture).
     instances : ndarray of int, shape of `labels`, or None
         Object ids of the classes that the analysis counts, 0 = none.
+    object_classes : tuple of str
+        Those classes.
+    min_diameter_px : float
+        Detection limit: objects with a smaller equivalent diameter are listed but not counted.
     """
 
     labels: np.ndarray
@@ -39,6 +43,8 @@ class Frame:
     time_s: float | None = None
     image: np.ndarray | None = None
     instances: np.ndarray | None = None
+    object_classes: tuple[str, ...] = ()
+    min_diameter_px: float = 0.0
 
     def mask(self, classes: str | Iterable[str]) -> np.ndarray:
         """Where any of the named classes is; bool, shape of `labels`."""

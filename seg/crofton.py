@@ -1,0 +1,76 @@
+"""Perimeter and surface area of labelled objects by Crofton's formula, all objects in one pass."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+# Mean of |cos| between a line and the normal of the boundary, inverted: in the plane and in space.
+_CROFTON = {2: math.pi / 2, 3: 2.0}
+
+
+def boundary_sizes(instances: np.ndarray, n_objects: int, *, spacing: tuple[float, ...]) -> np.ndarray:
+    """Perimeter (2-D) or surface area (3-D) of every object.
+
+    Parameters
+    ----------
+    instances : ndarray of int, shape ([Z,] Y, X)
+        Object ids 1..`n_objects`, 0 = none.
+    n_objects : int
+    spacing : tuple of float
+        Pixel size along each axis; need not be equal.
+
+    Returns
+    -------
+    ndarray of float, shape (n_objects + 1,)
+        Indexed by object id, in the unit of `spacing` (squared in 3-D); where the frame cuts an object, the cut
+        counts as boundary.
+
+    Notes
+    -----
+    A boundary is crossed by a lattice of lines in 4 (13) directions; the mean number of crossings times the area per
+    line is proportional to its size. Directions are weighted by their share of all directions (Voronoi cells on the
+    circle or sphere), which keeps pixels that are not square or cubic right. Error on discs and spheres above 8 px
+    radius: under 1 %; on polygons that follow the grid up to -3 % (-9 % for an aligned box in 3-D).
+    """
+    total = np.zeros(n_objects + 1)
+    padded = np.pad(instances, 1)
+    for offset, weight in _directions(spacing):
+        here = tuple(slice(max(0, -o), None if o <= 0 else -o) for o in offset)
+        there = tuple(slice(max(0, o), None if o >= 0 else o) for o in offset)
+        differ = padded[here] != padded[there]
+        for side in (here, there):
+            total += weight * np.bincount(padded[side][differ], minlength=n_objects + 1)
+    total[0] = 0.0
+    return total
+
+
+@lru_cache(maxsize=64)
+def _directions(spacing: tuple[float, ...]) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """Half of the neighbour steps, and the boundary size that one crossing along each stands for."""
+    steps = [s for s in product((-1, 0, 1), repeat=len(spacing)) if any(s)]
+    vectors = np.array(steps) * np.asarray(spacing)
+    lengths = np.linalg.norm(vectors, axis=1)
+    shares = _voronoi_shares(vectors / lengths[:, None])
+    per_line = math.prod(spacing) / lengths  # area (length) of the cross-section of one line of the lattice
+    # A step and its opposite are one direction with twice the share.
+    weights = _CROFTON[len(spacing)] * 2 * shares * per_line
+    return tuple((step, float(w)) for step, w in zip(steps, weights, strict=True) if step > (0,) * len(spacing))
+
+
+def _voronoi_shares(directions: np.ndarray) -> np.ndarray:
+    """Share of the circle or sphere that is nearest to each of the unit vectors."""
+    if directions.shape[1] == 2:
+        angles = np.arctan2(directions[:, 0], directions[:, 1])
+        order = np.argsort(angles)
+        gaps = np.diff(angles[order], append=angles[order[0]] + 2 * math.pi)
+        shares = np.empty(len(angles))
+        shares[order] = (gaps + np.roll(gaps, 1)) / (4 * math.pi)
+        return shares
+    from scipy.spatial import SphericalVoronoi
+
+    areas = SphericalVoronoi(directions).calculate_areas()
+    return np.asarray(areas / areas.sum())

@@ -1,0 +1,176 @@
+"""How many objects there are, per area or volume, without the bias of the frame's edges.
+
+Notes
+-----
+Counting rule. Counting every visible object reads too high, leaving out those that the frame cuts reads too low. An
+object is counted unless the frame, or a region without valid labels, lies directly above its topmost row or directly
+left of its leftmost column (in a volume also directly before its first plane). For the frame itself this is the
+two-edge rule: objects that touch the top or left edge are left out, those that touch only the bottom or right edge
+are counted. Around artefacts it excludes as much area as the artefact takes out of the valid area, and an object that
+a scratch or a line of text cuts in two is counted once. The bias that is left for discs of radius r is
+``(1 - pi / 4) r^2 / area`` of the frame.
+
+With a guard band at least as wide as the largest object the associated-point rule is exact: an object is counted
+where its top-left-most pixel lies inside of the band.
+
+Objects under the detection limit are not counted; the row that gives the count is flagged when there were any.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from seg.errors import UsageError
+from seg.metrics.frame import Frame
+from seg.metrics.table import UM2_PER_CM2, Measurement
+from seg.objects import ObjectPixels, touching
+from seg.uncertainty import poisson_interval
+
+
+@dataclass(frozen=True)
+class Count:
+    """Result of the counting rule.
+
+    Parameters
+    ----------
+    counted : ndarray of bool, shape (n + 1,)
+        By object id.
+    below_limit : int
+        Objects that only the detection limit left out.
+    valid_px : int
+        Pixels of the valid area the count refers to.
+    rule : str
+    """
+
+    counted: np.ndarray
+    below_limit: int
+    valid_px: int
+    rule: str
+
+    @property
+    def n(self) -> int:
+        """Objects counted."""
+        return int(self.counted.sum())
+
+
+def count_objects(
+    instances: np.ndarray,
+    valid: np.ndarray,
+    *,
+    min_diameter_px: float = 0.0,
+    guard_px: int = 0,
+    pixels: ObjectPixels | None = None,
+) -> Count:
+    """Apply the counting rule of this module.
+
+    Parameters
+    ----------
+    instances : ndarray of int, shape ([Z,] Y, X)
+        Object ids, 0 = none.
+    valid : ndarray of bool, shape of `instances`
+    min_diameter_px : float
+        Detection limit, as equivalent diameter.
+    guard_px : int
+        Width of the guard band on all sides; 0 = none, which takes the two-edge rule.
+    pixels : ObjectPixels or None
+        Those of `instances`, where they are at hand.
+
+    Returns
+    -------
+    Count
+    """
+    pixels = pixels or ObjectPixels.of(instances)
+    counted = pixels.counts > 0
+    counted[0] = False
+    if guard_px:
+        inside = tuple(slice(guard_px, size - guard_px) for size in instances.shape)
+        if any(size <= 2 * guard_px for size in instances.shape):
+            raise UsageError(f"A guard band of {guard_px} px leaves nothing of a frame of {instances.shape} px.")
+        window = np.zeros(instances.shape, bool)
+        window[inside] = valid[inside]
+        # Pixels come in raster order: the first of each object is its associated point.
+        ids, first = np.unique(pixels.ids, return_index=True)
+        at_home = np.zeros_like(counted)
+        at_home[ids] = window.ravel()[pixels.flat[first]]
+        counted &= at_home
+        valid_px, rule = int(window.sum()), f"associated point, guard band {guard_px} px"
+    else:
+        counted &= (pixels.lower > 0).all(axis=1)
+        if not valid.all():
+            for axis in range(instances.ndim):
+                counted[_cut_before(instances, ~valid, axis, pixels)] = False
+        valid_px, rule = int(valid.sum()), "two-edge rule"
+    large = pixels.diameters_px >= min_diameter_px
+    return Count(counted & large, int((counted & ~large).sum()), valid_px, rule)
+
+
+def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
+    """Count, density with exact Poisson interval, valid area and detection limit of one frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        With instances.
+    guard_px : int
+        Width of the guard band; 0 takes the two-edge rule.
+
+    Returns
+    -------
+    list of Measurement
+        ``object_count``; ``areal_density`` (2-D) or ``volume_density``; ``valid_area`` (of a volume: projected along
+        z); ``detection_limit_diameter``. No objects is a count of 0 with an interval; no valid area is NaN.
+    """
+    if frame.instances is None:
+        raise ValueError("The counting group needs frame.instances; call label_objects first.")
+    scale, valid, ndim = frame.scale, frame.valid, frame.labels.ndim
+    count = count_objects(frame.instances, valid, min_diameter_px=frame.min_diameter_px, guard_px=guard_px)
+    row = partial(
+        Measurement, class_name="+".join(frame.object_classes), frame=frame.index, time_s=frame.time_s
+    )  # fmt: skip
+    base = valid if guard_px == 0 else valid[(slice(guard_px, -guard_px),) * ndim]
+    base_px = int(base.any(axis=0).sum()) if ndim == 3 else count.valid_px
+    area = base_px * math.prod(scale.spacing[-2:])
+    rows = [
+        row(
+            "valid_area", area, scale.unit("um2"), n=base_px, flags=scale.flags,
+            method="neither unlabelled nor artefact" + (", projected along z" if ndim == 3 else ""),
+        ),
+        row(
+            "detection_limit_diameter", frame.min_diameter_px * scale.pixel ** (1 / ndim), scale.unit("um"),
+            flags=scale.flags, method=f"equivalent diameter of {frame.min_diameter_px:g} px",
+        ),
+    ]  # fmt: skip
+
+    if ndim == 2:
+        density, size, unit = "areal_density", area / (UM2_PER_CM2 if scale.calibrated else 1.0), scale.unit("1/cm2")
+    else:
+        density, size, unit = "volume_density", count.valid_px * scale.pixel, scale.unit("1/um3")
+    if count.valid_px == 0:
+        flags = (*scale.flags, "artifact-frame")
+        none = [row(name, math.nan, u, n=0, flags=flags) for name, u in (("object_count", "1"), (density, unit))]
+        return none + rows
+    low, high = poisson_interval(count.n)
+    flags = (*scale.flags, *(("below-detection-limit",) if count.below_limit else ()))
+    method = f"{count.rule}, exact Poisson interval" + (
+        f", {count.below_limit} under the detection limit left out" if count.below_limit else ""
+    )
+    counted = partial(row, n=count.n, method=method, flags=flags)
+    return [
+        counted("object_count", count.n, "1", low=low, high=high),
+        counted(density, count.n / size, unit, low=low / size, high=high / size),
+        *rows,
+    ]
+
+
+def _cut_before(instances: np.ndarray, invalid: np.ndarray, axis: int, pixels: ObjectPixels) -> np.ndarray:
+    """Ids of objects with an invalid pixel directly before their first row (column, plane) along an axis."""
+    # Keep of each object only its first row along the axis, then look one step back.
+    position = (pixels.flat // math.prod(instances.shape[axis + 1 :])) % instances.shape[axis]
+    first = position == pixels.lower[pixels.ids, axis]
+    rows = np.zeros_like(instances)
+    rows.ravel()[pixels.flat[first]] = pixels.ids[first]
+    return touching(rows, invalid, axis, -1)

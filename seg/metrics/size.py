@@ -1,0 +1,225 @@
+"""How large the objects are: mean diameter without the bias of cut objects, and the law of their sizes."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from seg.metrics.frame import Frame
+from seg.metrics.table import Measurement
+from seg.objects import ObjectPixels, equivalent_diameter
+from seg.uncertainty import bootstrap_interval
+
+MIN_MEAN_DIAMETER_PX = 16.0  # the mean is good to 2 % from here on
+MIN_OBJECTS_FOR_LAW = 10
+_PLACEMENTS = 4096  # positions tried per box where artefacts cut the valid area
+
+
+def sampling_weights(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Miles-Lantuejoul weights: large objects are cut by the frame more often, so whole ones stand for more.
+
+    Parameters
+    ----------
+    lower, upper : ndarray of int, shape (N, D)
+        Half-open bounding boxes of objects that nothing cuts.
+    valid : ndarray of bool, shape ([Z,] Y, X)
+
+    Returns
+    -------
+    ndarray of float, shape (N,)
+        1 / (number of positions, in pixels, at which the box fits into the valid area without touching its edge).
+
+    Notes
+    -----
+    In a full frame of W x H pixels a box of w x h fits at (W - w - 1)(H - h - 1) positions. Where artefacts cut the
+    valid area, the share of positions that stays is found by trying about 4000 on a regular grid, for box sizes
+    rounded to an eighth.
+    """
+    extent = upper - lower
+    if not len(extent):
+        return np.zeros(0)
+    hit = [
+        np.flatnonzero(valid.any(axis=tuple(a for a in range(valid.ndim) if a != axis))) for axis in range(valid.ndim)
+    ]
+    window = valid[tuple(slice(h[0], h[-1] + 1) for h in hit)]
+    free = np.asarray(window.shape) - extent - 1
+    positions = np.prod(np.maximum(free, 1), axis=1).astype(float)
+    if not window.all():
+        step = np.maximum(extent // 8, 1)
+        boxes, index = np.unique(extent // step * step + step // 2, axis=0, return_inverse=True)
+        share = np.array([_fitting_share(_summed(window), box + 2) for box in boxes])
+        positions = positions * share[index.ravel()]
+    # An object that fits nowhere on the coarse grid of trials still fitted once.
+    return 1 / np.maximum(positions, 1.0)
+
+
+def truncated_lognormal(
+    diameters: np.ndarray, weights: np.ndarray, limit: float
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Fit a lognormal law to sizes of which those under a limit were not seen.
+
+    Parameters
+    ----------
+    diameters, weights : ndarray of float, shape (N,)
+    limit : float
+        Detection limit in the unit of `diameters`; 0 = none.
+
+    Returns
+    -------
+    (mu, low, high), (sigma, low, high)
+        Mean and standard deviation of ln(diameter), each with its 95 % interval (from the curvature of the
+        likelihood); NaN where the sizes do not determine the law.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_ndtr
+
+    logs = np.log(diameters)
+    weights = weights / weights.mean()
+    mean = float(np.average(logs, weights=weights))
+    spread = math.sqrt(float(np.average((logs - mean) ** 2, weights=weights)))
+    edge = math.log(limit) if limit > 0 else -math.inf
+    nothing = (math.nan, math.nan, math.nan)
+    if spread < 1e-3:  # equal sizes: no law
+        return nothing, nothing
+
+    def minus_log_likelihood(theta: np.ndarray) -> float:
+        mu, log_sigma = theta
+        scaled = (logs - mu) * math.exp(-log_sigma)
+        seen = 0.0 if math.isinf(edge) else float(log_ndtr(-(edge - mu) * math.exp(-log_sigma)))
+        return float(np.sum(weights * (0.5 * scaled**2 + log_sigma + seen)))
+
+    start = np.array([mean, math.log(spread)])
+    # A law whose mode lies far under the limit has no finite best fit: keep mu within reach of the data.
+    bounds = [(mean - 5 * spread, mean + spread), (start[1] - 1, start[1] + 1.5)]
+    fit = minimize(minus_log_likelihood, start, method="L-BFGS-B", bounds=bounds)
+    at_bound = any(not low + 1e-6 < x < high - 1e-6 for x, (low, high) in zip(fit.x, bounds, strict=True))
+    # Weighted objects inform like fewer equal ones (Kish).
+    effective = weights.sum() ** 2 / np.sum(weights**2) / len(weights)
+    covariance = _inverse_hessian(minus_log_likelihood, fit.x, step=0.02 * spread) / effective
+    if at_bound or not fit.success or not (np.diag(covariance) > 0).all():
+        return nothing, nothing
+    mu, log_sigma = (float(v) for v in fit.x)
+    half_mu, half_log = 1.96 * np.sqrt(np.diag(covariance))
+    sigma = math.exp(log_sigma)
+    return (mu, mu - half_mu, mu + half_mu), (sigma, sigma * math.exp(-half_log), sigma * math.exp(half_log))
+
+
+def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
+    """Mean equivalent diameter and lognormal law of the objects of one frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        With instances. Sizes of single objects are columns of the object table.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    list of Measurement
+        ``mean_equivalent_diameter``, ``size_lognormal_mu`` and ``size_lognormal_sigma`` over the objects that nothing
+        cuts and that are not under the detection limit; NaN where there are none (or fewer than ten, for the law).
+    """
+    if frame.instances is None:
+        raise ValueError("The size group needs frame.instances; call label_objects first.")
+    scale, ndim = frame.scale, frame.labels.ndim
+    valid = frame.valid
+    pixels = ObjectPixels.of(frame.instances)
+    large = np.flatnonzero((pixels.counts > 0) & (pixels.diameters_px >= frame.min_diameter_px))
+    whole = large[_in_the_clear(pixels.lower[large] - 1, pixels.upper[large] + 1, valid)]
+    diameters = equivalent_diameter(pixels.counts[whole] * scale.pixel, ndim)
+    weights = sampling_weights(pixels.lower[whole], pixels.upper[whole], valid)
+    flags = list(scale.flags)
+    if len(large) and not len(whole):
+        flags.append("touches-border")
+    row = partial(
+        Measurement, class_name="+".join(frame.object_classes), frame=frame.index, time_s=frame.time_s, n=len(whole)
+    )  # fmt: skip
+
+    mean, low, high = math.nan, math.nan, math.nan
+    if len(whole):
+        mean = float(np.average(diameters, weights=weights))
+        low, high = bootstrap_interval(
+            np.stack([diameters * weights, weights], axis=1),
+            lambda v: v[..., 0].sum(axis=1) / v[..., 1].sum(axis=1),
+            rng=np.random.default_rng([seed, frame.index]),
+        )
+        if float(np.average(pixels.diameters_px[whole], weights=weights)) < MIN_MEAN_DIAMETER_PX:
+            flags.append("few-pixels")
+    rows = [
+        row(
+            "mean_equivalent_diameter", mean, scale.unit("um"), low=low, high=high, flags=tuple(flags),
+            method="Miles-Lantuejoul weights over whole objects, bootstrap over objects",
+        )
+    ]  # fmt: skip
+
+    nothing = (math.nan, math.nan, math.nan)
+    law = (nothing, nothing)
+    if len(whole) >= MIN_OBJECTS_FOR_LAW:
+        law = truncated_lognormal(diameters, weights, frame.min_diameter_px * scale.pixel ** (1 / ndim))
+    if math.isnan(law[0][0]):
+        flags.append("ambiguous")
+    for name, (value, low, high) in zip(("size_lognormal_mu", "size_lognormal_sigma"), law, strict=True):
+        rows.append(
+            row(
+                name, value, "1", low=low, high=high, flags=tuple(flags),
+                method=f"diameters in {scale.unit('um')}, likelihood truncated at the detection limit",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _in_the_clear(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Which boxes lie inside the frame and hold valid pixels only; bool, shape (N,)."""
+    inside = ((lower >= 0) & (upper <= np.asarray(valid.shape))).all(axis=1)
+    if not valid.all() and inside.any():
+        table = _summed(valid)
+        invalid = np.zeros(int(inside.sum()), np.int64)
+        for corner in np.ndindex((2,) * valid.ndim):
+            at = np.where(np.array(corner, bool), upper[inside], lower[inside])
+            invalid += (-1) ** (valid.ndim - sum(corner)) * table[tuple(at.T)]
+        inside[inside] = invalid == 0
+    return np.asarray(inside)
+
+
+def _summed(window: np.ndarray) -> np.ndarray:
+    """Summed-area table of the invalid pixels, with a leading zero along every axis."""
+    table = np.pad((~window).astype(np.int64), [(1, 0)] * window.ndim)
+    for axis in range(window.ndim):
+        np.cumsum(table, axis=axis, out=table)
+    return table
+
+
+def _fitting_share(table: np.ndarray, box: np.ndarray) -> float:
+    """Share of the positions inside the window at which a box holds no invalid pixel."""
+    ndim = table.ndim
+    room = np.asarray(table.shape) - 1 - box + 1
+    if (room < 1).any():
+        return 0.0
+    per_axis = max(1, round(_PLACEMENTS ** (1 / ndim)))
+    starts = [np.unique(np.linspace(0, r - 1, min(r, per_axis)).astype(int)) for r in room]
+    invalid = np.zeros(tuple(len(s) for s in starts), np.int64)
+    for corner in np.ndindex((2,) * ndim):
+        at = [s + c * b for s, c, b in zip(starts, corner, box, strict=True)]
+        invalid += (-1) ** (ndim - sum(corner)) * table[np.ix_(*at)]
+    return float(np.mean(invalid == 0))
+
+
+def _inverse_hessian(function: object, at: np.ndarray, *, step: float) -> np.ndarray:
+    """Inverse of the matrix of second differences of a function of two parameters; NaN where it is singular."""
+    assert callable(function)
+    n = len(at)
+    hessian = np.empty((n, n))
+    steps = np.eye(n) * step
+    for i in range(n):
+        for j in range(n):
+            hessian[i, j] = (
+                function(at + steps[i] + steps[j]) - function(at + steps[i] - steps[j])
+                - function(at - steps[i] + steps[j]) + function(at - steps[i] - steps[j])
+            ) / (4 * step**2)  # fmt: skip
+    try:
+        return np.linalg.inv(hessian)
+    except np.linalg.LinAlgError:
+        return np.full((n, n), math.nan)

@@ -1,0 +1,177 @@
+"""Intervals: counting, sampling and boundary uncertainty, and how they combine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+
+BOOTSTRAP_RESAMPLES = 1000
+_BLOCK = 4_000_000  # resampled values held at a time
+
+
+def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval (Garwood) of the mean of a Poisson variable of which `count` was seen.
+
+    Parameters
+    ----------
+    count : int
+    level : float
+
+    Returns
+    -------
+    (float, float)
+        Both ends in counts; the lower one of a zero count is 0.
+
+    References
+    ----------
+    Garwood, F. (1936). Fiducial limits for the Poisson distribution. Biometrika 28, 437.
+    """
+    if count < 0 or not 0 < level < 1:
+        raise ValueError(f"poisson_interval needs a count >= 0 and a level in (0, 1); got {count} and {level}.")
+    from scipy.special import chdtri
+
+    tail = (1 - level) / 2
+    low = 0.0 if count == 0 else float(chdtri(2 * count, 1 - tail)) / 2
+    return low, float(chdtri(2 * count + 2, tail)) / 2
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    n_resamples: int = BOOTSTRAP_RESAMPLES,
+) -> tuple[float, float]:
+    """Percentile bootstrap over independent units (objects, fields of view; never pixels).
+
+    Parameters
+    ----------
+    values : ndarray, shape (N,) or (N, K)
+        One row per unit; columns stay together.
+    statistic : callable or None
+        Maps resampled values of shape (B, N) or (B, N, K) to (B,). None: the mean of shape (N,).
+    rng : Generator
+    level : float
+    n_resamples : int
+
+    Returns
+    -------
+    (float, float)
+        NaN, NaN for fewer than two units.
+
+    Notes
+    -----
+    Plain percentiles are too narrow for few units; the tails are widened so that the interval of a mean has the
+    width of Student's interval (expanded percentiles).
+
+    References
+    ----------
+    Hesterberg, T. (2015). What teachers should know about the bootstrap. The American Statistician 69, 371.
+    """
+    values = np.asarray(values)
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    from scipy.special import ndtr, stdtrit
+
+    statistic = statistic or (lambda v: v.mean(axis=1))
+    per_block = max(1, _BLOCK // values.size)
+    parts = []
+    for start in range(0, n_resamples, per_block):
+        rows = rng.integers(0, n, (min(per_block, n_resamples - start), n))
+        parts.append(np.asarray(statistic(values[rows]), float))
+    tail = float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
+    low, high = np.nanquantile(np.concatenate(parts), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def combine_intervals(value: float, *intervals: tuple[float, float]) -> tuple[float, float]:
+    """Join independent intervals about one value: half widths add in quadrature, each side for itself.
+
+    Parts that are NaN are left out; all of them NaN gives NaN.
+    """
+    known = [(low, high) for low, high in intervals if math.isfinite(low) and math.isfinite(high)]
+    if not known:
+        return math.nan, math.nan
+    below = math.hypot(*(max(value - low, 0.0) for low, _ in known))
+    above = math.hypot(*(max(high - value, 0.0) for _, high in known))
+    return value - below, value + above
+
+
+def boundary_shift(mask: np.ndarray, shift_px: float) -> np.ndarray:
+    """Coverage of each pixel after the outline of a mask has moved outwards by `shift_px` (inwards when negative).
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape ([Z,] Y, X)
+    shift_px : float
+        Up to 3 px either way, counted in pixels along every axis: the outline of a mask is known to a fraction of a
+        pixel in each direction, however large the pixel is there.
+
+    Returns
+    -------
+    ndarray of float32, shape of `mask`
+        0 outside, 1 inside, in between where the moved outline cuts the pixel: sums are sub-pixel sizes. The outline
+        does not move where the frame cuts the object.
+
+    Notes
+    -----
+    The outline runs half-way between unlike neighbours, so the signed distance of a pixel is that to the nearest
+    pixel of the other kind less one half, and its coverage is ``clip(1/2 + shift - distance, 0, 1)``. A straight edge
+    along the grid gains exactly `shift_px`; one at 45 degrees 17 % less.
+    """
+    if abs(shift_px) > 3:
+        raise ValueError(f"boundary_shift moves outlines by 3 px at most; got {shift_px}.")
+    grows = shift_px >= 0
+    inside = np.asarray(mask, bool) if grows else ~np.asarray(mask, bool)
+    moved = inside.astype(np.float32)
+    if shift_px:
+        for offset, distance in _offsets(inside.ndim, abs(shift_px) + 1):
+            covered = np.float32(min(1.0, abs(shift_px) + 1 - distance))
+            here, there = _overlap(offset)
+            np.maximum(moved[here], covered * inside[there], out=moved[here])
+    return moved if grows else 1 - moved
+
+
+def shifted_sizes(mask: np.ndarray, valid: np.ndarray | None = None, *, shift_px: float = 0.5) -> tuple[float, float]:
+    """Pixels in a mask after its outline moved in and out by `shift_px`, counted within `valid`."""
+    if not mask.any():
+        return 0.0, 0.0
+    box = _box(mask, margin=math.ceil(shift_px) + 1)
+    inside = mask[box]
+    within = None if valid is None else valid[box]
+    low, high = (
+        float(np.sum(boundary_shift(inside, shift), where=True if within is None else within, dtype=np.float64))
+        for shift in (-shift_px, shift_px)
+    )
+    return low, high
+
+
+def _offsets(ndim: int, reach: float) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Yield the steps on the grid shorter than `reach`, and their lengths, without the zero step."""
+    around = range(-math.ceil(reach), math.ceil(reach) + 1)
+    for offset in product(around, repeat=ndim):
+        length = math.hypot(*offset)
+        if 0 < length < reach:
+            yield offset, length
+
+
+def _overlap(offset: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of an array (`here`) and of its copy moved by `offset` (`there`) where both exist."""
+    here = tuple(slice(max(0, -o), None if o <= 0 else -o) for o in offset)
+    there = tuple(slice(max(0, o), None if o >= 0 else o) for o in offset)
+    return here, there
+
+
+def _box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """Bounding box of a mask that is not empty, with a margin, cut at the array."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        hit = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(max(0, int(hit[0]) - margin), int(hit[-1]) + 1 + margin))
+    return tuple(box)
