@@ -1,0 +1,157 @@
+"""The finished run as a model bundle with a card that says what it is good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from torch import nn
+
+from seg import __version__
+from seg.modality import MODALITIES
+from seg.models.bundle import ModelSpec, save_bundle
+from training.config import TrainConfig
+from training.sources import read_about
+
+if TYPE_CHECKING:
+    from training.loop import TrainingData
+
+
+def export_bundle(
+    path: Path,
+    network: nn.Module,
+    config: TrainConfig,
+    data: TrainingData,
+    scores: pd.DataFrame,
+    *,
+    arguments: dict,
+    steps: int,
+    elapsed_s: float,
+) -> Path:
+    """Write weights, specification and card to `path`."""
+    modalities = _modalities(config)
+    split = split_of(data)
+    spec = ModelSpec(
+        name=config.name,
+        architecture=config.model.architecture,
+        arguments=arguments,
+        schema=data.schema.to_dict(),
+        class_indices=data.codes.class_indices,
+        dims=config.model.dims,
+        modalities=modalities,
+        pixel_size_um=None,
+        pixel_size_range_um=None,
+        licence="BSD-3-Clause; data: see card.md",
+        training={
+            "steps": steps,
+            "minutes": round(elapsed_s / 60, 2),
+            "batch": config.data.batch,
+            "patch_px": config.data.patch_px,
+            "seed": config.data.seed,
+            "split": split,
+            "scores": [
+                {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
+                for row in scores.round(4).to_dict("records")
+            ],
+        },
+    )
+    card = make_card(config, data, scores, steps=steps, elapsed_s=elapsed_s)
+    save_bundle(path, network, spec, card, seed=config.data.seed)
+    return path
+
+
+def split_of(data: TrainingData) -> dict[str, dict[str, list[str]]]:
+    """Specimens trained on and held out, per source."""
+    split: dict[str, dict[str, list[str]]] = {}
+    for name in dict.fromkeys(i.source for i in data.images):
+        mine = [i for i in data.images if i.source == name]
+        split[name] = {
+            "train": sorted({i.specimen for i in mine if not i.held_out}),
+            "held_out": sorted({i.specimen for i in mine if i.held_out}),
+        }
+    return split
+
+
+def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, steps: int, elapsed_s: float) -> str:
+    """The model card: use, classes, data with licences, split, scores, known failures."""
+    classes = ", ".join(data.schema.class_name(i) for i in data.codes.class_indices)
+    lines = [
+        f"# {config.title or config.name}",
+        "",
+        f"2-D {config.model.architecture}, width {config.model.width}, depth {config.model.depth}; "
+        f"{steps} steps of {config.data.batch} patches of {config.data.patch_px} px in {elapsed_s / 60:.0f} min. "
+        f"Trained by `operandoseg-train` {__version__} from the configuration `{config.name}`, seed {config.data.seed}.",
+        "",
+        "## Intended use",
+        "",
+        f"Masks of {classes} in {', '.join(_modalities(config))} images. The pixel size was not used: magnification was "
+        "varied at random instead. Look at the masks before trusting numbers, and fine-tune on some strokes of your own "
+        "images when they differ from the data below.",
+        "",
+        "## Data",
+        "",
+    ]
+    split = split_of(data)
+    for name, part in split.items():
+        about_path = config.data.sources[name].about
+        about = read_about(Path(config.data.root) / about_path if about_path else None)
+        n_train = sum(1 for i in data.images if i.source == name and not i.held_out)
+        n_out = sum(1 for i in data.images if i.source == name and i.held_out)
+        lines += [
+            f"- **{name}**: {n_train} image(s) trained on, {n_out} held out.",
+            f"  - trained on specimens: {', '.join(part['train']) or 'none'}",
+            f"  - held out: {', '.join(part['held_out']) or 'none'}",
+        ]
+        lines += [f"  - {key}: {about[key]}" for key in ("licence", "citation", "repository", "note") if key in about]
+        if not about:
+            lines.append("  - licence and origin: not stated")
+    if data.synthetic is not None:
+        drawn = config.data.synthetic
+        share = drawn.weight / (drawn.weight + sum(s.weight for s in config.data.sources.values()))
+        lines.append(
+            f"- **synthetic**: {drawn.pool} scenes drawn by `seg.synthetic` (seed {config.data.seed}), "
+            f"{share:.0%} of the samples; {drawn.held_out} scenes of other seeds held out."
+        )
+    lines += [
+        "",
+        "## Scores on held-out specimens",
+        "",
+        "Whole images. `iou` pools all pixels, `mean_iou` averages the images. `foreground` joins the classes the data "
+        "set calls objects; `otsu` is a threshold after a Gaussian of 1 px. The weights are the running average at the "
+        "end of the run: held-out images chose nothing.",
+        "",
+        "| data set | class | method | iou | mean_iou | images | specimens |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for _, r in scores.iterrows():
+        iou, mean_iou = (f"{r[c]:.3f}" if r[c] == r[c] else "not present" for c in ("iou", "mean_iou"))
+        lines.append(
+            f"| {r['source']} | {r['class']} | {r['method']} | {iou} | {mean_iou} | {r['n_images']} | {r['n_specimens']} |"
+        )
+    lines += ["", "## Known failures", "", *_failures(scores, split), ""]
+    return "\n".join(lines)
+
+
+def _failures(scores: pd.DataFrame, split: dict[str, dict[str, list[str]]]) -> list[str]:
+    """What the scores and the data say the model cannot be trusted with."""
+    lines = []
+    own = scores[scores["method"] == "network"]
+    for _, r in own[own["iou"] < 0.5].iterrows():
+        lines.append(f"- {r['class']} in {r['source']}: IoU {r['iou']:.2f}, too low to measure from without checking.")
+    real = set(own.loc[own["source"] != "synthetic", "class"]) - {"foreground"}
+    only = sorted(set(own.loc[own["source"] == "synthetic", "class"]) - real)
+    if only:
+        lines.append(f"- {', '.join(only)}: learnt from drawn scenes alone, never checked on a real image.")
+    unscored = sorted(name for name, part in split.items() if not part["held_out"])
+    if unscored:
+        lines.append(f"- {', '.join(unscored)}: no specimen held out, so how it does on a new one is unknown.")
+    return lines or ["- None seen on the held-out images; other instruments and materials were not tried."]
+
+
+def _modalities(config: TrainConfig) -> tuple[str, ...]:
+    """Modalities the model has seen, real or drawn."""
+    seen = {s.modality for s in config.data.sources.values() if s.weight > 0}
+    if config.data.synthetic.weight > 0:
+        seen |= set(config.data.synthetic.modalities or MODALITIES)
+    return tuple(sorted(seen))

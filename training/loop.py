@@ -1,0 +1,303 @@
+"""The training run: prepare, step, score, save, continue, export.
+
+The loop is written on Lightning's Fabric rather than its Trainer: a step is a function of the seed and its number, so a
+run that was killed continues bit by bit from its last checkpoint, and the schedule can follow a wall-clock budget.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+import yaml
+from lightning.fabric import Fabric
+from torch import nn
+
+from seg.errors import DataError, InterruptedRunError, SegError, UsageError
+from seg.labels import LabelSchema, load_schema
+from seg.models import ARCHITECTURES
+from seg.models.device import resolve_device, resolve_precision
+from seg.progress import Progress, silent
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import TrainConfig, TrainerConfig
+from training.dataset import PatchDataset, make_loader
+from training.export import export_bundle
+from training.label_codes import LabelCodes, make_codes, parse_class_map
+from training.losses import MaskedLoss
+from training.optim import WeightAverage, learning_rate, make_optimizer
+from training.records import Records, StopRequest, bar
+from training.scoring import COLUMNS, score, summary
+from training.sources import LabelledImage, load_sources
+from training.synthetic import SyntheticPool
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "last.ckpt"
+STEP_COLUMNS = ["step", "elapsed_s", "progress", "loss", "lr", "grad_norm", "step_s", "wait_share"]
+
+
+@dataclass
+class TrainingData:
+    """Everything a run learns from and is scored on."""
+
+    schema: LabelSchema
+    codes: LabelCodes
+    images: list[LabelledImage]
+    synthetic: SyntheticPool | None
+    synthetic_held_out: SyntheticPool | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left behind."""
+
+    run_dir: Path
+    model_dir: Path
+    scores: pd.DataFrame
+    steps: int
+    elapsed_s: float
+
+
+def prepare(config: TrainConfig, *, progress: Progress = silent) -> TrainingData:
+    """Read and check all data before the first step."""
+    schema = load_schema(config.data.schema)
+    sources = {name: source for name, source in config.data.sources.items() if source.weight > 0}
+    maps = {name: parse_class_map(s.classes, schema, where=f"data.sources.{name}") for name, s in sources.items()}
+    for name, source in sources.items():
+        for class_name in source.foreground:
+            schema.index(class_name)
+    drawn = config.data.synthetic
+    exact = [schema.index(name) for name in drawn.classes] if drawn.weight > 0 else []
+    if drawn.weight > 0 and not exact:
+        raise UsageError("data.synthetic.classes is empty; choose data=[synthetic] to get the list that fits the scenes.")
+    codes = make_codes(maps.values(), exact, schema)
+    if codes.n_classes < 2:
+        only = schema.class_name(codes.class_indices[0])
+        raise DataError(f"All labels say {only}; a model needs at least two classes to tell apart.")
+    images = load_sources(config.data, maps, codes, schema, progress=progress)
+
+    def pool(stream: int, n: int) -> SyntheticPool | None:
+        if drawn.weight <= 0 or n == 0:
+            return None
+        return SyntheticPool(drawn, codes, schema, seed=config.data.seed, stream=stream, n=n)
+
+    return TrainingData(schema, codes, images, pool(0, drawn.pool), pool(1, drawn.held_out))
+
+
+def build_network(config: TrainConfig, codes: LabelCodes) -> nn.Module:
+    """The network of the configuration with one output per class."""
+    arguments = network_arguments(config, codes)
+    if config.model.architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"model.architecture={config.model.architecture}; there are {', '.join(sorted(ARCHITECTURES))}."
+        )
+    try:
+        return ARCHITECTURES[config.model.architecture](**arguments)
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+
+
+def network_arguments(config: TrainConfig, codes: LabelCodes) -> dict:
+    """Arguments of the architecture's builder, as they go into the bundle."""
+    chosen = {key: value for key, value in asdict(config.model).items() if key != "architecture"}
+    return {"in_channels": 1, "n_classes": codes.n_classes, **chosen}
+
+
+def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silent, quiet: bool = False) -> RunResult:
+    """Run or continue the training of `config` and export the model.
+
+    Raises
+    ------
+    InterruptedRunError
+        After SIGTERM, once the checkpoint is written. KeyboardInterrupt likewise after Ctrl-C.
+    """
+    fabric, precision = _make_fabric(config.trainer)
+    run_dir = config.run_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.data.seed)
+    network = build_network(config, data.codes).to(memory_format=torch.channels_last)
+    if config.data.patch_px % network.tile_multiple:
+        raise UsageError(f"data.patch_px={config.data.patch_px} must be a multiple of {network.tile_multiple}.")
+    optimizer = make_optimizer(network, config.optimizer)
+    average = WeightAverage(network, config.optimizer.ema_decay)
+    step, elapsed_s = _resume(run_dir, config, network, average, optimizer)
+    _write_run_files(run_dir, config)
+    average.network.to(fabric.device)
+    network, optimizer = fabric.setup(network, optimizer)
+    loss_of = MaskedLoss(data.codes, config.loss).to(fabric.device)
+    dataset = PatchDataset(data.images, data.synthetic, config.data, config.augment)
+    steps_csv = Records(run_dir / "steps.csv", STEP_COLUMNS, keep_below=step)
+    scores_csv = Records(run_dir / "scores.csv", COLUMNS, keep_below=step)
+
+    def save() -> None:
+        state = {
+            "step": step,
+            "elapsed_s": elapsed_s,
+            "network": network.state_dict(),
+            "average": average.network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        save_checkpoint(run_dir / CHECKPOINT, state, config)
+
+    def rate() -> pd.DataFrame:
+        scores = score(
+            average.network, data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
+            step=step, device=fabric.device, precision=precision,
+        )  # fmt: skip
+        scores_csv.append(scores.to_dict("records"))
+        return scores
+
+    logger.info(
+        "%s: %d classes, %.2f M parameters, %s, step %d%s",
+        config.name, data.codes.n_classes, sum(p.numel() for p in network.parameters()) / 1e6,
+        f"{fabric.device} {precision}", step, " (continued)" if step else "",
+    )  # fmt: skip
+    done = _share_done(step, elapsed_s, config.trainer)
+    with StopRequest() as stop, bar(done, quiet=quiet, desc=config.name) as show:
+        loader = make_loader(dataset, batch=config.data.batch, workers=config.data.workers, start_step=step)
+        batches = iter(loader) if done < 1 else iter(())
+        clock, recent = _clock_from(elapsed_s), _Recent()
+        network.train()
+        while done < 1:
+            began = time.perf_counter()
+            images, codes = next(batches)
+            waited = time.perf_counter() - began
+            lr = learning_rate(done, config.optimizer)
+            loss, norm = _step(network, optimizer, loss_of, fabric, images, codes, lr, config, seed=step)
+            average.update(network, step)
+            step += 1
+            elapsed_s = clock()
+            done = _share_done(step, elapsed_s, config.trainer)
+            recent.add(loss, time.perf_counter() - began, waited)
+            if step % config.trainer.log_every == 0 or done >= 1:
+                row = recent.take()
+                if row["loss"] != row["loss"]:
+                    raise SegError(f"The loss is not a number at step {step}. Lower optimizer.lr, or look at the images.")
+                steps_csv.append([{"step": step, "elapsed_s": elapsed_s, "progress": done, "lr": lr,
+                                   "grad_norm": float(norm), **row}])  # fmt: skip
+                show(done, f"step {step} loss {row['loss']:.3f} {row['step_s']:.2f} s/step wait {row['wait_share']:.0%}")
+            if stop.requested:
+                save()
+                stop.raise_for(run_dir)
+            if config.trainer.score_every and step % config.trainer.score_every == 0 and done < 1:
+                _log_summary(summary(rate()), step)
+                elapsed_s = clock()
+            if step % config.trainer.save_every == 0 or done >= 1:
+                save()
+        scores = rate()
+    table = summary(scores)
+    table.to_csv(run_dir / "summary.csv", index=False)
+    _log_summary(table, step)
+    model_dir = export_bundle(
+        run_dir / "model", average.network, config, data, table,
+        arguments=network_arguments(config, data.codes), steps=step, elapsed_s=elapsed_s,
+    )  # fmt: skip
+    return RunResult(run_dir, model_dir, table, step, elapsed_s)
+
+
+def _step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: MaskedLoss,
+    fabric: Fabric,
+    images: torch.Tensor,
+    codes: torch.Tensor,
+    lr: float,
+    config: TrainConfig,
+    *,
+    seed: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One update; what is random in it (dropout) depends on the seed and the number of the step alone."""
+    torch.manual_seed(config.data.seed * 1_000_003 + seed)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    images = images.to(fabric.device, memory_format=torch.channels_last, non_blocking=True)
+    loss = loss_of(network(images), codes.to(fabric.device, non_blocking=True))
+    optimizer.zero_grad()
+    fabric.backward(loss)
+    norm = fabric.clip_gradients(network, optimizer, max_norm=config.optimizer.clip_norm, error_if_nonfinite=False)
+    optimizer.step()
+    return loss.detach(), norm
+
+
+def _share_done(step: int, elapsed_s: float, trainer: TrainerConfig) -> float:
+    """How much of the run is behind us, by steps or by time, whichever ends first."""
+    by_steps = step / trainer.max_steps if trainer.max_steps else 0.0
+    by_time = elapsed_s / (60 * trainer.max_minutes) if trainer.max_minutes else 0.0
+    return min(1.0, max(by_steps, by_time))
+
+
+def _clock_from(elapsed_s: float) -> Callable[[], float]:
+    """Seconds of the run so far, earlier sessions included."""
+    began = time.monotonic() - elapsed_s
+    return lambda: time.monotonic() - began
+
+
+class _Recent:
+    """Means over the steps since the last row of the log."""
+
+    def __init__(self) -> None:
+        self.losses: list[torch.Tensor] = []
+        self.step_s, self.wait_s = 0.0, 0.0
+
+    def add(self, loss: torch.Tensor, step_s: float, wait_s: float) -> None:
+        self.losses.append(loss)
+        self.step_s += step_s
+        self.wait_s += wait_s
+
+    def take(self) -> dict[str, float]:
+        n = len(self.losses)
+        row = {
+            "loss": float(torch.stack(self.losses).mean()),
+            "step_s": self.step_s / n,
+            "wait_share": self.wait_s / self.step_s,
+        }
+        self.losses, self.step_s, self.wait_s = [], 0.0, 0.0
+        return row
+
+
+def _make_fabric(trainer: TrainerConfig) -> tuple[Fabric, str]:
+    device = resolve_device(trainer.device)
+    precision = resolve_precision(trainer.precision, device)
+    torch.set_num_threads(trainer.threads or os.cpu_count() or 1)
+    modes = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+    return Fabric(accelerator=device.type, devices=1, precision=modes[precision]), precision
+
+
+def _resume(
+    run_dir: Path, config: TrainConfig, network: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Load the last checkpoint where the configuration asks for it; step and seconds so far."""
+    path = run_dir / CHECKPOINT
+    if config.trainer.resume == "none":
+        path.unlink(missing_ok=True)
+    if config.trainer.resume == "must" and not path.is_file():
+        raise UsageError(f"trainer.resume=must, but there is no checkpoint {path}.")
+    if not path.is_file():
+        return 0, 0.0
+    state = load_checkpoint(path, config)
+    network.load_state_dict(state["network"])
+    average.network.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["elapsed_s"]
+
+
+def _write_run_files(run_dir: Path, config: TrainConfig) -> None:
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+    shutil.rmtree(run_dir / "model", ignore_errors=True)  # a model beside a newer configuration would mislead
+
+
+def _log_summary(table: pd.DataFrame, step: int) -> None:
+    logger.info("step %d, held-out IoU pooled over pixels:", step)
+    for (source, method), part in table.groupby(["source", "method"], sort=False):
+        shown = "  ".join(f"{r['class']} {r['iou']:.3f}" for _, r in part.iterrows())
+        logger.info("  %s (%s): %s", source, method, shown)
+
+

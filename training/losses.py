@@ -1,0 +1,86 @@
+"""The loss over labelled pixels: cross-entropy and soft Dice that know sets of classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training.config import LossConfig
+from training.label_codes import LabelCodes
+
+
+class MaskedLoss(nn.Module):
+    """Cross-entropy plus soft Dice over labelled pixels; code 0 takes no part.
+
+    Notes
+    -----
+    Where a code stands for a set of classes, the probability of the set is the sum over its members: cross-entropy is
+    its negative logarithm. Dice of a class leaves out pixels whose set holds that class among others, for there the
+    truth of the class is unknown, and counts only classes present in the batch.
+    """
+
+    def __init__(self, codes: LabelCodes, config: LossConfig) -> None:
+        super().__init__()
+        self.n_classes = codes.n_classes
+        self.sets = codes.sets
+        self.config = config
+        # (codes, K): 1 where the class is the truth, 0 where it is not, and whether that is known at all
+        truth = torch.zeros(codes.n_codes, codes.n_classes)
+        known = torch.zeros(codes.n_codes, codes.n_classes)
+        for code in range(1, codes.n_codes):
+            members = codes.members(code)
+            known[code] = 1.0
+            if len(members) == 1:
+                truth[code, members[0]] = 1.0
+            else:
+                known[code, list(members)] = 0.0
+        self.register_buffer("truth", truth)
+        self.register_buffer("known", known)
+
+    def forward(self, logits: torch.Tensor | list[torch.Tensor], codes: torch.Tensor) -> torch.Tensor:
+        """Loss of logits (B, K, Y, X), or of a list of them at halving resolutions, against codes (B, Y, X)."""
+        if isinstance(logits, torch.Tensor):
+            return self._one(logits, codes)
+        total, weights = torch.zeros((), device=codes.device), 0.0
+        for level, output in enumerate(logits):
+            weight = self.config.deep_supervision_decay**level
+            step = codes.shape[-1] // output.shape[-1]
+            total = total + weight * self._one(output, codes[..., ::step, ::step])
+            weights += weight
+        return total / weights
+
+    def _one(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        codes = codes.long()
+        log_p = functional.log_softmax(logits.float(), dim=1)  # (B, K, Y, X)
+        loss = logits.new_zeros((), dtype=torch.float32)
+        if self.config.cross_entropy:
+            loss = loss + self.config.cross_entropy * self._cross_entropy(log_p, codes)
+        if self.config.dice:
+            loss = loss + self.config.dice * self._dice(log_p, codes)
+        return loss
+
+    def _cross_entropy(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        of_sets = [torch.logsumexp(log_p[:, list(members)], dim=1, keepdim=True) for members in self.sets]
+        of_codes = torch.cat([log_p, *of_sets], dim=1)  # (B, codes - 1, Y, X)
+        labelled = codes > 0
+        picked = of_codes.gather(1, (codes - 1).clamp_min(0)[:, None])[:, 0]
+        n = labelled.sum().clamp_min(1)
+        loss = -(picked * labelled).sum() / n
+        if self.config.label_smoothing:
+            uniform = -(log_p.mean(dim=1) * labelled).sum() / n
+            loss = (1 - self.config.label_smoothing) * loss + self.config.label_smoothing * uniform
+        return loss
+
+    def _dice(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        truth = self.truth[codes].movedim(-1, 1)  # (B, K, Y, X)
+        known = self.known[codes].movedim(-1, 1)
+        p = log_p.exp() * known
+        overlap = (p * truth).sum(dim=(0, 2, 3))
+        sizes = p.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
+        present = truth.sum(dim=(0, 2, 3)) > 0
+        if not present.any():
+            return log_p.sum() * 0.0
+        return (1 - 2 * overlap[present] / sizes[present]).mean()
+
+
