@@ -152,7 +152,10 @@ def smooth_path(path: np.ndarray, *, sigma: float, closed: bool = False, shrink_
     blur = ndimage.gaussian_filter1d(padded, sigma, axis=0, mode="nearest")
     if shrink_free:
         blur = 2 * blur - ndimage.gaussian_filter1d(blur, sigma, axis=0, mode="nearest")
-    return blur[pad : pad + len(path)]
+    smooth = blur[pad : pad + len(path)]
+    # A path shorter than the kernel has too little to reflect.
+    smooth[0], smooth[-1] = path[0], path[-1]
+    return smooth
 
 
 def _along(path: np.ndarray, closed: bool) -> np.ndarray:
