@@ -1,0 +1,64 @@
+"""Synthetic experiments whose every number is known, and random labelled images to train on.
+
+A *family* makes a scene (geometry over time, with exact truth) and has an instrument look at it. `FAMILIES` holds
+them by name; `SAMPLES` are the small fixed experiments of ``data_samples/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from seg.errors import UsageError
+from seg.synthetic.experiment import Experiment, describe, write_experiment
+
+__all__ = ["FAMILIES", "SAMPLES", "Experiment", "describe", "make_experiment", "make_sample", "write_experiment"]
+
+
+def _family(module: str) -> Callable[..., Experiment]:
+    def make(seed: int, **options: Any) -> Experiment:
+        made: Experiment = import_module(f"seg.synthetic.{module}").make(seed, **options)
+        return made
+
+    make.__doc__ = f"See `seg.synthetic.{module}.make`."
+    return make
+
+
+FAMILIES: dict[str, Callable[..., Experiment]] = {name: _family(name) for name in ("nucleation",)}
+
+# Name -> family, seed, arguments. Together they are the content of data_samples/.
+SAMPLES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "optical": ("nucleation", 7, {"shape_px": (512, 512), "n_frames": 24}),
+}
+
+
+def make_experiment(family: str, seed: int, **options: Any) -> Experiment:
+    """One synthetic experiment.
+
+    Parameters
+    ----------
+    family : str
+        A key of `FAMILIES`.
+    seed : int
+    **options
+        Keyword arguments of the family's ``make``; all know ``shape_px``, ``dial`` and ``texture_only``.
+    """
+    if family not in FAMILIES:
+        near = get_close_matches(family, FAMILIES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FAMILIES)}."
+        raise UsageError(f"There is no synthetic family {family!r}; {hint}")
+    if seed < 0:
+        raise UsageError(f"The seed is {seed}; give 0 or a positive number.")
+    return FAMILIES[family](seed, **options)
+
+
+def make_sample(name: str) -> Experiment:
+    """One of the experiments of ``data_samples/``, by the name of its folder."""
+    if name not in SAMPLES:
+        near = get_close_matches(name, SAMPLES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SAMPLES)}."
+        raise UsageError(f"There is no sample {name!r}; {hint}")
+    family, seed, options = SAMPLES[name]
+    return make_experiment(family, seed, **options)
