@@ -1,0 +1,195 @@
+"""Curves and histograms as small SVG pictures that travel inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seg.labels import LabelSchema
+from seg.report.series import Axis, Series
+from seg.report.words import class_text, unit_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe-Ito, the members that hold 3:1 against white; line styles tell the series apart without colour.
+PALETTE = ("#0072b2", "#d55e00", "#00795a", "#b0578d", "#7a4b2a", "#333333")
+STYLES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (1, 1)))
+SIDE_COLOURS = {"left": "#0072b2", "right": "#d55e00", "mean": "#333333"}
+# Half-cycles: a faint ground and a strip along the top that names it.
+BAND_COLOURS = {"plating": ("#f0f6fb", "#9cc4e4"), "stripping": ("#fdf4ec", "#f0b78c")}
+INK, FAINT, GRID = "#1f2933", "#8a949e", "#e6e9ec"
+
+MAX_POINTS = 400
+MAX_SERIES = len(PALETTE)
+_WIDTH_IN = 3.7
+_FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
+_STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 8.8, "axes.labelsize": 8.8, "xtick.labelsize": 8.2,
+    "ytick.labelsize": 8.2, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": FAINT,
+    "ytick.color": FAINT, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.linewidth": 0.7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "grid.color": GRID,
+    "grid.linewidth": 0.7, "axes.axisbelow": True, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
+    "xtick.major.size": 3, "ytick.major.size": 0, "svg.fonttype": "none", "svg.hashsalt": "operandoseg",
+    "axes.formatter.use_mathtext": True, "axes.formatter.limits": (-3, 5), "axes.unicode_minus": True,
+    "legend.frameon": False, "legend.fontsize": 8.2, "legend.handlelength": 1.8, "legend.borderaxespad": 0.0,
+    "legend.columnspacing": 1.2, "legend.title_fontsize": 8.2,
+    "axes.titlesize": 8.2, "axes.titlelocation": "left", "axes.titlecolor": "#52606d",
+}  # fmt: skip
+
+
+@contextmanager
+def _figure(height_in: float, **axes: Any) -> Iterator[tuple[Figure, Any]]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+        yield figure, figure.subplots(**axes)
+
+
+def _data_uri(figure: Figure) -> str:
+    """Write the figure as a data URI: equal figures give equal bytes, and text stays text in the reader's own font."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    svg = buffer.getvalue().replace("'DejaVu Sans'", _FONTS).replace("DejaVu Sans", _FONTS)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def contrasting(colour: str) -> str:
+    """Darken a class colour until it holds 3:1 against white."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    while True:
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        if 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3:
+            return "#" + "".join(f"{round(float(c) * 255):02x}" for c in rgb)
+        rgb = rgb * 0.94
+
+
+def _colour(series: Series, index: int, schema: LabelSchema, several_classes: bool) -> str:
+    if series.side in SIDE_COLOURS:
+        return SIDE_COLOURS[series.side]
+    if series.class_name in schema.names and several_classes:
+        return contrasting(schema.by_name(series.class_name).color)
+    return PALETTE[index % len(PALETTE)]
+
+
+def curves(
+    title: str, series: Sequence[Series], axis: Axis, bands: Sequence[tuple[float, float, str]], schema: LabelSchema
+) -> str:
+    """One metric against one axis, each series a line in its 95 % interval.
+
+    Values that are flagged are hollow, frames without a value leave a gap and a tick at the foot of the panel.
+    """
+    drawn = series[:MAX_SERIES]
+    classes = {s.class_name for s in drawn}
+    # what all lines have in common stands once, above them
+    common = class_text(drawn[0].class_name) if len(classes) == 1 else ""
+    labels = [s.label if len(classes) > 1 else s.side or s.method for s in drawn]
+    with _figure(2.35) as (figure, panel):
+        _bands(panel, bands)
+        for index, (one, label) in enumerate(zip(drawn, labels, strict=True)):
+            colour = _colour(one, index, schema, len(classes) > 1)
+            _line(panel, one, axis, colour, STYLES[index % len(STYLES)], label, index)
+        _labels(panel, axis, title, series[0].unit)
+        if len(drawn) > 1:
+            columns = max(1, min(len(labels), 44 // (max(map(len, labels)) + 6)))
+            figure.legend(loc="outside upper left", ncols=columns, title=common or None, alignment="left")
+        else:
+            panel.set_title(drawn[0].label)
+        return _data_uri(figure)
+
+
+def _line(panel: Axes, one: Series, axis: Axis, colour: str, style: Any, label: str, index: int) -> None:
+    step = max(1, -(-len(one.frames) // MAX_POINTS))
+    take = slice(None, None, step)
+    x, y, low, high = axis.values[one.frames][take], one.values[take], one.low[take], one.high[take]
+    doubtful = np.array([any(flag != "uncalibrated" for flag in flags) for flags in one.flags])[take]
+    shown = np.isfinite(x) & np.isfinite(y)
+    bounded = shown & np.isfinite(low) & np.isfinite(high)
+    few = len(x) <= 60
+    if axis.monotonic:
+        # an interval beside a frame without one has no width of its own: draw it as a bar
+        panel.fill_between(x, low, high, where=bounded, color=colour, alpha=0.18, linewidth=0, zorder=1.5)
+        before, after = np.r_[False, bounded[:-1]], np.r_[bounded[1:], False]
+        alone = bounded & ~before & ~after
+    else:
+        alone = bounded
+    if alone.any():
+        panel.vlines(x[alone], low[alone], high[alone], color=colour, alpha=0.35, linewidth=1.2, zorder=1.5)
+    panel.plot(
+        np.where(shown, x, np.nan), y, color=colour, linestyle=style, linewidth=1.4 if axis.monotonic else 0.9,
+        marker="o" if few else None, markersize=2.6, label=label, zorder=2.5,
+    )  # fmt: skip
+    hollow = shown & doubtful
+    panel.plot(
+        x[hollow], y[hollow], "o", markersize=4.2, markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1.0,
+        linestyle="none", zorder=3,
+    )  # fmt: skip
+    missing = np.isfinite(x) & ~np.isfinite(y)
+    if axis.key == "time" and missing.any():
+        # stacked a little, so that several series with gaps stay apart
+        panel.plot(
+            x[missing], np.full(missing.sum(), 0.012 + 0.035 * index), "|", color=colour, markersize=5,
+            transform=panel.get_xaxis_transform(), clip_on=False, zorder=3,
+        )  # fmt: skip
+
+
+def trace(title: str, unit: str, values: np.ndarray, axis: Axis, bands: Sequence[tuple[float, float, str]]) -> str:
+    """One quantity of the cycler against time."""
+    with _figure(2.0) as (figure, panel):
+        _bands(panel, bands)
+        panel.plot(
+            axis.values, values, color=INK, linewidth=1.3, marker="o" if len(values) <= 60 else None, markersize=2.4
+        )
+        _labels(panel, axis, title, unit)
+        return _data_uri(figure)
+
+
+def histograms(title: str, unit: str, samples: Sequence[tuple[str, np.ndarray]], limit: float | None) -> str:
+    """Draw counts of object sizes, one panel per sample on common bins; a line marks the detection limit."""
+    everything = np.concatenate([values for _, values in samples])
+    # Freedman-Diaconis on the fullest sample, bounded: fewer bins say nothing, more are noise
+    fullest = max((values for _, values in samples), key=len)
+    bins = np.histogram_bin_edges(fullest, "fd", range=(float(everything.min()), float(everything.max())))
+    edges = np.linspace(bins[0], bins[-1], int(np.clip(len(bins), 9, 31)))
+    height = 0.75 + 0.85 * len(samples)
+    with _figure(height, nrows=len(samples), sharex=True, sharey=True, squeeze=False) as (figure, panels):
+        for panel, (label, values) in zip(panels[:, 0], samples, strict=True):
+            panel.hist(values, bins=edges, color=PALETTE[0], alpha=0.85, edgecolor="white", linewidth=0.5)
+            panel.set_title(f"{label}, n = {len(values)}", pad=2)
+            panel.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+            if limit is not None and limit < edges[-1]:
+                panel.axvline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
+        dashed = "; dashed: detection limit" if limit is not None and limit < edges[-1] else ""
+        panels[-1, 0].set_xlabel(_with_unit(title, unit) + dashed)
+        figure.supylabel("objects", fontsize=8.8, color=INK)
+        return _data_uri(figure)
+
+
+def _bands(panel: Axes, bands: Sequence[tuple[float, float, str]]) -> None:
+    for start, stop, name in bands:
+        ground, strip = BAND_COLOURS[name]
+        panel.axvspan(start, stop, color=ground, linewidth=0, zorder=0.4)
+        panel.axvspan(start, stop, ymin=0.975, color=strip, linewidth=0, zorder=0.5)
+
+
+def _labels(panel: Axes, axis: Axis, title: str, unit: str) -> None:
+    panel.set_xlabel(axis.label)
+    panel.set_ylabel(_with_unit(title, unit))
+    panel.margins(x=0.03, y=0.12)
+    panel.yaxis.get_major_locator().set_params(nbins=5)
+    if axis.label == "frame":
+        panel.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _with_unit(title: str, unit: str) -> str:
+    text = unit_text(unit)
+    name = title[:1].lower() + title[1:] if not title[:2].isupper() else title
+    return f"{name} ({text})" if text else name
