@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
@@ -23,6 +24,8 @@ SPUR_EXTRA_PX = 2.0
 COVERAGE_RADII = 1.8
 # A few pixels at tips may stay further away; more than this share of a mask is a lost branch.
 LOST_SHARE = 0.01
+# Along a branch with a round end the half width is nearly constant up to the centre of that end.
+TIP_SHARE = 0.85
 
 
 @dataclass
@@ -38,12 +41,15 @@ class Graph:
     spacing : tuple of float
     covered : bool
         False where a part of the mask has no skeleton near it.
+    long_ends : bool
+        True where end paths run into the tips, beyond the centre of a round end.
     """
 
     nodes: dict[int, np.ndarray]
     edges: dict[int, tuple[int, int, np.ndarray]]
     spacing: tuple[float, ...]
     covered: bool = True
+    long_ends: bool = False
     at_node: dict[int, set[int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,28 +98,34 @@ def skeleton_graph(mask: np.ndarray, *, spacing: Sequence[float]) -> Graph:
     Notes
     -----
     Thinning in scikit-image loses bars of even width along an axis in 3-D altogether. Each 3-D skeleton is therefore
-    checked (no voxel further than 1.8 greatest half widths from it) and, where it fails, made again from the mask
-    grown by one voxel to one side, which turns even widths into odd ones; positions are shifted back by half a voxel.
+    checked (no voxel further than 1.8 greatest half widths from it). Where it fails it is made again from the mask
+    grown by one voxel to one side, which turns even widths into odd ones but also odd into even: every choice of axes
+    is tried. Where branches of both parities defeat them all, thinning runs on a grid of half the pixel size from a
+    mask grown likewise, where every width is odd; its ends are then taken back by `prune`, because there they run
+    into the tips.
     """
     padded = np.pad(mask, 2)
-    skeleton, shift = skeletonize(padded), 0.0
-    missed = _missed(padded, skeleton, spacing) if mask.ndim == 3 else 0
-    if missed:
-        grown = padded.copy()
-        for axis in range(mask.ndim):
-            grown |= np.roll(grown, 1, axis=axis)
-        repaired = skeletonize(grown)
-        still_missed = _missed(padded, repaired, spacing)
-        if still_missed < missed:
-            skeleton, shift, missed = repaired, -0.5, still_missed
-    nodes, edges = _trace(skeleton)
-    offset = shift - 2.0
-    return Graph(
-        {n: p + offset for n, p in nodes.items()},
-        {e: (a, b, path + offset) for e, (a, b, path) in edges.items()},
-        tuple(spacing),
-        covered=missed <= LOST_SHARE * np.count_nonzero(padded),
-    )
+    tolerated = LOST_SHARE * np.count_nonzero(padded)
+    axes = (2, 1, 0) if mask.ndim == 3 else ()
+    for chosen in (c for n in range(len(axes) + 1) for c in combinations(axes, n)):
+        skeleton = skeletonize(_grown(padded, chosen))
+        if mask.ndim == 2 or _missed(padded, skeleton, spacing) <= tolerated:
+            nodes, edges = _trace(skeleton)
+            # The middle of a mask grown to one side lies half a pixel further.
+            offset = np.array([2.5 if axis in chosen else 2.0 for axis in range(mask.ndim)])
+            return _moved(nodes, edges, spacing, offset=offset)
+    fine = padded
+    for axis in range(3):
+        fine = fine.repeat(2, axis=axis)
+    nodes, edges = _trace(skeletonize(_grown(fine, axes)))
+    # Pixel i became 2i and 2i + 1; the middle of both, grown by one, is 2i + 1. Every second vertex: steps of a pixel.
+    nodes = {n: (p - 1) / 2 for n, p in nodes.items()}
+    edges = {e: (a, b, (np.concatenate([p[:-1:2], p[-1:]]) - 1) / 2) for e, (a, b, p) in edges.items()}
+    drawn = np.zeros(padded.shape, bool)
+    for path in [*(p[None] for p in nodes.values()), *(p for _, _, p in edges.values())]:
+        drawn[tuple(np.rint(path).astype(int).T)] = True
+    covered = _missed(padded, drawn, spacing) <= tolerated
+    return _moved(nodes, edges, spacing, offset=np.full(3, 2.0), covered=covered, long_ends=True)
 
 
 def prune(graph: Graph, half_width: np.ndarray, *, factor: float = 1.0) -> Graph:
@@ -124,7 +136,7 @@ def prune(graph: Graph, half_width: np.ndarray, *, factor: float = 1.0) -> Graph
     of the branch there are one crossing, and become one node.
     """
     nodes, edges = dict(graph.nodes), dict(graph.edges)
-    pruned = Graph(nodes, edges, graph.spacing, graph.covered)
+    pruned = Graph(nodes, edges, graph.spacing, graph.covered, graph.long_ends)
     pixel = math.prod(graph.spacing) ** (1 / len(graph.spacing))
     lengths = graph.lengths()
     next_edge = max(edges, default=-1) + 1
@@ -159,6 +171,8 @@ def prune(graph: Graph, half_width: np.ndarray, *, factor: float = 1.0) -> Graph
         both = start != end and pruned.degree(start) >= 3 and pruned.degree(end) >= 3
         if both and lengths[edge] <= max(reach(start), reach(end)):
             _contract(pruned, edge)
+    if pruned.long_ends:
+        _take_back_ends(pruned, half_width)
     return pruned
 
 
@@ -194,6 +208,42 @@ def _missed(mask: np.ndarray, skeleton: np.ndarray, spacing: Sequence[float]) ->
     radius = ndimage.distance_transform_edt(mask, sampling=spacing).max()
     far = ndimage.distance_transform_edt(~skeleton, sampling=spacing) > COVERAGE_RADII * radius
     return int(np.count_nonzero(far & mask))
+
+
+def _grown(mask: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Grow a mask by one pixel towards higher indices of some axes."""
+    grown = mask.copy()
+    for axis in axes:
+        grown |= np.roll(grown, 1, axis=axis)
+    return grown
+
+
+def _moved(
+    nodes: dict[int, np.ndarray],
+    edges: dict[int, tuple[int, int, np.ndarray]],
+    spacing: Sequence[float],
+    *,
+    offset: np.ndarray,
+    covered: bool = True,
+    long_ends: bool = False,
+) -> Graph:
+    """Make a graph in the pixels of the mask from one of a padded or grown mask."""
+    nodes = {n: p - offset for n, p in nodes.items()}
+    edges = {e: (a, b, path - offset) for e, (a, b, path) in edges.items()}
+    return Graph(nodes, edges, tuple(spacing), covered, long_ends)
+
+
+def _take_back_ends(graph: Graph, half_width: np.ndarray) -> None:
+    """Cut end paths back to where the half width starts to fall, as ordinary thinning does."""
+    for leaf in graph.leaves:
+        (edge,) = graph.at_node[leaf]
+        start, end, path = graph.edges[edge]
+        path = path[::-1] if end == leaf else path
+        widths = np.array([half_width_at(half_width, p) for p in path])
+        first = min(int(np.argmax(widths >= TIP_SHARE * np.median(widths))), max(len(path) - 2, 0))
+        path = path[first:]
+        graph.nodes[leaf] = path[0]
+        graph.edges[edge] = (start, end, path[::-1] if end == leaf else path)
 
 
 def _trace(skeleton: np.ndarray) -> tuple[dict[int, np.ndarray], dict[int, tuple[int, int, np.ndarray]]]:
