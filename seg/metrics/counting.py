@@ -7,8 +7,9 @@ object is counted unless the frame, or a region without valid labels, lies direc
 left of its leftmost column (in a volume also directly before its first plane). For the frame itself this is the
 two-edge rule: objects that touch the top or left edge are left out, those that touch only the bottom or right edge
 are counted. Around artefacts it excludes as much area as the artefact takes out of the valid area, and an object that
-a scratch or a line of text cuts in two is counted once. The bias that is left for discs of radius r is
-``(1 - pi / 4) r^2 / area`` of the frame.
+a scratch or a line of text cuts in two is counted once. As a whole row and column of pixels along those edges cannot
+hold a first row or column of a counted object, densities refer to the valid pixels whose neighbours above and to the
+left are valid too. The bias that is left for discs of radius r is about ``(1 - pi / 4) r^2 / area`` of the frame.
 
 With a guard band at least as wide as the largest object the associated-point rule is exact: an object is counted
 where its top-left-most pixel lies inside of the band.
@@ -41,14 +42,17 @@ class Count:
         By object id.
     below_limit : int
         Objects that only the detection limit left out.
-    valid_px : int
-        Pixels of the valid area the count refers to.
+    cut : int
+        Objects that the rule left out because of an edge.
+    reference_px : int
+        Pixels of the valid area that the count refers to.
     rule : str
     """
 
     counted: np.ndarray
     below_limit: int
-    valid_px: int
+    cut: int
+    reference_px: int
     rule: str
 
     @property
@@ -97,15 +101,23 @@ def count_objects(
         at_home = np.zeros_like(counted)
         at_home[ids] = window.ravel()[pixels.flat[first]]
         counted &= at_home
-        valid_px, rule = int(window.sum()), f"associated point, guard band {guard_px} px"
+        reference_px, rule = int(window.sum()), f"associated point, guard band {guard_px} px"
     else:
-        counted &= (pixels.lower > 0).all(axis=1)
+        # An axis of one pixel (a volume of one slice) has no edges to cut at.
+        long = [axis for axis, size in enumerate(instances.shape) if size > 1]
+        counted &= (pixels.lower[:, long] > 0).all(axis=1)
         if not valid.all():
-            for axis in range(instances.ndim):
+            for axis in long:
                 counted[_cut_before(instances, ~valid, axis, pixels)] = False
-        valid_px, rule = int(valid.sum()), "two-edge rule"
+        reference = valid.copy()
+        for axis in long:
+            ahead = np.moveaxis(reference, axis, 0)
+            ahead[1:] &= np.moveaxis(valid, axis, 0)[:-1]
+            ahead[0] = False
+        reference_px, rule = int(reference.sum()), "two-edge rule"
     large = pixels.diameters_px >= min_diameter_px
-    return Count(counted & large, int((counted & ~large).sum()), valid_px, rule)
+    cut = int(np.count_nonzero(pixels.counts)) - int(counted.sum())
+    return Count(counted & large, int((counted & ~large).sum()), cut, reference_px, rule)
 
 
 def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
@@ -122,7 +134,8 @@ def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
     -------
     list of Measurement
         ``object_count``; ``areal_density`` (2-D) or ``volume_density``; ``valid_area`` (of a volume: projected along
-        z); ``detection_limit_diameter``. No objects is a count of 0 with an interval; no valid area is NaN.
+        z); ``detection_limit_diameter``. No objects is a count of 0 with an interval, flagged ``touches-border`` where
+        the rule left out all there are; no valid area is NaN.
     """
     if frame.instances is None:
         raise ValueError("The counting group needs frame.instances; call label_objects first.")
@@ -132,7 +145,7 @@ def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
         Measurement, class_name="+".join(frame.object_classes), frame=frame.index, time_s=frame.time_s
     )  # fmt: skip
     base = valid if guard_px == 0 else valid[(slice(guard_px, -guard_px),) * ndim]
-    base_px = int(base.any(axis=0).sum()) if ndim == 3 else count.valid_px
+    base_px = int(base.any(axis=0).sum()) if ndim == 3 else int(base.sum())
     area = base_px * math.prod(scale.spacing[-2:])
     rows = [
         row(
@@ -146,15 +159,18 @@ def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
     ]  # fmt: skip
 
     if ndim == 2:
-        density, size, unit = "areal_density", area / (UM2_PER_CM2 if scale.calibrated else 1.0), scale.unit("1/cm2")
+        density, unit = "areal_density", scale.unit("1/cm2")
     else:
-        density, size, unit = "volume_density", count.valid_px * scale.pixel, scale.unit("1/um3")
-    if count.valid_px == 0:
+        density, unit = "volume_density", scale.unit("1/um3")
+    size = count.reference_px * scale.pixel / (UM2_PER_CM2 if unit == "1/cm2" else 1.0)
+    if size == 0:
         flags = (*scale.flags, "artifact-frame")
         none = [row(name, math.nan, u, n=0, flags=flags) for name, u in (("object_count", "1"), (density, unit))]
         return none + rows
     low, high = poisson_interval(count.n)
     flags = (*scale.flags, *(("below-detection-limit",) if count.below_limit else ()))
+    if count.n == 0 and count.cut:
+        flags = (*flags, "touches-border")
     method = f"{count.rule}, exact Poisson interval" + (
         f", {count.below_limit} under the detection limit left out" if count.below_limit else ""
     )

@@ -155,13 +155,19 @@ def measure_series(
 def _curves(table: pd.DataFrame, metric: str) -> list[Curve]:
     """One curve per class of a metric that is given per frame."""
     rows = table[(table["metric"] == metric) & table["frame"].notna() & table["object_id"].isna()]
-    return [_curve(group.sort_values("frame"), str(name)) for name, group in rows.groupby(rows["class"].fillna(""))]
+    classes = _text(rows["class"])
+    return [_curve(group.sort_values("frame"), str(name)) for name, group in rows.groupby(classes)]
+
+
+def _text(column: pd.Series) -> pd.Series:
+    """Text of a column that may come from a file, where an empty text is NaN."""
+    return column.astype(object).where(column.notna(), "").astype(str)
 
 
 def _curve(rows: pd.DataFrame, class_name: str) -> Curve:
     times = rows["time_s"].to_numpy(float, na_value=math.nan)
     timed = bool(np.isfinite(times).all())
-    flags = rows["flags"].fillna("").astype(str)
+    flags = _text(rows["flags"])
     uncalibrated = not timed or flags.str.contains("uncalibrated").any()
     usable = rows["value"].notna().to_numpy() & ~flags.str.contains("artifact-frame").to_numpy()
     frames = rows["frame"].to_numpy(int)

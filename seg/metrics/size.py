@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -34,8 +35,8 @@ def sampling_weights(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) ->
     Notes
     -----
     In a full frame of W x H pixels a box of w x h fits at (W - w - 1)(H - h - 1) positions. Where artefacts cut the
-    valid area, the share of positions that stays is found by trying about 4000 on a regular grid, for box sizes
-    rounded to an eighth.
+    valid area, the share of positions that stays is found by trying about 4000 on a regular grid for a few box sizes,
+    and between them by interpolation.
     """
     extent = upper - lower
     if not len(extent):
@@ -47,10 +48,13 @@ def sampling_weights(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) ->
     free = np.asarray(window.shape) - extent - 1
     positions = np.prod(np.maximum(free, 1), axis=1).astype(float)
     if not window.all():
-        step = np.maximum(extent // 8, 1)
-        boxes, index = np.unique(extent // step * step + step // 2, axis=0, return_inverse=True)
-        share = np.array([_fitting_share(_summed(window), box + 2) for box in boxes])
-        positions = positions * share[index.ravel()]
+        from scipy.interpolate import RegularGridInterpolator
+
+        table = _summed(~window)
+        nodes = [_box_sizes(column) for column in extent.T]
+        shares = [_fitting_share(table, np.array(box) + 2) for box in product(*nodes)]
+        share_of = RegularGridInterpolator(nodes, np.reshape(shares, [len(n) for n in nodes]))
+        positions = positions * share_of(extent)
     # An object that fits nowhere on the coarse grid of trials still fitted once.
     return 1 / np.maximum(positions, 1.0)
 
@@ -175,7 +179,7 @@ def _in_the_clear(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) -> np
     """Which boxes lie inside the frame and hold valid pixels only; bool, shape (N,)."""
     inside = ((lower >= 0) & (upper <= np.asarray(valid.shape))).all(axis=1)
     if not valid.all() and inside.any():
-        table = _summed(valid)
+        table = _summed(~valid)
         invalid = np.zeros(int(inside.sum()), np.int64)
         for corner in np.ndindex((2,) * valid.ndim):
             at = np.where(np.array(corner, bool), upper[inside], lower[inside])
@@ -184,10 +188,16 @@ def _in_the_clear(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) -> np
     return np.asarray(inside)
 
 
-def _summed(window: np.ndarray) -> np.ndarray:
-    """Summed-area table of the invalid pixels, with a leading zero along every axis."""
-    table = np.pad((~window).astype(np.int64), [(1, 0)] * window.ndim)
-    for axis in range(window.ndim):
+def _box_sizes(extent: np.ndarray) -> np.ndarray:
+    """Sizes along one axis at which fitting positions are tried: both ends and some between, at equal ratios."""
+    low, high = int(extent.min()), int(extent.max())
+    return np.unique(np.round(np.geomspace(low, high, 6)).astype(int)) if high > low else np.array([low, low + 1])
+
+
+def _summed(mask: np.ndarray) -> np.ndarray:
+    """Summed-area table of a mask, with a leading zero along every axis."""
+    table = np.pad(mask.astype(np.int64), [(1, 0)] * mask.ndim)
+    for axis in range(mask.ndim):
         np.cumsum(table, axis=axis, out=table)
     return table
 
