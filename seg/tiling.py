@@ -1,0 +1,242 @@
+"""How an image is cut into overlapping tiles and joined again: whole numbers only, no pixels."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+
+from seg.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+BLEND_OVERLAP = 0.25
+# An exact halo for which the network computes each pixel more often than this gives way to blending.
+MAX_HALO_COST = 4.0
+
+
+@dataclass(frozen=True)
+class AxisTiles:
+    """Tiles along one axis.
+
+    Parameters
+    ----------
+    length_px : int
+        Size of the image. Tiles cover it and up to ``multiple - 1`` px more, where the image is reflected.
+    tile_px : int
+        Size of every tile, halo included.
+    starts : tuple of int
+        First pixel of each tile: multiples of the network's tile multiple, so that all pooling grids coincide.
+    halo_px : int
+        Margin of a tile that is computed and thrown away, except at the ends of the image.
+    blend : bool
+        Whether tiles keep all they may and share what overlaps, or keep disjoint parts.
+    """
+
+    length_px: int
+    tile_px: int
+    starts: tuple[int, ...]
+    halo_px: int
+    blend: bool
+
+    @cached_property
+    def kept(self) -> tuple[tuple[int, int], ...]:
+        """First and last-plus-one pixel of the image that each tile decides on."""
+        padded = self.starts[-1] + self.tile_px
+        spans: list[tuple[int, int]] = []
+        for start in self.starts:
+            low = start + (self.halo_px if start else 0)
+            stop = start + self.tile_px
+            high = min(stop - (self.halo_px if stop < padded else 0), self.length_px)
+            if spans and not self.blend:
+                low = spans[-1][1]
+            spans.append((low, high))
+        return tuple(spans)
+
+    def inner(self, place: int) -> slice:
+        """Part of tile number `place` that is kept, counted from the start of the tile."""
+        low, high = self.kept[place]
+        return slice(low - self.starts[place], high - self.starts[place])
+
+    @cached_property
+    def weights(self) -> tuple[np.ndarray, ...]:
+        """Share of each tile in the pixels it keeps, float32: Gaussians that add up to 1 in every pixel."""
+        total = np.zeros(self.length_px)
+        bells = []
+        for low, high in self.kept:
+            centre, sigma = (low + high - 1) / 2, max((high - low) / 8, 0.5)
+            position = np.arange(low, high)
+            # Not below 1e-3: pixels that one tile alone keeps must not be divided by nearly nothing.
+            bell = np.maximum(np.exp(-0.5 * ((position - centre) / sigma) ** 2), 1e-3)
+            total[low:high] += bell
+            bells.append(bell)
+        return tuple(
+            (bell / total[low:high]).astype(np.float32) for bell, (low, high) in zip(bells, self.kept, strict=True)
+        )
+
+
+@cache
+def choose_tiles(
+    shape: tuple[int, ...],
+    *,
+    multiple: int,
+    exact_halo_px: int | None,
+    max_tile_px: int,
+    tile_px: int | None = None,
+    overlap: float | None = None,
+    halo_px: int | None = None,
+) -> tuple[AxisTiles, ...]:
+    """Tiles that join exactly where the network allows it and it is not too dear, else tiles that are blended.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    multiple : int
+        Tile multiple of the network.
+    exact_halo_px : int or None
+        Halo with which tiles are exact; None for networks whose result depends on the whole tile.
+    max_tile_px : int
+        Pixels of a tile that the memory allows.
+    tile_px, overlap, halo_px : int, float, int or None
+        As in ``InferenceSettings``; what is given is obeyed.
+    """
+
+    def cut(halo: int, share: float) -> tuple[AxisTiles, ...] | None:
+        if tile_px is not None:
+            if any(tile_px < length and _ceil(tile_px, multiple) < 2 * halo + multiple for length in shape):
+                return None
+            return tuple(tile_axis(n, tile_px, multiple=multiple, halo_px=halo, overlap=share) for n in shape)
+        if share == 0:
+            return cheapest_tiles(shape, multiple=multiple, halo_px=halo, max_tile_px=max_tile_px)
+        return blended_tiles(shape, multiple=multiple, halo_px=halo, overlap=share, max_tile_px=max_tile_px)
+
+    pixels = math.prod(_ceil(length, multiple) for length in shape)
+    halo = halo_px if halo_px is not None else exact_halo_px or 0
+    exact = exact_halo_px is not None and halo >= exact_halo_px
+    tiles = cut(halo, overlap if overlap is not None else (0.0 if exact else BLEND_OVERLAP))
+    too_dear = tiles is not None and tile_px is None and computed_px(tiles) > MAX_HALO_COST * pixels
+    if halo_px is None and exact and (tiles is None or too_dear):
+        tiles = cut(0, overlap or BLEND_OVERLAP)
+        logger.warning(
+            "Tiles of %s px are too small for the receptive field of the network (%d px to each side): "
+            "they are blended and no longer exact.",
+            " x ".join(str(axis.tile_px) for axis in tiles or ()),
+            halo,
+        )
+    if tiles is None:
+        raise UsageError(
+            f"No tile of at most {tile_px or max_tile_px} px{'' if tile_px else ' in all'} has room for a halo of "
+            f"{halo} px on both sides; choose a smaller halo or larger tiles."
+        )
+    report = logger.warning if computed_px(tiles) > MAX_HALO_COST * pixels else logger.info
+    report(
+        "image of %s px: %s tile(s) of %s px, halo %d px; the network computes %.2f times the pixels",
+        " x ".join(map(str, shape)),
+        " x ".join(str(len(axis.starts)) for axis in tiles),
+        " x ".join(str(axis.tile_px) for axis in tiles),
+        max(axis.halo_px for axis in tiles),
+        computed_px(tiles) / pixels,
+    )
+    return tiles
+
+
+def tile_axis(length_px: int, tile_px: int, *, multiple: int, halo_px: int = 0, overlap: float = 0.0) -> AxisTiles:
+    """Cut an axis into as few tiles of at most `tile_px` as possible, and those as small as possible.
+
+    Parameters
+    ----------
+    length_px : int
+    tile_px : int
+        Rounded up to `multiple`; no longer than the axis needs.
+    multiple : int
+        Of sizes and origins.
+    halo_px : int
+    overlap : float
+        Share of what a tile keeps that its neighbour keeps too, 0 <= overlap < 1; above 0 the tiles are blended.
+    """
+    padded = _ceil(length_px, multiple)
+    tile = min(_ceil(tile_px, multiple), padded)
+    if tile < padded and tile < 2 * halo_px + multiple:
+        raise ValueError(f"A tile of {tile} px has no room for a halo of {halo_px} px on both sides.")
+    count = _count(padded, tile, multiple, halo_px, overlap)
+    while count > 1 and tile - multiple >= 2 * halo_px + multiple:
+        if _count(padded, tile - multiple, multiple, halo_px, overlap) > count:
+            break
+        tile -= multiple
+    step = _step(tile, multiple, halo_px, overlap)
+    starts = tuple(min(n * step, padded - tile) for n in range(count))
+    return AxisTiles(length_px, tile, starts, halo_px if count > 1 else 0, overlap > 0 and count > 1)
+
+
+def cheapest_tiles(
+    shape: Sequence[int], *, multiple: int, halo_px: int, max_tile_px: int
+) -> tuple[AxisTiles, ...] | None:
+    """The disjoint tiling of `shape` that computes the fewest pixels with tiles of at most `max_tile_px` pixels.
+
+    None where no tile that small has room for the halo.
+    """
+    choices = [_by_count(length, multiple, halo_px) for length in shape]
+    best, least = None, math.inf
+    for tiles in itertools.product(*choices):
+        if math.prod(axis.tile_px for axis in tiles) <= max_tile_px:
+            cost = computed_px(tiles)
+            if cost < least:
+                best, least = tiles, cost
+    return best
+
+
+def blended_tiles(
+    shape: Sequence[int], *, multiple: int, halo_px: int, overlap: float, max_tile_px: int
+) -> tuple[AxisTiles, ...]:
+    """About cubic tiles of at most `max_tile_px` pixels (or the smallest there are) that overlap and are blended."""
+    sides: dict[int, int] = {}
+    left = max_tile_px
+    for done, axis in enumerate(sorted(range(len(shape)), key=lambda n: shape[n])):  # short axes leave room to others
+        side = int(left ** (1 / (len(shape) - done))) // multiple * multiple
+        sides[axis] = min(max(side, 2 * halo_px + multiple), _ceil(shape[axis], multiple))
+        left = max(left // sides[axis], 1)
+    return tuple(
+        tile_axis(length, sides[axis], multiple=multiple, halo_px=halo_px, overlap=overlap)
+        for axis, length in enumerate(shape)
+    )
+
+
+def computed_px(tiles: Sequence[AxisTiles]) -> int:
+    """Pixels that go through the network, halos included."""
+    return math.prod(axis.tile_px * len(axis.starts) for axis in tiles)
+
+
+def reflected(start: int, stop: int, length: int) -> slice | np.ndarray:
+    """Index of pixels start..stop of an axis that is mirrored at its end (the last pixel is not repeated)."""
+    if stop <= length:
+        return slice(start, stop)
+    period = max(2 * (length - 1), 1)
+    position = np.arange(start, stop) % period
+    return np.where(position < length, position, period - position)
+
+
+def _by_count(length: int, multiple: int, halo_px: int) -> list[AxisTiles]:
+    """The tilings of an axis with 1, 2, 3, ... tiles that differ in their tile size, largest tile first."""
+    found: list[AxisTiles] = []
+    tile = _ceil(length, multiple)
+    while not found or tile >= 2 * halo_px + multiple:
+        found.append(tile_axis(length, tile, multiple=multiple, halo_px=halo_px))
+        tile = found[-1].tile_px - multiple
+    return found
+
+
+def _step(tile: int, multiple: int, halo_px: int, overlap: float) -> int:
+    return max(int((tile - 2 * halo_px) * (1 - overlap)) // multiple * multiple, multiple)
+
+
+def _count(padded: int, tile: int, multiple: int, halo_px: int, overlap: float) -> int:
+    return 1 if tile >= padded else 1 + -(-(padded - tile) // _step(tile, multiple, halo_px, overlap))
+
+
+def _ceil(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
