@@ -73,7 +73,6 @@ def measure_frames(
             scale=scale,
             split_touching=config.objects.split_touching,
             min_diameter_px=config.objects.min_diameter_px,
-            keep_whole=frame.mask([name for name in ("dendrite",) if name in schema.names]),
         )
         frame = replace(
             frame,

@@ -26,7 +26,6 @@ def label_objects(
     scale: Scale,
     split_touching: bool = True,
     min_diameter_px: float = 0.0,
-    keep_whole: np.ndarray | None = None,
 ) -> np.ndarray:
     """Give every object of a mask its own id.
 
@@ -39,9 +38,6 @@ def label_objects(
     min_diameter_px : float
         Detection limit: no part with a smaller inscribed disc is cut off. Small objects keep their ids; who counts
         leaves them out and says so.
-    keep_whole : ndarray of bool, shape of `mask`, or None
-        Where metal is known to be branched (class dendrite): a region with more than half of its pixels here is not
-        cut.
 
     Returns
     -------
@@ -62,9 +58,6 @@ def label_objects(
     pixels = ObjectPixels.of(instances)
     suspect = _may_have_necks(pixels)
     suspect &= pixels.diameters_px > min_diameter_px
-    if keep_whole is not None:
-        branched = np.bincount(pixels.ids, weights=keep_whole.ravel()[pixels.flat], minlength=n + 1)
-        suspect &= branched <= pixels.counts / 2
     if not suspect.any():
         return instances
     min_diameter = min_diameter_px * _pixel_length(scale.spacing)

@@ -88,15 +88,6 @@ def test_branched_shapes_stay_whole():
     assert label_objects(mask, scale=Scale((1.0, 1.0)), min_diameter_px=4).max() == 1
 
 
-def test_known_branched_metal_is_never_cut():
-    beads = np.zeros((40, 120), bool)
-    for centre in range(20, 110, 16):
-        beads |= ellipsoid(beads.shape, (20, centre), 9, (1, 1))
-    scale = Scale((1.0, 1.0))
-    assert label_objects(beads, scale=scale, min_diameter_px=4).max() == 6
-    assert label_objects(beads, scale=scale, min_diameter_px=4, keep_whole=beads).max() == 1
-
-
 def test_rough_discs_are_not_cut(rng):
     # Outline modulated by 10 % (rms) in modes 2 to 7, as a rough deposit; radius 20 px.
     y, x = np.mgrid[-40:41, -40:41]
