@@ -26,11 +26,13 @@ def _family(module: str) -> Callable[..., Experiment]:
     return make
 
 
-FAMILIES: dict[str, Callable[..., Experiment]] = {name: _family(name) for name in ("nucleation",)}
+FAMILIES: dict[str, Callable[..., Experiment]] = {name: _family(name) for name in ("nucleation", "droplet", "dendrite")}
 
 # Name -> family, seed, arguments. Together they are the content of data_samples/.
 SAMPLES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "optical": ("nucleation", 7, {"shape_px": (512, 512), "n_frames": 24}),
+    "tem": ("droplet", 3, {"shape_px": (256, 320), "n_frames": 12, "support": "tilted"}),
+    "sem": ("dendrite", 5, {"shape_px": (384, 512), "n_frames": 4, "n_trees": 5}),
 }
 
 
