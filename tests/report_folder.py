@@ -76,7 +76,8 @@ def rows_of(frame, n_frames, time_s, rng, *, calibrated):
                     method="counting frame, exact Poisson interval", flags=(*flags, *artefact), **at),
         Measurement("detection_limit_diameter", 4 * (X_UM if calibrated else 1), um, flags=flags, **at),
         Measurement("mean_equivalent_diameter", mean if n > 3 else math.nan, um, mean - spread, mean + spread,
-                    "deposit", n=n, method="bootstrap over objects", flags=flags if n > 3 else (*flags, "few-pixels"), **at),
+                    "deposit", n=n, method="bootstrap over objects",
+                    flags=flags if n > 3 else (*flags, "few-pixels"), **at),
         *(Measurement("class_fraction", float((labels == i).sum() / (labels > 0).sum()), "1", class_name=name, **at)
           for i, name in ((1, "electrolyte"), (2, "substrate"), (3, "deposit"), (4, "dendrite"))),
         Measurement("covered_fraction", covered, "1", covered * 0.94, covered * 1.06, "deposit+dendrite",

@@ -58,7 +58,9 @@ def content(saved: Saved) -> dict[str, Any]:
         "title": saved.analysis.get("title") or saved.analysis.get("name") or "Analysis",
         "name": saved.input.get("name", "input"),
         "description": saved.analysis.get("description", ""),
-        "run": saved.run,
+        "version": saved.run.get("operandoseg", ""),
+        "created": saved.run.get("created", ""),
+        "card": (saved.run.get("model") or {}).get("card", ""),
         "modality": saved.modality.title,
         "view": VIEW_WORDS.get(str(saved.analysis.get("view")), ""),
         "summary": _summary(saved, metrics),
@@ -154,7 +156,9 @@ def _summary(saved: Saved, metrics: pd.DataFrame) -> list[str]:
     sentences = [
         f"{extent[:1].upper() + extent[1:]}{span}, {saved.modality.title}{' in ' + view if view else ''}, "
         f"{'was' if n == 1 else 'were'} {made}.",
-        f"{count(len(metrics), 'number')} {'was' if len(metrics) == 1 else 'were'} computed; "
+        "No number was computed."
+        if metrics.empty
+        else f"{count(len(metrics), 'number')} {'was' if len(metrics) == 1 else 'were'} computed; "
         + (f"{missing} could not be trusted and {_is(missing)} not reported." if missing else "all are reported."),
     ]
     if doubtful:
@@ -341,7 +345,7 @@ def _diameters(saved: Saved, metrics: pd.DataFrame) -> tuple[pd.DataFrame, str]:
             return pd.DataFrame({"frame": frame.fillna(0), "value": values}), unit
     rows = metrics[(metrics["metric"] == "equivalent_diameter") & metrics["object_id"].notna()]
     unit = str(rows["unit"].iloc[0]) if len(rows) else "um"
-    return rows[["frame", "value"]].fillna({"frame": 0}), unit
+    return rows[["frame", "value"]].fillna({"frame": 0}).astype(float), unit
 
 
 # --- doubts, definitions, provenance ----------------------------------------------------------------------------------
@@ -356,8 +360,11 @@ def _doubts(saved: Saved, metrics: pd.DataFrame) -> dict[str, Any]:
         reasons = Counter(flag for text in rows["flags"] for flag in flag_list(text) if flag != "uncalibrated")
         why = _reason([flag for flag, _ in reasons.most_common()])
         unreported.append({"metric": metric_title(str(name)), "share": f"{len(rows)} of {total}", "why": why})
+    warnings = [str(text) for text in (saved.run.get("warnings") or [])] + saved.problems
+    if metrics.empty:
+        warnings.append("The run computed no number: its table of metrics is empty.")
     return {
-        "warnings": [str(text) for text in (saved.run.get("warnings") or [])] + saved.problems,
+        "warnings": warnings,
         "frames": saved.run.get("frames_doubtful") or [],
         "flags": [(flag, n, flag_words(flag)) for flag, n in flagged.most_common()],
         "unreported": unreported,

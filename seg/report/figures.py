@@ -28,7 +28,7 @@ INK, FAINT, GRID = "#1f2933", "#8a949e", "#e6e9ec"
 
 MAX_POINTS = 400
 MAX_SERIES = len(PALETTE)
-_WIDTH_IN = 3.7
+_WIDTH_IN, _LEFT_IN, _BOTTOM_IN = 3.7, 0.66, 0.46
 _FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8.8, "axes.labelsize": 8.8, "xtick.labelsize": 8.2,
@@ -45,19 +45,32 @@ _STYLE = {
 
 
 @contextmanager
-def _figure(height_in: float, **axes: Any) -> Iterator[tuple[Figure, Any]]:
+def _figure(plot_in: float, *, top_in: float = 0.27, **axes: Any) -> Iterator[tuple[Figure, Any]]:
+    """Make a figure whose panels are `plot_in` high in all, under `top_in` for a title or a legend.
+
+    Margins are fixed, so that the small multiples of a row line up; laying each out anew costs most of the time of a
+    report.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    height = top_in + plot_in + _BOTTOM_IN
     with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
-        yield figure, figure.subplots(**axes)
+        figure = Figure(figsize=(_WIDTH_IN, height))
+        panels = figure.subplots(**axes)
+        figure.subplots_adjust(
+            left=_LEFT_IN / _WIDTH_IN, right=1 - 0.06 / _WIDTH_IN, bottom=_BOTTOM_IN / height, top=1 - top_in / height
+        )
+        yield figure, panels
 
 
 def _data_uri(figure: Figure) -> str:
     """Write the figure as a data URI: equal figures give equal bytes, and text stays text in the reader's own font."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    figure.patch.set_alpha(0)
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().replace("'DejaVu Sans'", _FONTS).replace("DejaVu Sans", _FONTS)
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
@@ -92,15 +105,19 @@ def curves(
     # what all lines have in common stands once, above them
     common = class_text(drawn[0].class_name) if len(classes) == 1 else ""
     labels = [s.label if len(classes) > 1 else s.side or s.method for s in drawn]
-    with _figure(2.35) as (figure, panel):
+    columns = max(1, min(len(labels), 42 // (max(map(len, labels)) + 6)))
+    lines = -(-len(labels) // columns) + bool(common) if len(drawn) > 1 else 1
+    with _figure(1.7, top_in=0.12 + 0.17 * lines) as (figure, panel):
         _bands(panel, bands)
         for index, (one, label) in enumerate(zip(drawn, labels, strict=True)):
             colour = _colour(one, index, schema, len(classes) > 1)
             _line(panel, one, axis, colour, STYLES[index % len(STYLES)], label, index)
         _labels(panel, axis, title, series[0].unit)
         if len(drawn) > 1:
-            columns = max(1, min(len(labels), 44 // (max(map(len, labels)) + 6)))
-            figure.legend(loc="outside upper left", ncols=columns, title=common or None, alignment="left")
+            figure.legend(
+                loc="upper left", bbox_to_anchor=(_LEFT_IN / _WIDTH_IN, 1), ncols=columns, title=common or None,
+                alignment="left", borderpad=0.0, labelspacing=0.25,
+            )  # fmt: skip
         else:
             panel.set_title(drawn[0].label)
         return _data_uri(figure)
@@ -113,20 +130,24 @@ def _line(panel: Axes, one: Series, axis: Axis, colour: str, style: Any, label: 
     doubtful = np.array([any(flag != "uncalibrated" for flag in flags) for flags in one.flags])[take]
     shown = np.isfinite(x) & np.isfinite(y)
     bounded = shown & np.isfinite(low) & np.isfinite(high)
-    few = len(x) <= 60
-    if axis.monotonic:
-        # an interval beside a frame without one has no width of its own: draw it as a bar
-        panel.fill_between(x, low, high, where=bounded, color=colour, alpha=0.18, linewidth=0, zorder=1.5)
-        before, after = np.r_[False, bounded[:-1]], np.r_[bounded[1:], False]
-        alone = bounded & ~before & ~after
-    else:
-        alone = bounded
+    direction = np.sign(np.gradient(x)) if len(x) > 1 else np.zeros(len(x))
+    for run in _runs(x):
+        inside = bounded[run]
+        panel.fill_between(x[run], low[run], high[run], where=inside, color=colour, alpha=0.18, linewidth=0, zorder=1.5)
+    # an interval beside a frame without one has no width of its own: draw it as a bar
+    alone = bounded & ~np.r_[False, bounded[:-1]] & ~np.r_[bounded[1:], False]
     if alone.any():
         panel.vlines(x[alone], low[alone], high[alone], color=colour, alpha=0.35, linewidth=1.2, zorder=1.5)
-    panel.plot(
-        np.where(shown, x, np.nan), y, color=colour, linestyle=style, linewidth=1.4 if axis.monotonic else 0.9,
-        marker="o" if few else None, markersize=2.6, label=label, zorder=2.5,
-    )  # fmt: skip
+    panel.plot(np.where(shown, x, np.nan), y, color=colour, linestyle=style, linewidth=1.4, label=label, zorder=2.5)
+    if len(x) <= 60:
+        # along an axis that turns back, arrow heads tell the way
+        marks = (
+            [("o", shown)] if axis.monotonic else [(">", direction > 0), ("<", direction < 0), ("o", direction == 0)]
+        )
+        for marker, where in marks:
+            at = shown & where
+            size = 2.6 if marker == "o" else 3.4
+            panel.plot(x[at], y[at], marker, color=colour, markersize=size, zorder=2.6)
     hollow = shown & doubtful
     panel.plot(
         x[hollow], y[hollow], "o", markersize=4.2, markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1.0,
@@ -141,9 +162,21 @@ def _line(panel: Axes, one: Series, axis: Axis, colour: str, style: Any, label: 
         )  # fmt: skip
 
 
+def _runs(x: np.ndarray) -> list[slice]:
+    """Stretches over which `x` does not turn back; neighbours share the turning point."""
+    known = np.flatnonzero(np.isfinite(x))
+    steps = np.sign(np.diff(np.interp(np.arange(len(x)), known, x[known]))) if known.size else np.zeros(len(x))
+    starts, way = [0], 0.0
+    for i, step in enumerate(steps):
+        if step and way and step != way:
+            starts.append(i)
+        way = step or way
+    return [slice(a, b + 1) for a, b in zip(starts, [*starts[1:], len(x)], strict=True)]
+
+
 def trace(title: str, unit: str, values: np.ndarray, axis: Axis, bands: Sequence[tuple[float, float, str]]) -> str:
     """One quantity of the cycler against time."""
-    with _figure(2.0) as (figure, panel):
+    with _figure(1.5, top_in=0.1) as (figure, panel):
         _bands(panel, bands)
         panel.plot(
             axis.values, values, color=INK, linewidth=1.3, marker="o" if len(values) <= 60 else None, markersize=2.4
@@ -159,8 +192,11 @@ def histograms(title: str, unit: str, samples: Sequence[tuple[str, np.ndarray]],
     fullest = max((values for _, values in samples), key=len)
     bins = np.histogram_bin_edges(fullest, "fd", range=(float(everything.min()), float(everything.max())))
     edges = np.linspace(bins[0], bins[-1], int(np.clip(len(bins), 9, 31)))
-    height = 0.75 + 0.85 * len(samples)
-    with _figure(height, nrows=len(samples), sharex=True, sharey=True, squeeze=False) as (figure, panels):
+    n = len(samples)
+    with _figure(0.85 * n, nrows=n, sharex=True, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.35}) as (
+        figure,
+        panels,
+    ):
         for panel, (label, values) in zip(panels[:, 0], samples, strict=True):
             panel.hist(values, bins=edges, color=PALETTE[0], alpha=0.85, edgecolor="white", linewidth=0.5)
             panel.set_title(f"{label}, n = {len(values)}", pad=2)
@@ -169,7 +205,7 @@ def histograms(title: str, unit: str, samples: Sequence[tuple[str, np.ndarray]],
                 panel.axvline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
         dashed = "; dashed: detection limit" if limit is not None and limit < edges[-1] else ""
         panels[-1, 0].set_xlabel(_with_unit(title, unit) + dashed)
-        figure.supylabel("objects", fontsize=8.8, color=INK)
+        panels[n // 2, 0].set_ylabel("objects")
         return _data_uri(figure)
 
 
@@ -183,6 +219,11 @@ def _bands(panel: Axes, bands: Sequence[tuple[float, float, str]]) -> None:
 def _labels(panel: Axes, axis: Axis, title: str, unit: str) -> None:
     panel.set_xlabel(axis.label)
     panel.set_ylabel(_with_unit(title, unit))
+    from matplotlib.transforms import blended_transform_factory
+
+    panel.yaxis.set_label_coords(
+        0.13 / _WIDTH_IN, 0.5, transform=blended_transform_factory(panel.figure.transFigure, panel.transAxes)
+    )
     panel.margins(x=0.03, y=0.12)
     panel.yaxis.get_major_locator().set_params(nbins=5)
     if axis.label == "frame":
