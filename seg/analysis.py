@@ -12,7 +12,7 @@ import yaml
 
 from seg.errors import UsageError
 from seg.labels import load_schema
-from seg.metrics import METRICS, check_options
+from seg.metrics import METRICS, check_options, check_requirements
 from seg.modality import modality
 from seg.resources import config_file
 
@@ -88,6 +88,7 @@ class AnalysisConfig:
             if group not in METRICS:
                 raise UsageError(f"Analysis {self.name!r}: {_unknown('metric group', group, METRICS)}")
             check_options(group, options)
+        check_requirements(self.metrics)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in the YAML files."""

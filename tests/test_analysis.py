@@ -1,0 +1,61 @@
+import pytest
+import yaml
+
+from seg.analysis import analysis_from_dict, load_analysis
+from seg.errors import UsageError
+from seg.metrics import METRICS
+from seg.resources import config_names
+
+PRESETS = {"optical-plan", "optical-profile", "xct-cell", "cryoem-sei", "tem-insitu", "sem"}
+
+
+def test_all_presets_of_the_design_are_there():
+    assert set(config_names("analysis")) == PRESETS
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_loads_and_its_headline_is_something_it_measures(name):
+    config = load_analysis(name)
+    assert config.name == name
+    measured = {metric for group in config.metrics for metric in METRICS[group].metrics}
+    assert set(config.headline) <= measured
+
+
+def minimal(**changes):
+    data = {
+        "name": "mine", "title": "t", "description": "d", "modality": "optical", "view": "plan",
+        "metrics": {"counting": {}},
+    }  # fmt: skip
+    return {**data, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": {}}, "did you mean 'metrics'"),
+        ({"modality": "optcal"}, "did you mean 'optical'"),
+        ({"view": "above"}, "plan, profile, section, volume"),
+        ({"metrics": {"countng": {}}}, "did you mean 'counting'"),
+        ({"metrics": {"cover": {"clases": ["deposit"]}}}, "did you mean 'classes'"),
+        ({"objects": {"min_diameter": 3}}, "did you mean 'min_diameter_px'"),
+        ({"objects": {"classes": ["dendrit"]}}, "did you mean 'dendrite'"),
+    ],
+)
+def test_a_misspelt_word_names_the_nearest(changes, message):
+    with pytest.raises(UsageError, match=message):
+        analysis_from_dict(minimal(**changes))
+
+
+def test_a_missing_key_is_named():
+    data = minimal()
+    del data["modality"]
+    with pytest.raises(UsageError, match="missing modality"):
+        analysis_from_dict(data)
+
+
+def test_a_copied_file_gives_the_same_analysis(tmp_path):
+    config = load_analysis("sem")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
+    # Tuples become YAML sequences; the round trip must give them back.
+    assert load_analysis(path) == config
