@@ -1,0 +1,148 @@
+"""Writing results so that a crash leaves either the old file or the new one, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import math
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A name beside `path` to write to; on success it takes the place of `path`, on failure it is removed.
+
+    Works for files and for folders (``.ome.zarr``). What was written is flushed to the disk before the rename, and
+    what a killed process left behind beside `path` is cleared away.
+
+    Yields
+    ------
+    Path
+        Hidden, in the same folder, with the same ending.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    part = path.with_name(f".{_mark()}{os.getpid()}-{secrets.token_hex(4)}.part.{path.name}")
+    try:
+        yield part
+        _flush(part)
+        _take_place(part, path)
+        _flush_folder(path.parent)
+    finally:
+        _remove(part)
+
+
+def write_table(table: pd.DataFrame, path: Path | str) -> Path:
+    """Save a table as CSV, whole or not at all."""
+    path = Path(path)
+    with atomic_path(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
+    return path
+
+
+def write_json(data: Any, path: Path | str) -> Path:
+    """Save plain data as JSON, whole or not at all; NaN becomes null, numpy values and paths become plain."""
+    path = Path(path)
+    text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def plain(data: Any) -> Any:
+    """`data` as JSON knows it: dataclasses become dicts, arrays lists, paths text, NaN and infinity None."""
+    if is_dataclass(data) and not isinstance(data, type):
+        return plain(asdict(data))
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        return [plain(value) for value in data]
+    if isinstance(data, np.ndarray):
+        return plain(data.tolist())
+    if isinstance(data, np.generic):
+        return plain(data.item())
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if data is None or isinstance(data, (bool, int, str)):
+        return data
+    return str(data)
+
+
+def _mark() -> str:
+    """Start of the names this machine writes; process numbers mean nothing on another one."""
+    host = "".join(c for c in socket.gethostname() if c.isalnum())[:16]
+    return f"{host}-"
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine that no longer run left beside `path`."""
+    if os.name != "posix":  # elsewhere asking whether a process lives may end it
+        return
+    mark = _mark()
+    for part in path.parent.glob(f".{mark}*.part.{glob.escape(path.name)}"):
+        number = part.name[len(mark) + 1 :].partition("-")[0]
+        if number.isdecimal() and int(number) != os.getpid() and not _alive(int(number)):
+            _remove(part)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _take_place(part: Path, path: Path) -> None:
+    if not path.is_dir():
+        part.replace(path)
+        return
+    # a folder cannot be replaced in one step: move the old one aside first
+    old = part.with_name(part.name + ".old")
+    path.rename(old)
+    try:
+        part.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    _remove(old)
+
+
+def _flush(part: Path) -> None:
+    files = (p for p in part.rglob("*") if p.is_file()) if part.is_dir() else [part]
+    for file in files:
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
