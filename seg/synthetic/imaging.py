@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -123,6 +124,47 @@ class Paint:
             if look.rim:
                 inside = ndimage.distance_transform_edt(np.pad(raised, 1, mode="edge"))[1:-1, 1:-1]
                 image += look.rim * np.exp(-inside / look.rim_px) * raised
+        return image
+
+
+class SlicePaint:
+    """Materials of a volume, made slice by slice: textures correlated in 3-D without a volume in memory.
+
+    A slice of texture is the weighted sum of 2-D noises, each seeded by its own height; neighbouring slices share most
+    of them.
+
+    Parameters
+    ----------
+    look : Look
+        The texture ``"rolled"`` is drawn out along x, every other one is isotropic noise of its length.
+    shape : (int, int)
+        Of a slice.
+    seed : int
+    """
+
+    def __init__(self, look: Look, shape: tuple[int, int], seed: int) -> None:
+        self.look, self.shape, self.seed = look, shape, seed
+        self._noise = lru_cache(maxsize=256)(self._make_noise)
+
+    def _make_noise(self, index: int, height: int) -> np.ndarray:
+        material = self.look.materials[index]
+        rng = np.random.default_rng([self.seed, 51, index, height + 10_000])
+        stretch = 12.0 if material.texture == "rolled" else 1.0
+        return correlated_noise(rng, self.shape, (material.length_px, stretch * material.length_px))
+
+    def __call__(self, view: View, height: int) -> np.ndarray:
+        """Ideal image of the slice at a height."""
+        image = np.zeros(self.shape)
+        for index, share in view.coverage.items():
+            if not share.any():
+                continue
+            material = self.look.materials[index]
+            reach = min(8, math.ceil(material.length_px))
+            steps = np.arange(-reach, reach + 1)
+            weights = np.exp(-((steps / max(0.7 * material.length_px, 0.5)) ** 2))
+            weights /= math.sqrt(float(np.sum(weights**2)))
+            texture = sum(w * self._noise(index, height + int(k)) for w, k in zip(weights, steps, strict=True))
+            image += share * (material.level + material.amplitude * texture)
         return image
 
 

@@ -20,9 +20,9 @@ def pixel_centers(shape: tuple[int, int], pixel_um: tuple[float, float]) -> tupl
     return y[:, None], x[None]
 
 
-def share_inside(distance_um: np.ndarray, pixel_um: tuple[float, float]) -> np.ndarray:
+def share_inside(distance_um: np.ndarray, pixel_um: tuple[float, ...]) -> np.ndarray:
     """Share of each pixel inside a boundary, from the signed distance of its centre (positive inside)."""
-    return np.clip(distance_um / float(np.sqrt(np.prod(pixel_um))) + 0.5, 0.0, 1.0)
+    return np.clip(distance_um / float(np.prod(pixel_um)) ** (1 / len(pixel_um)) + 0.5, 0.0, 1.0)
 
 
 def layered(shape: tuple[int, int], ground: int, layers: list[tuple[int, np.ndarray]], pixel_um: tuple[float, float]) -> View:

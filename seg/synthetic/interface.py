@@ -1,0 +1,471 @@
+"""X-ray tomography of a solid-state cell: separator, metal with voids at the interface, filaments, isolated metal.
+
+The scene. From the top (z = 0): solid electrolyte, metal, current collector. The interface is flat or a sum of waves.
+Voids are spherical caps on the metal side of it; filaments are bent rods from the metal into the separator; isolated
+metal are balls inside the separator, cracks thin discs. All are given by formulas, so a slice is made alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+
+from seg.labels import load_schema
+from seg.metrics.table import Measurement
+from seg.stack import Calibration, Stack
+from seg.synthetic.cycler import Step, run_programme
+from seg.synthetic.experiment import Experiment, LazyArray
+from seg.synthetic.imaging import Look, Material, SlicePaint, View, Xct, to_uint8
+from seg.synthetic.recording import layered
+
+LOOK = Look({
+    2: Material(0.92, "smooth", 1.5, 0.015),
+    3: Material(0.33, "smooth", 2.5, 0.012),
+    4: Material(0.33, "smooth", 2.5, 0.012),
+    5: Material(0.33, "smooth", 2.5, 0.012),
+    7: Material(0.14, "smooth", 2.0, 0.006),
+    9: Material(0.70, "smooth", 1.6, 0.035),
+})  # fmt: skip
+TEXTURE_ONLY = Look({
+    2: Material(0.5, "rolled", 1.0, 0.12),
+    3: Material(0.5, "smooth", 5.0, 0.12),
+    4: Material(0.5, "smooth", 5.0, 0.12),
+    5: Material(0.5, "smooth", 5.0, 0.12),
+    7: Material(0.5, "smooth", 2.2, 0.12),
+    9: Material(0.5, "smooth", 1.0, 0.12),
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Height z (µm) of the separator's lower face: a tilted plane and waves.
+
+    ``level + slope . (position - pivot) + sum of amplitude * cos(2 pi (fy y + fx x) + phase)``. The tilt is as in life,
+    and keeps the surface from lying on one fixed height within the voxels, where no counting of voxels averages out.
+    """
+
+    level_um: float
+    slope: tuple[float, float] = (0.0, 0.0)
+    pivot_um: tuple[float, float] = (0.0, 0.0)
+    waves: tuple[tuple[float, float, float, float], ...] = ()  # amplitude, fy, fx, phase
+
+    def height(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """z of the interface."""
+        z = self.level_um + self.slope[0] * (y - self.pivot_um[0]) + self.slope[1] * (x - self.pivot_um[1])
+        for amplitude, fy, fx, phase in self.waves:
+            z = z + amplitude * np.cos(2 * math.pi * (fy * y + fx * x) + phase)
+        return z
+
+    def stretch(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Area of the interface per projected area."""
+        gy, gx = self.gradient(y, x)
+        return np.sqrt(1 + gy**2 + gx**2)
+
+    def gradient(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes dz/dy and dz/dx."""
+        flat = np.zeros(np.broadcast_shapes(np.shape(y), np.shape(x)))
+        gy, gx = flat + self.slope[0], flat + self.slope[1]
+        for amplitude, fy, fx, phase in self.waves:
+            slope = -2 * math.pi * amplitude * np.sin(2 * math.pi * (fy * y + fx * x) + phase)
+            gy, gx = gy + slope * fy, gx + slope * fx
+        return gy, gx
+
+
+@dataclass(frozen=True)
+class Void:
+    """Ball (µm) of which the part on the metal side is empty."""
+
+    y: float
+    x: float
+    z: float
+    radius: float
+
+    def columns(self, interface: Interface, step: float) -> tuple[float, float]:
+        """Volume, and projected contact area lost; exact along z, by the mid-point rule across."""
+        n = max(40, math.ceil(2 * self.radius / step))
+        edge = (np.arange(n) + 0.5) / n * 2 - 1
+        y, x = self.y + self.radius * edge[:, None], self.x + self.radius * edge[None]
+        half = np.sqrt(np.clip(self.radius**2 - (y - self.y) ** 2 - (x - self.x) ** 2, 0, None))
+        surface = interface.height(y, x)
+        depth = np.clip(self.z + half - np.maximum(surface, self.z - half), 0, None)
+        cell = (2 * self.radius / n) ** 2
+        return float(depth.sum()) * cell, float(np.sum((np.abs(surface - self.z) < half) & (half > 0))) * cell
+
+
+def cap_volume(base_radius: float, angle: float) -> float:
+    """Volume of a spherical cap on a plane with the given base radius and contact angle (radians)."""
+    radius, c = base_radius / math.sin(angle), math.cos(angle)
+    return math.pi * radius**3 * (2 - 3 * c + c**3) / 3
+
+
+def make(
+    seed: int,
+    *,
+    shape_px: tuple[int, int, int] = (96, 128, 128),
+    n_frames: int = 1,
+    dial: float = 0.35,
+    texture_only: bool = False,
+    voxel_um: tuple[float, float, float] = (0.60, 0.55, 0.50),
+    frame_interval_s: float = 1800.0,
+    contact_loss: float = 0.15,
+    void_radius_um: float = 4.0,
+    void_angle_deg: float = 70.0,
+    tilt_deg: float = 1.5,
+    waviness_um: float = 0.0,
+    n_filaments: int = 3,
+    filament_width_um: float = 2.4,
+    filament_depth_share: float = 0.55,
+    dead_share: float = 0.02,
+    n_cracks: int = 0,
+) -> Experiment:
+    """Volumes of the interface between lithium and a solid electrolyte.
+
+    Parameters
+    ----------
+    seed : int
+    shape_px : (int, int, int)
+        (Z, Y, X).
+    n_frames : int
+        1 gives one volume (axes zyx). More give a series in which stripping opens the voids: the contact loss rises
+        from a fifth of `contact_loss` to all of it.
+    dial : float
+        Strength of the instrument's faults, 0..1.
+    texture_only : bool
+        All classes get one mean grey level.
+    voxel_um : (float, float, float)
+        (z, y, x).
+    frame_interval_s : float
+    contact_loss : float
+        Share of the projected interface under voids, at the end.
+    void_radius_um : float
+        Mean base radius of the voids at the end.
+    void_angle_deg : float
+        Contact angle of the voids with the separator, through the void.
+    tilt_deg : float
+        Of the interface and the collector against the slices.
+    waviness_um : float
+        Amplitude of the interface's waves; 0 = flat.
+    n_filaments : int
+    filament_width_um : float
+    filament_depth_share : float
+        How far the longest filament reaches into the separator, as a share of the separator's thickness.
+    dead_share : float
+        Isolated metal in units of all metal.
+    n_cracks : int
+        Flat cracks in the separator; labelled ``void``.
+    """
+    parameters = {k: v for k, v in locals().items() if k != "seed"}
+    scene = _Scene(seed, parameters)
+    look = TEXTURE_ONLY if texture_only else LOOK
+    paint = lru_cache(maxsize=1)(lambda: SlicePaint(look, shape_px[1:], seed))
+    instrument = Xct(shape_px[1:], seed, dial)
+    seen = lru_cache(maxsize=1)(scene.view)
+
+    def image(frame: int, z: int) -> np.ndarray:
+        return to_uint8(instrument.expose(paint()(seen(frame, z), z), z + frame * shape_px[0]))
+
+    def labels(frame: int, z: int) -> np.ndarray:
+        return seen(frame, z).labels
+
+    def instances(frame: int, z: int) -> np.ndarray:
+        return seen(frame, z).instances
+
+    times = tuple(float(t) for t in scene.times)
+    calibration = Calibration(dict(zip("zyx", voxel_um, strict=True)), times if n_frames > 1 else None, "file")
+
+    def stack(dtype: str, what, suffix: str) -> Stack:  # noqa: ANN001 - one of the three functions above
+        name = f"interface-{seed}{suffix}"
+        if n_frames == 1:
+            return Stack(LazyArray(shape_px, dtype, lambda z: what(0, z)), "zyx", calibration, name)
+        data = LazyArray((n_frames, *shape_px), dtype, lambda f: np.stack([what(f, z) for z in range(shape_px[0])]))
+        return Stack(data, "tzyx", calibration, name)
+
+    lead_s = 120.0 + seed % 13
+    cycler = run_programme(
+        np.random.default_rng([seed, 5]), [Step(max(times[-1], frame_interval_s), -0.5)], lead_s=lead_s, area_cm2=0.5
+    )
+    return Experiment(
+        name=f"interface-{seed}", family="interface", seed=seed, modality="xct", images=stack("uint8", image, ""),
+        labels=stack("uint8", labels, " labels"), instances=stack("uint16", instances, " instances"),
+        schema=load_schema("lithium"), truth=scene.truth(), cycler=cycler, clock_offset_s=-lead_s, lineage=scene.lineage(),
+        parameters=parameters,
+    )  # fmt: skip
+
+
+class _Scene:
+    """Interface, voids, filaments, balls and cracks."""
+
+    def __init__(self, seed: int, parameters: dict) -> None:
+        p = self.p = parameters
+        self.shape, self.voxel = p["shape_px"], p["voxel_um"]
+        self.size = tuple(n * d for n, d in zip(self.shape, self.voxel, strict=True))
+        self.times = np.arange(p["n_frames"]) * p["frame_interval_s"]
+        rng = np.random.default_rng([seed, 1])
+        dz, _, width = self.size
+        waves = ()
+        if p["waviness_um"] > 0:
+            # Whole periods fit the field sideways: the mean height is the level.
+            waves = tuple(
+                (p["waviness_um"] * a, fy / self.size[1], fx / width, rng.uniform(0, 2 * math.pi))
+                for a, fy, fx in ((0.6, 1, 0), (0.5, 0, 1), (0.35, 2, 1))
+            )
+        way, slope = rng.uniform(0, 2 * math.pi), math.tan(math.radians(p["tilt_deg"]))
+        self.interface = Interface(
+            0.5 * dz, (slope * math.sin(way), slope * math.cos(way)), (self.size[1] / 2, width / 2), waves
+        )
+        self.thickness_um = 0.36 * dz  # of the metal; the collector has the tilt of the separator
+        self.base = self._bases(rng)
+        self.filaments = self._filaments(rng)
+        self.balls = self._balls(rng)
+        self.cracks = [
+            (rng.uniform(0.12, 0.25) * self.interface.level_um, *(rng.uniform(0.2, 0.8, 2) * self.size[1:]),
+             rng.uniform(0.1, 0.2) * width, rng.normal(0, 0.15), rng.normal(0, 0.15))
+            for _ in range(p["n_cracks"])
+        ]  # fmt: skip
+
+    def _bases(self, rng: np.random.Generator) -> np.ndarray:
+        """Position and final base radius of the voids, apart from each other and from the border."""
+        target = self.p["contact_loss"] * self.size[1] * self.size[2]
+        deepest = 0.8 * self.thickness_um
+        found: list[tuple[float, float, float]] = []
+        covered, tries = 0.0, 0
+        while covered < target and tries < 20_000:
+            tries += 1
+            radius = min(self.p["void_radius_um"] * math.exp(rng.normal(0, 0.3)), deepest)
+            radius = min(radius, math.sqrt((target - covered) / math.pi)) if target - covered > 3.0 * self.voxel[2] ** 2 else 0
+            if radius < 2.5 * max(self.voxel):  # the last one, too small to be a void: enlarge what is there
+                break
+            # Undercut voids are wider than their base.
+            reach = self._widest(radius) + 2 * max(self.voxel)
+            y, x = rng.uniform(reach, np.asarray(self.size[1:]) - reach) if min(self.size[1:]) > 2 * reach else (math.nan,) * 2
+            if math.isnan(y):
+                raise ValueError("the voids are larger than the field; make void_radius_um smaller or the field wider")
+            if all(math.hypot(y - b, x - c) > self._widest(r) + reach for b, c, r in found):
+                found.append((y, x, radius))
+                covered += math.pi * radius**2
+        if not found:
+            return np.empty((0, 3))
+        bases = np.array(found)
+        if covered < target:  # what rejection or the smallest size left over goes to all of them
+            bases[:, 2] *= min(math.sqrt(target / covered), 1.08)
+        return bases
+
+    def _widest(self, base_radius: float) -> float:
+        angle = math.radians(self.p["void_angle_deg"])
+        return base_radius / math.sin(angle) if angle > math.pi / 2 else base_radius
+
+    def voids(self, frame: int) -> list[Void]:
+        """The voids of a frame; they open while metal is stripped."""
+        share = 1.0 if self.p["n_frames"] == 1 else 0.2 + 0.8 * frame / (self.p["n_frames"] - 1)
+        angle, found = math.radians(self.p["void_angle_deg"]), []
+        for y, x, radius in self.base:
+            a = radius * math.sqrt(share)
+            here = np.array(y), np.array(x)
+            gy, gx = (float(g) for g in self.interface.gradient(*here))
+            # Along the normal, the ball's centre lies above the surface for flat caps (angle below 90 degrees).
+            rise = a / math.tan(angle) / math.sqrt(1 + gy**2 + gx**2)
+            z = float(self.interface.height(*here)) - rise
+            found.append(Void(y + rise * gy, x + rise * gx, z, a / math.sin(angle)))
+        return found
+
+    def _filaments(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """Centre lines (z, y, x) from inside the metal into the separator."""
+        p, found = self.p, []
+        width = p["filament_width_um"]
+        longest = p["filament_depth_share"] * self.interface.level_um
+        taken: list[np.ndarray] = []
+        for k in range(p["n_filaments"]):
+            for _ in range(200):
+                y, x = rng.uniform(4 * width, np.asarray(self.size[1:]) - 4 * width)
+                clear_of_voids = all(math.hypot(y - b, x - c) > self._widest(r) + 2 * width for b, c, r in self.base)
+                line = self._filament(rng, y, x, longest * (1 - 0.25 * k / max(p["n_filaments"], 1)))
+                apart = all(np.linalg.norm(line[:, None] - other[None], axis=2).min() > 2.5 * width for other in taken)
+                if clear_of_voids and apart:
+                    taken.append(line)
+                    found.append(line)
+                    break
+        return found
+
+    def _filament(self, rng: np.random.Generator, y: float, x: float, height: float) -> np.ndarray:
+        z0 = float(self.interface.height(np.array(y), np.array(x)))
+        z = np.linspace(z0 + self.p["filament_width_um"], z0 - height + self.p["filament_width_um"] / 2, 24)
+        sway = np.cumsum(rng.normal(0, 0.10, (24, 2)), axis=0) * (z[0] - z[1])
+        line = np.column_stack([z, y + sway[:, 0] - sway[0, 0], x + sway[:, 1] - sway[0, 1]])
+        line[:, 1:] = np.clip(line[:, 1:], self.p["filament_width_um"], np.asarray(self.size[1:]) - self.p["filament_width_um"])
+        return line
+
+    def _balls(self, rng: np.random.Generator) -> np.ndarray:
+        """Isolated metal in the separator: z, y, x, radius; their volume is the asked share of all metal."""
+        share = self.p["dead_share"]
+        live = self._metal_volume(self.p["n_frames"] - 1)
+        wanted = share / (1 - share) * live
+        if wanted <= 0:
+            return np.empty((0, 4))
+        count = int(np.clip(round(wanted / (4 / 3 * math.pi * (5 * max(self.voxel)) ** 3)), 1, 12))
+        found: list[np.ndarray] = []
+        radii = np.exp(rng.normal(0, 0.25, count))
+        radii *= (wanted / (4 / 3 * math.pi * np.sum(radii**3))) ** (1 / 3)
+        for radius in radii:
+            for _ in range(2000):
+                pad = radius + 2.5 * max(self.voxel)
+                lowest = float(self.interface.height(np.array([0.0, self.size[1]])[:, None], np.array([0.0, self.size[2]])[None]).min())
+                top = lowest - 2 * self.p["waviness_um"] - pad
+                if top <= pad or min(self.size[1:]) <= 2 * pad:
+                    raise ValueError("the separator is too thin for so much isolated metal; make dead_share smaller")
+                place = np.array([rng.uniform(pad, top), *rng.uniform(pad, np.asarray(self.size[1:]) - pad)])
+                free = all(np.linalg.norm(place - b[:3]) > pad + b[3] for b in found)
+                free &= all(np.linalg.norm(line - place, axis=1).min() > pad + self.p["filament_width_um"] for line in self.filaments)
+                if free:
+                    found.append(np.array([*place, radius]))
+                    break
+        balls = np.array(found)
+        balls[:, 3] *= (wanted / (4 / 3 * math.pi * np.sum(balls[:, 3] ** 3))) ** (1 / 3)
+        return balls
+
+    # Pixels
+
+    def view(self, frame: int, z: int) -> View:
+        """What is where in one slice."""
+        y, x = ((np.arange(n) + 0.5) * d for n, d in zip(self.shape[1:], self.voxel[1:], strict=True))
+        y, x, height = y[:, None], x[None], (z + 0.5) * self.voxel[0]
+        plane = tuple(self.shape[1:])
+        stretch = self.interface.stretch(y, x)
+        depth = (height - self.interface.height(y, x)) / stretch
+        far = np.full(plane, -1e9)
+        hollow, ids, rods, balls, gaps = far.copy(), np.zeros(plane, np.uint16), far.copy(), far.copy(), far.copy()
+        for k, void in enumerate(self.voids(frame), start=1):
+            box = self._box(void.y, void.x, void.radius)
+            inside = void.radius - np.sqrt((y[box[0]] - void.y) ** 2 + (x[:, box[1]] - void.x) ** 2 + (height - void.z) ** 2)
+            inside = np.minimum(inside, depth[box])
+            ids[box][inside > 0] = k
+            hollow[box] = np.maximum(hollow[box], inside)
+        for line in self.filaments:
+            near = np.abs(line[:, 0] - height) < 3 * self.p["filament_width_um"]
+            for a, b in zip(line[:-1][near[:-1]], line[1:][near[:-1]], strict=True):
+                middle = (a + b) / 2
+                box = self._box(middle[1], middle[2], self.p["filament_width_um"] + np.abs(b - a).max())
+                rods[box] = np.maximum(rods[box], self._rod(height, y[box[0]], x[:, box[1]], a, b))
+        for bz, by, bx, radius in self.balls:
+            if abs(bz - height) < radius + 2 * self.voxel[0]:
+                inside = radius - np.sqrt((y - by) ** 2 + (x - bx) ** 2 + (height - bz) ** 2)
+                balls = np.maximum(balls, inside)
+        for cz, cy, cx, radius, ty, tx in self.cracks:
+            flat = 0.7 * max(self.voxel) - np.abs(height - cz - ty * (y - cy) - tx * (x - cx))
+            gaps = np.maximum(gaps, np.minimum(flat, radius - np.hypot(y - cy, x - cx)))
+        back = self.interface.level_um + self.thickness_um + self.interface.slope[0] * (y - self.interface.pivot_um[0])
+        collector = height - back - self.interface.slope[1] * (x - self.interface.pivot_um[1])
+        layers = [(7, np.minimum(gaps, -depth)), (5, balls), (4, rods), (3, depth), (7, hollow), (2, collector)]
+        view = layered(plane, 9, [(c, d) for c, d in layers if d.max() > -2 * max(self.voxel)], self.voxel)
+        ids[view.labels != 7] = 0
+        return View(view.labels, view.coverage, ids)
+
+    def _rod(self, z: np.ndarray | float, y: np.ndarray, x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        along = b - a
+        share = ((z - a[0]) * along[0] + (y - a[1]) * along[1] + (x - a[2]) * along[2]) / float(along @ along)
+        share = np.clip(share, 0, 1)
+        away = (z - a[0] - share * along[0]) ** 2 + (y - a[1] - share * along[1]) ** 2 + (x - a[2] - share * along[2]) ** 2
+        return self.p["filament_width_um"] / 2 - np.sqrt(away)
+
+    def _box(self, y: float, x: float, reach: float) -> tuple[slice, slice]:
+        slices = []
+        for at, n, d in zip((y, x), self.shape[1:], self.voxel[1:], strict=True):
+            pad = reach + 2 * max(self.voxel)
+            slices.append(slice(min(max(int((at - pad) / d), 0), n), min(max(int((at + pad) / d) + 2, 0), n)))
+        return slices[0], slices[1]
+
+    # Truth
+
+    @lru_cache(maxsize=64)  # noqa: B019 - a scene lives as long as its experiment
+    def _void_sums(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Volume and lost contact area of each void."""
+        sums = [void.columns(self.interface, min(self.voxel) / 6) for void in self.voids(frame)]
+        return np.array([s[0] for s in sums]), np.array([s[1] for s in sums])
+
+    @lru_cache(maxsize=1)  # noqa: B019
+    def _filament_volumes(self) -> tuple[float, ...]:
+        """Volume of each filament above the interface, at four points per voxel and axis."""
+        found = []
+        step = min(self.voxel) / 4
+        for line in self.filaments:
+            low, high = line.min(0) - self.p["filament_width_um"], line.max(0) + self.p["filament_width_um"]
+            axes = [np.arange(a + step / 2, b, step) for a, b in zip(low, high, strict=True)]
+            inside = 0
+            for z in axes[0]:
+                near = [
+                    self._rod(z, axes[1][:, None], axes[2][None], a, b)
+                    for a, b in zip(line[:-1], line[1:], strict=True)
+                    if abs((a[0] + b[0]) / 2 - z) < 2 * self.p["filament_width_um"]
+                ]
+                if near:
+                    above = z < self.interface.height(axes[1][:, None], axes[2][None])
+                    inside += int(np.sum((np.max(near, axis=0) > 0) & above))
+            found.append(inside * step**3)
+        return tuple(found)
+
+    def _metal_volume(self, frame: int) -> float:
+        """Deposit and dendrite."""
+        slab = self.thickness_um * self.size[1] * self.size[2]
+        return slab - float(self._void_sums(frame)[0].sum()) + sum(self._filament_volumes())
+
+    def truth(self) -> list[Measurement]:
+        """Rows for every volume and void."""
+        rows: list[Measurement] = []
+        plane = self.size[1] * self.size[2]
+        n = 400
+        y, x = ((np.arange(n) + 0.5) / n * s for s in self.size[1:])
+        area = float(self.interface.stretch(y[:, None], x[None]).mean()) * plane
+        for f, time_s in enumerate(self.times):
+            volumes, lost = self._void_sums(f)
+            metal = self._metal_volume(f)
+            dead = float(4 / 3 * math.pi * np.sum(self.balls[:, 3] ** 3))
+            cracks = sum(math.pi * c[3] ** 2 * 1.4 * max(self.voxel) for c in self.cracks)
+            time = float(time_s) if len(self.times) > 1 else None
+
+            def row(metric: str, value: float, unit: str, class_name: str = "void", f: int = f, t: float | None = time, **more: object) -> None:
+                rows.append(Measurement(metric, float(value), unit, class_name=class_name, frame=f, time_s=t, **more))  # type: ignore[arg-type]
+
+            void = float(volumes.sum()) + cracks
+            row("void_fraction", void / (void + metal), "1", method="void / (void + metal) volume")
+            row("void_count", len(volumes) + len(self.cracks), "1", n=len(volumes) + len(self.cracks), method="voids and cracks")
+            row("void_volume", void, "um3", method="total; columns through the balls")
+            diameters = np.cbrt(6 * volumes / math.pi)
+            for k, (volume, diameter) in enumerate(zip(volumes, diameters, strict=True), start=1):
+                row("void_volume", volume, "um3", object_id=k, method="columns through the ball")
+                row("void_diameter", diameter, "um", object_id=k, method="ball of equal volume")
+                if not self.interface.waves:
+                    row("void_sphericity", self._sphericity(volume), "1", object_id=k, method="closed form")
+            if len(diameters) and not self.cracks:
+                row("void_diameter", diameters.mean(), "um", n=len(diameters), method="mean over voids")
+            row("contact_loss_fraction", float(lost.sum()) / plane, "1", method="projected contact area under voids / interface")
+            row("interface_area", area, "um2", "separator", method="integral over the waves")
+            row("interface_area_ratio", area / plane, "1", "separator", method="interface area / projected area")
+            row("volume", metal, "um3", "deposit+dendrite", method="slab less voids plus filaments")
+            row("deposit_volume", metal, "um3", "deposit+dendrite", method="slab less voids plus filaments")
+            row("dead_volume", dead, "um3", "dead_lithium", method="balls")
+            row("dead_fraction", dead / (dead + metal), "1", "dead_lithium", method="faces; balls / all metal")
+            if self.filaments:
+                tops = [float(self.interface.height(line[-1, 1], line[-1, 2]) - line[-1, 0]) for line in self.filaments]
+                row("penetration_depth", max(tops) + self.p["filament_width_um"] / 2, "um", "dendrite", method="along z, from the interface to the tip")
+                row("percolates", 0.0, "1", "dendrite", method="no filament crosses the separator")
+        return rows
+
+    def _sphericity(self, volume: float) -> float:
+        angle = math.radians(self.p["void_angle_deg"])
+        base = float(brentq(lambda a: cap_volume(a, angle) - volume, 1e-6, 1e4))
+        radius = base / math.sin(angle)
+        surface = 2 * math.pi * radius**2 * (1 - math.cos(angle)) + math.pi * base**2
+        return math.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / surface
+
+    def lineage(self) -> pd.DataFrame:
+        """One row per void."""
+        n = len(self.base)
+        return pd.DataFrame({
+            "object_id": np.arange(1, n + 1), "birth_s": 0.0, "death_s": math.nan,
+            "merged_into": pd.array([pd.NA] * n, dtype="Int64"), "y_um": self.base[:, 0], "x_um": self.base[:, 1],
+            "z_um": [float(self.interface.height(b[0], b[1])) for b in self.base],
+        })  # fmt: skip
