@@ -26,11 +26,12 @@ def _family(module: str) -> Callable[..., Experiment]:
     return make
 
 
-FAMILIES: dict[str, Callable[..., Experiment]] = {name: _family(name) for name in ("nucleation", "droplet", "dendrite", "interface")}
+FAMILIES: dict[str, Callable[..., Experiment]] = {name: _family(name) for name in ("nucleation", "droplet", "dendrite", "interface", "sei")}
 
 # Name -> family, seed, arguments. Together they are the content of data_samples/.
 SAMPLES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "optical": ("nucleation", 7, {"shape_px": (512, 512), "n_frames": 24}),
+    "cryoem": ("sei", 2, {"shape_px": (320, 320)}),
     "tem": ("droplet", 3, {"shape_px": (256, 320), "n_frames": 12, "support": "tilted"}),
     "xct": ("interface", 11, {"shape_px": (80, 112, 112)}),
     "sem": ("dendrite", 5, {"shape_px": (384, 512), "n_frames": 4, "n_trees": 5}),

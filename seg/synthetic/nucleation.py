@@ -153,6 +153,9 @@ def make(
     size = (n_frames, *shape_px)
 
     def stack(dtype: str, what: str) -> Stack:
+        if n_frames == 1:
+            still = Calibration(calibration.pixel_size_um, None, "file")
+            return Stack(getattr(recorder, what)(0).astype(dtype), "yx", still, what)
         return Stack(LazyArray(size, dtype, lambda i: getattr(recorder, what)(i)), "tyx", calibration, f"{what}")
 
     lead_s = 30.0 + seed % 17

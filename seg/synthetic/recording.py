@@ -69,7 +69,7 @@ def record(
     view : callable
         Frame number -> what is where.
     size : (int, int, int)
-        Frames, height, width.
+        Frames, height, width; one frame gives a single image without a time axis.
     calibration : Calibration
     seed : int
     look : Look
@@ -105,8 +105,14 @@ def record(
         assert found is not None
         return found if burnt_in is None else np.where(burnt_in(frame), 0, found)
 
-    images = Stack(LazyArray(size, "uint8", image), "tyx", calibration, name)
-    masks = Stack(LazyArray(size, "uint8", labels), "tyx", calibration, f"{name} labels")
-    if not has_instances:
-        return images, masks, None
-    return images, masks, Stack(LazyArray(size, "uint16", instances), "tyx", calibration, f"{name} instances")
+    def stack(dtype: str, make: Callable[[int], np.ndarray], suffix: str) -> Stack:
+        if size[0] == 1:  # a single image has no time axis
+            still = Calibration(calibration.pixel_size_um, None, calibration.source)
+            return Stack(make(0).astype(dtype), "yx", still, name + suffix)
+        return Stack(LazyArray(size, dtype, make), "tyx", calibration, name + suffix)
+
+    return (
+        stack("uint8", image, ""),
+        stack("uint8", labels, " labels"),
+        stack("uint16", instances, " instances") if has_instances else None,
+    )
