@@ -1,0 +1,145 @@
+"""The substrate under a deposit: a line or a circle (plane or ball) through its surface, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seg.metrics.curves import Circle, Line, fit_circle, fit_line
+from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
+
+# A substrate may be this rough (root mean square), and this much of it near the deposit must follow the fit.
+MAX_BASELINE_RMS_PX, MIN_BASELINE_SHARE = 1.0, 0.8
+
+Baseline = Line | Circle
+
+
+@dataclass(frozen=True)
+class Substrate:
+    """The fitted surface under a deposit, with the standard errors of its position and direction (radians)."""
+
+    curve: Baseline
+    rms_px: float
+    offset_error: float
+    tilt_error: float
+
+    @property
+    def name(self) -> str:
+        """What it is called in `method`."""
+        return "line" if isinstance(self.curve, Line) else "circle"
+
+
+def fit_substrate(surface: CrackPoints, contact: CrackPoints, spacing: Sequence[float]) -> Substrate | None:
+    """Line or circle (plane or ball) through a substrate surface around a deposit; None where neither is credible.
+
+    Parameters
+    ----------
+    surface : CrackPoints
+        From the substrate to everything else.
+    contact : CrackPoints
+        From the substrate to the deposit.
+    spacing : sequence of float
+
+    Notes
+    -----
+    The fit starts from three half widths of the contact and widens by factors of two as long as four fifths of the
+    surface that faces the same way follow it within 2 px: so it takes in a whole electrode or fibre, and stops at
+    corners and bends. The circle is taken where its BIC is better by 10 and it departs from a line by a pixel;
+    residuals of a digitised line are not independent, so that BIC alone would find circles of thousands of pixels.
+    """
+    pixel = math.prod(spacing) ** (1 / len(spacing))
+    if len(contact) < 3:
+        return None
+    centre = contact.position.mean(axis=0)
+    facing = contact.direction.mean(axis=0)
+    if np.linalg.norm(facing) < 0.3:
+        return None
+    curve: Baseline = Line(centre, facing / np.linalg.norm(facing))
+    half = max(float(np.ptp(contact.position, axis=0).max()) / 2, 5 * pixel)
+    distance = np.linalg.norm(surface.position - centre, axis=1)
+    best: tuple[Baseline, CrackPoints] | None = None
+    radius = 3 * half
+    while True:
+        near = surface[distance <= radius]
+        chosen = _choose(near, curve, radius, spacing)
+        if chosen is None:
+            break
+        found, share = chosen
+        if share < MIN_BASELINE_SHARE:
+            break
+        curve = found
+        best = (curve, near[_inliers(near, curve, 2.0, spacing)])
+        if radius >= distance.max():
+            break
+        radius *= 2
+    if best is None:
+        return None
+    curve, used = best
+    residual = curve.signed_distance(used.position) / pixel_along(curve.normal(used.position), spacing)
+    rms = float(np.sqrt(np.mean(residual**2)))
+    if rms > MAX_BASELINE_RMS_PX:
+        return None
+    # Every digital step of the surface samples its position once more; along an axis there is none.
+    extent_px = np.ptp(used.position, axis=0) / np.asarray(spacing)
+    steps = float(np.min(extent_px))
+    across = float(np.mean(pixel_along(curve.normal(used.position), spacing)))
+    offset_error = across * math.hypot(max(DIGITISATION_PX, rms) / (1 + steps), 3 * rms / math.sqrt(len(used)))
+    span = float(np.linalg.norm(np.ptp(used.position, axis=0)))
+    return Substrate(curve, rms, offset_error, math.sqrt(12) * offset_error / span)
+
+
+def _inliers(cracks: CrackPoints, curve: Baseline, tolerance_px: float, spacing: Sequence[float]) -> np.ndarray:
+    """Cracks near a curve that face its outer side."""
+    normal = curve.normal(cracks.position)
+    close = np.abs(curve.signed_distance(cracks.position)) <= tolerance_px * pixel_along(normal, spacing)
+    return close & (np.sum(normal * cracks.direction, axis=1) > 0.3)
+
+
+def _choose(
+    near: CrackPoints, start: Baseline, radius: float, spacing: Sequence[float]
+) -> tuple[Baseline, float] | None:
+    """Fit a line and a circle from a common start; return the better one and the share of the surface it explains."""
+    pixel = math.prod(spacing) ** (1 / len(spacing))
+    fitted: list[Baseline] = []
+    for kind in (Line, Circle):
+        curve: Baseline | None = start
+        for tolerance_px in (max(0.3 * radius / pixel, 4.0), 4.0, 2.0, 2.0):
+            keep = near[_inliers(near, curve, tolerance_px, spacing)]
+            if len(keep) < len(spacing) + 3:
+                curve = None
+                break
+            if kind is Line:
+                curve = fit_line(keep)
+            else:
+                fit = fit_circle(keep, spacing)
+                curve = fit.curve if fit is not None else None
+            if curve is None:
+                break
+        if curve is not None:
+            fitted.append(curve)
+    if not fitted:
+        return None
+    # Both are judged on all cracks that face either of them; what a curve does not explain costs it 3 px.
+    toward = [np.sum(c.normal(near.position) * near.direction, axis=1) > 0.3 for c in fitted]
+    judged = near[np.any(toward, axis=0)]
+    residuals = [
+        np.minimum(np.abs(c.signed_distance(judged.position)) / pixel_along(c.normal(judged.position), spacing), 3.0)
+        for c in fitted
+    ]
+    noise = max(0.3**2, min(float(np.mean(r**2)) for r in residuals))
+    bic = [
+        float(np.sum(r**2)) / noise + c.n_parameters * math.log(len(judged))
+        for r, c in zip(residuals, fitted, strict=True)
+    ]
+    best = 0
+    if len(fitted) == 2 and isinstance(fitted[1], Circle):
+        span = float(np.linalg.norm(np.ptp(judged.position, axis=0)))
+        sagitta = span**2 / (8 * fitted[1].radius)
+        if bic[0] - bic[1] > 10 and sagitta > pixel:
+            best = 1
+    facing = toward[best]
+    share = np.count_nonzero(_inliers(near, fitted[best], 2.0, spacing)) / max(np.count_nonzero(facing), 1)
+    return fitted[best], share
