@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from seg.labels import LabelSchema
 from seg.report.series import Axis, Series
-from seg.report.words import class_text, unit_text
+from seg.report.words import class_text, power_text, unit_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ _STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "grid.color": GRID,
     "grid.linewidth": 0.7, "axes.axisbelow": True, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
     "xtick.major.size": 3, "ytick.major.size": 0, "svg.fonttype": "none", "svg.hashsalt": "operandoseg",
-    "axes.formatter.use_mathtext": True, "axes.formatter.limits": (-3, 5), "axes.unicode_minus": True,
+    "axes.formatter.limits": (-99, 99), "axes.formatter.useoffset": False, "axes.unicode_minus": True,
     "legend.frameon": False, "legend.fontsize": 8.2, "legend.handlelength": 1.8, "legend.borderaxespad": 0.0,
     "legend.columnspacing": 1.2, "legend.title_fontsize": 8.2,
     "axes.titlesize": 8.2, "axes.titlelocation": "left", "axes.titlecolor": "#52606d",
@@ -107,12 +108,13 @@ def curves(
     labels = [s.label if len(classes) > 1 else s.side or s.method for s in drawn]
     columns = max(1, min(len(labels), 42 // (max(map(len, labels)) + 6)))
     lines = -(-len(labels) // columns) + bool(common) if len(drawn) > 1 else 1
+    power = _power_of(np.concatenate([v for s in drawn for v in (s.values, s.low, s.high)]))
     with _figure(1.7, top_in=0.12 + 0.17 * lines) as (figure, panel):
         _bands(panel, bands)
         for index, (one, label) in enumerate(zip(drawn, labels, strict=True)):
             colour = _colour(one, index, schema, len(classes) > 1)
-            _line(panel, one, axis, colour, STYLES[index % len(STYLES)], label, index)
-        _labels(panel, axis, title, series[0].unit)
+            _line(panel, one, axis, 10.0**-power, colour, STYLES[index % len(STYLES)], label, index)
+        _labels(panel, axis, title, series[0].unit, power)
         if len(drawn) > 1:
             figure.legend(
                 loc="upper left", bbox_to_anchor=(_LEFT_IN / _WIDTH_IN, 1), ncols=columns, title=common or None,
@@ -123,10 +125,20 @@ def curves(
         return _data_uri(figure)
 
 
-def _line(panel: Axes, one: Series, axis: Axis, colour: str, style: Any, label: str, index: int) -> None:
+def _power_of(values: np.ndarray) -> int:
+    """Power of ten to take out of the numbers of an axis, into its label; 0 where they are handy as they are."""
+    largest = np.nanmax(np.abs(values), initial=0.0)
+    power = int(np.floor(np.log10(largest))) if largest > 0 else 0
+    return power if power >= 5 or power < -3 else 0
+
+
+def _line(
+    panel: Axes, one: Series, axis: Axis, scale: float, colour: str, style: Any, label: str, index: int
+) -> None:  # fmt: skip
     step = max(1, -(-len(one.frames) // MAX_POINTS))
     take = slice(None, None, step)
-    x, y, low, high = axis.values[one.frames][take], one.values[take], one.low[take], one.high[take]
+    x = axis.values[one.frames][take]
+    y, low, high = (values[take] * scale for values in (one.values, one.low, one.high))
     doubtful = np.array([any(flag != "uncalibrated" for flag in flags) for flags in one.flags])[take]
     shown = np.isfinite(x) & np.isfinite(y)
     bounded = shown & np.isfinite(low) & np.isfinite(high)
@@ -216,13 +228,16 @@ def _bands(panel: Axes, bands: Sequence[tuple[float, float, str]]) -> None:
         panel.axvspan(start, stop, ymin=0.975, color=strip, linewidth=0, zorder=0.5)
 
 
-def _labels(panel: Axes, axis: Axis, title: str, unit: str) -> None:
+def _labels(panel: Axes, axis: Axis, title: str, unit: str, power: int = 0) -> None:
     panel.set_xlabel(axis.label)
-    panel.set_ylabel(_with_unit(title, unit))
     from matplotlib.transforms import blended_transform_factory
 
+    lines = textwrap.wrap(_with_unit(title, unit, power), 30)
+    panel.set_ylabel("\n".join(lines), va="center")
     panel.yaxis.set_label_coords(
-        0.13 / _WIDTH_IN, 0.5, transform=blended_transform_factory(panel.figure.transFigure, panel.transAxes)
+        (0.1 if len(lines) == 1 else 0.15) / _WIDTH_IN,
+        0.5,
+        transform=blended_transform_factory(panel.figure.transFigure, panel.transAxes),
     )
     panel.margins(x=0.03, y=0.12)
     panel.yaxis.get_major_locator().set_params(nbins=5)
@@ -230,7 +245,7 @@ def _labels(panel: Axes, axis: Axis, title: str, unit: str) -> None:
         panel.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _with_unit(title: str, unit: str) -> str:
-    text = unit_text(unit)
+def _with_unit(title: str, unit: str, power: int = 0) -> str:
+    text = " ".join(part for part in (power_text(power), unit_text(unit)) if part)
     name = title[:1].lower() + title[1:] if not title[:2].isupper() else title
     return f"{name} ({text})" if text else name

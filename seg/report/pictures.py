@@ -168,7 +168,7 @@ def _data_uri(pixels: np.ndarray, quality: int) -> str:
     from PIL import Image
 
     picture = Image.fromarray(pixels)
-    options = {"JPEG": {"quality": quality, "subsampling": 0, "optimize": True}, "PNG": {"optimize": True}}
+    options = {"JPEG": {"quality": quality, "subsampling": 0, "optimize": True}, "PNG": {}}
     encoded = []
     for kind, settings in options.items():
         buffer = io.BytesIO()

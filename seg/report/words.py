@@ -79,6 +79,11 @@ def unit_text(unit: str) -> str:
     return "/".join(_power(part) for part in parts)
 
 
+def power_text(power: int) -> str:
+    """Write a power of ten as printed; nothing for 0."""
+    return f"10{str(power).translate(_SUPERSCRIPT)}" if power else ""
+
+
 def _power(part: str, *, negative: bool = False) -> str:
     match = re.fullmatch(r"(.*?)(\d*)", part)
     if match is None:
@@ -164,7 +169,7 @@ def number(value: float, low: float = math.nan, high: float = math.nan, unit: st
     decimals = min(decimals, 6)
     whole = is_count and power == 0
     interval = f"[{text(low, decimals)}, {text(high, decimals)}]" if bounded else ""
-    ten = f"×10{str(power).translate(_SUPERSCRIPT)}" if power else ""
+    ten = "×" + power_text(power) if power else ""
     return Number(text(value, 0 if whole else decimals), interval, ten, unit_text(unit))
 
 
