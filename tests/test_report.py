@@ -229,6 +229,19 @@ def test_object_rows_become_a_median_over_objects(tmp_path):
     assert "median over objects" in page_of(folder).text
 
 
+def test_two_methods_of_one_number_are_two_series_and_notes_in_a_method_are_not():
+    rows = [
+        Measurement("dead_fraction", v, "1", class_name="deposit", frame=frame, method=method)
+        for frame in range(3) for v, method in ((0.1, "faces"), (0.2, "full"))
+    ]  # fmt: skip
+    rows += [Measurement("object_count", i, "1", frame=i, method=f"{i} left out") for i in range(3)]
+    found = {(s.metric, s.method): s.values.tolist() for s in series_of(to_table(rows).astype({"method": str}))}
+    assert found == {
+        ("dead_fraction", "faces"): [0.1] * 3, ("dead_fraction", "full"): [0.2] * 3,
+        ("object_count", "2 left out"): [0, 1, 2],
+    }  # fmt: skip
+
+
 def test_no_numbers_at_all_is_still_a_report(tmp_path):
     folder = build(tmp_path, n_frames=2, electrochem=False)
     to_table([]).to_csv(folder / "metrics.csv", index=False)

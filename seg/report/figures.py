@@ -60,7 +60,7 @@ def _figure(plot_in: float, *, top_in: float = 0.27, **axes: Any) -> Iterator[tu
         figure = Figure(figsize=(_WIDTH_IN, height))
         panels = figure.subplots(**axes)
         figure.subplots_adjust(
-            left=_LEFT_IN / _WIDTH_IN, right=1 - 0.06 / _WIDTH_IN, bottom=_BOTTOM_IN / height, top=1 - top_in / height
+            left=_LEFT_IN / _WIDTH_IN, right=1 - 0.12 / _WIDTH_IN, bottom=_BOTTOM_IN / height, top=1 - top_in / height
         )
         yield figure, panels
 

@@ -21,7 +21,9 @@ class Series:
 
     Parameters
     ----------
-    metric, class_name, side, method, unit : str
+    metric, class_name, side, unit : str
+    method : str
+        That of the last frame with a value.
     frames : ndarray of int
         Frames that have a row, ascending.
     values, low, high, n : ndarray of float
@@ -70,9 +72,11 @@ def series_of(metrics: pd.DataFrame) -> list[Series]:
     found = []
     key = ["metric", "class", "side"]
     for names, rows in of_frames.groupby(key, sort=False):
-        # several methods for the same number of the same frame are series of their own
-        split = rows.groupby("method", sort=False) if rows["frame"].duplicated().any() else [(None, rows)]
-        for _, part in split:
+        # several methods for the same number of the same frame are series of their own; a method that notes what
+        # it did in each frame cannot tell them apart, their order can
+        order = rows.groupby("frame").cumcount()
+        split = rows["method"] if rows["method"].nunique() == order.max() + 1 else order
+        for _, part in rows.groupby(split, sort=False):
             found.append(_series(names, part.drop_duplicates("frame").sort_values("frame"), over_objects=False))
     for names, rows in of_objects.groupby(key, sort=False):
         found.append(_series(names, _medians(rows), over_objects=True))
@@ -99,9 +103,10 @@ def _medians(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _series(names: tuple[str, str, str], rows: pd.DataFrame, *, over_objects: bool) -> Series:
+    reported = np.flatnonzero(rows["value"].notna())
     return Series(
         *names,
-        method=str(rows["method"].iloc[0]),
+        method=str(rows["method"].iloc[reported[-1] if reported.size else -1]),
         unit=str(rows["unit"].iloc[0]),
         frames=rows["frame"].to_numpy(int),
         values=rows["value"].to_numpy(float),
