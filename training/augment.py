@@ -1,4 +1,4 @@
-"""Random changes of a patch, as torchvision transforms on tv_tensors: geometry for both, intensity for the image alone."""
+"""Random changes of a patch, as torchvision transforms: geometry for image and labels, intensity for the image."""
 
 from __future__ import annotations
 

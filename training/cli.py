@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -34,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, or show the configuration; returns the exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("lightning").setLevel(logging.WARNING)
     try:
         if args.cfg:
             config = compose_config(args.overrides, config_dir=args.config_dir)
@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(overrides: Sequence[str], args: argparse.Namespace) -> int:
     config = to_train_config(compose_config(overrides, config_dir=args.config_dir))
-    # torch and Lightning take seconds to load: a misspelt key is told before
+    # Threads that spin while they wait make a step five times slower when another program needs a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # torch and Lightning take seconds to load: a misspelt key is told before.
     from training.loop import prepare, train
 
     progress = silent if args.quiet else partial(tqdm, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)

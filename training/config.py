@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,11 +25,13 @@ class SourceConfig:
     """One set of labelled images. Paths are relative to ``data.root`` unless absolute."""
 
     images: str = MISSING  # glob; every match is one image or stack
-    labels: str = MISSING  # path with {stem} for the name of the image without its ending
-    # value in the label file -> class name; null: unlabelled; a list: one of these, unknown which
-    classes: dict[int, Any] = MISSING
+    labels: str = MISSING  # path with * for the name of the image without its ending
+    # value in the label file -> class name; null: unlabelled; a list: one of these, unknown which.
+    # null: the values are those of the schema.
+    classes: Any = None
     modality: str = MISSING
-    specimen: str = MISSING  # regular expression with one group: the specimen, from the name of the image
+    # regular expression with one group: the specimen, from the name of the image; by default all before its last number
+    specimen: str = r"^(.+?)[-_ .]*\d*$"
     held_out: list[str] = field(default_factory=list)  # specimens never trained on
     held_out_share: float = 0.0  # or: this share of the specimens, drawn with data.seed
     foreground: list[str] = field(default_factory=list)  # classes that together are scored as foreground
@@ -232,6 +234,10 @@ def _explain(error: Exception) -> str:
         chain.append(link)
         link = link.__cause__
     text = "\n".join(str(link) for link in chain)
+    unreadable = [link for link in chain if isinstance(link, OverrideParseException)]
+    if unreadable:
+        reason = str(unreadable[0]).split("\n")[0]
+        return f"Cannot read {unreadable[0].override!r} ({reason}); put special characters in quotes: a='{{b}}'."
 
     missing_file = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if missing_file:
@@ -281,7 +287,8 @@ def _check(config: TrainConfig) -> None:
             near = get_close_matches(str(value), allowed, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(allowed)}."
             raise UsageError(f"{key}={value}; {hint}")
-    zooms = {"data.synthetic.zoom": data.synthetic.zoom} | {f"data.sources.{n}.zoom": s.zoom for n, s in data.sources.items()}
+    zooms = {f"data.sources.{name}.zoom": source.zoom for name, source in data.sources.items()}
+    zooms["data.synthetic.zoom"] = data.synthetic.zoom
     positive = {
         "data.patch_px": data.patch_px,
         "data.batch": data.batch,

@@ -66,7 +66,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         window = _window(self._centre(image, codes, rng), side)
         patch, patch_codes = _cut(image, window).astype(np.float32), _cut(codes, window)
         if self.augment.percentile_jitter:
-            low, high = rng.uniform(-1, 1, 2) * self.augment.percentile_jitter
+            low, high = (self.augment.percentile_jitter * rng.uniform(-1, 1, 2)).tolist()  # a numpy float would widen
             patch = (patch - low) / (1 + high - low)
         return self._augmented(patch, patch_codes, seed=int(rng.integers(2**62)))
 
@@ -80,7 +80,8 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             of_code = positions[list(positions)[rng.integers(len(positions))]]
             y, x = divmod(int(of_code[rng.integers(len(of_code))]), codes.shape[1])
             jitter = rng.integers(-self.data.patch_px // 4, self.data.patch_px // 4 + 1, 2)
-            return int(np.clip(y + jitter[0], 0, codes.shape[0] - 1)), int(np.clip(x + jitter[1], 0, codes.shape[1] - 1))
+            centre = np.clip([y + jitter[0], x + jitter[1]], 0, [n - 1 for n in codes.shape])
+            return int(centre[0]), int(centre[1])
         return int(rng.integers(codes.shape[0])), int(rng.integers(codes.shape[1]))
 
     def _augmented(self, patch: np.ndarray, codes: np.ndarray, *, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -81,13 +81,13 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
         "",
         f"2-D {config.model.architecture}, width {config.model.width}, depth {config.model.depth}; "
         f"{steps} steps of {config.data.batch} patches of {config.data.patch_px} px in {elapsed_s / 60:.0f} min. "
-        f"Trained by `operandoseg-train` {__version__} from the configuration `{config.name}`, seed {config.data.seed}.",
+        f"Trained by `operandoseg-train` {__version__}, configuration `{config.name}`, seed {config.data.seed}.",
         "",
         "## Intended use",
         "",
-        f"Masks of {classes} in {', '.join(_modalities(config))} images. The pixel size was not used: magnification was "
-        "varied at random instead. Look at the masks before trusting numbers, and fine-tune on some strokes of your own "
-        "images when they differ from the data below.",
+        f"Masks of {classes} in {', '.join(_modalities(config))} images. The pixel size was not used: magnification "
+        "was varied at random instead. Look at the masks before trusting numbers, and train on some labels of your "
+        "own images when they differ from the data below.",
         "",
         "## Data",
         "",
@@ -125,10 +125,8 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
         "|---|---|---|---|---|---|---|",
     ]
     for _, r in scores.iterrows():
-        iou, mean_iou = (f"{r[c]:.3f}" if r[c] == r[c] else "not present" for c in ("iou", "mean_iou"))
-        lines.append(
-            f"| {r['source']} | {r['class']} | {r['method']} | {iou} | {mean_iou} | {r['n_images']} | {r['n_specimens']} |"
-        )
+        values = [r["source"], r["class"], r["method"], f"{r['iou']:.3f}", f"{r['mean_iou']:.3f}"]
+        lines.append("| " + " | ".join(map(str, [*values, r["n_images"], r["n_specimens"]])) + " |")
     lines += ["", "## Known failures", "", *_failures(scores, split), ""]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """What the network's outputs are, and how the labels of unlike data sets are written for one loss.
 
 A *code* is 0 (unlabelled), 1..K (exactly this class: network output ``code - 1``), or above K: one of a set of
-classes, unknown which. Sets are how a data set that does not tell substrate from electrolyte trains a network that does.
+classes, unknown which. Sets let a data set that does not tell substrate from electrolyte train a network that does.
 """
 
 from __future__ import annotations
@@ -53,24 +53,28 @@ class LabelCodes:
         return 1 + self.n_classes + len(self.sets)
 
     def code_of(self, names: Iterable[str], schema: LabelSchema) -> int:
-        """Code of "one of these classes"; classes the network does not have are left out."""
+        """Code of "one of these classes"; classes the network does not have are left out. 0: no code fits."""
         outputs = {index: k for k, index in enumerate(self.class_indices)}
         members = tuple(sorted(outputs[i] for i in (schema.index(n) for n in names) if i in outputs))
-        if not members:
-            return 0
-        return members[0] + 1 if len(members) == 1 else 1 + self.n_classes + self.sets.index(members)
+        if len(members) == 1:
+            return members[0] + 1
+        return 1 + self.n_classes + self.sets.index(members) if members in self.sets else 0
 
 
-def parse_class_map(classes: Mapping[Any, Any], schema: LabelSchema, *, where: str) -> ClassMap:
-    """The ``classes`` of a data set as names, each checked against the schema."""
+def parse_class_map(classes: Any, schema: LabelSchema, *, where: str) -> ClassMap:
+    """The ``classes`` of a data set as names, each checked against the schema; None: the values are the schema's."""
+    if classes is None:
+        return {0: ()} | {c.index: (c.name,) for c in schema.classes}
+    if not isinstance(classes, Mapping) or not all(isinstance(v, int) and v >= 0 for v in classes):
+        raise UsageError(f"{where}.classes: {classes!r}; expected values and classes, {{0: null, 1: deposit}}.")
     parsed: dict[int, tuple[str, ...]] = {}
     for value, meaning in classes.items():
-        names = () if meaning is None else (meaning,) if isinstance(meaning, str) else tuple(meaning)
+        names = () if meaning is None else tuple(meaning) if isinstance(meaning, list | tuple) else (meaning,)
         for name in names:
             if not isinstance(name, str):
-                raise UsageError(f"{where}.classes: {value}: {meaning!r}; expected a class name, a list of them, or null.")
+                raise UsageError(f"{where}.classes: {value}: {meaning!r}; expected a class name, a list, or null.")
             schema.index(name)
-        parsed[int(value)] = names
+        parsed[value] = names
     if not any(parsed.values()):
         raise UsageError(f"{where}.classes labels nothing; give at least one value the name of a class.")
     return parsed
@@ -103,7 +107,7 @@ def make_codes(class_maps: Iterable[ClassMap], exact: Iterable[int], schema: Lab
         if len(members) > 1:
             sets.add(members)
     if 1 + len(indices) + len(sets) > MAX_CODE:
-        raise UsageError(f"The data sets use {len(indices)} classes and {len(sets)} sets of classes; at most {MAX_CODE} fit.")
+        raise UsageError(f"There are {len(indices)} classes and {len(sets)} sets of classes; at most {MAX_CODE} fit.")
     return LabelCodes(indices, tuple(sorted(sets)))
 
 

@@ -20,7 +20,7 @@ import yaml
 from lightning.fabric import Fabric
 from torch import nn
 
-from seg.errors import DataError, InterruptedRunError, SegError, UsageError
+from seg.errors import DataError, SegError, UsageError
 from seg.labels import LabelSchema, load_schema
 from seg.models import ARCHITECTURES
 from seg.models.device import resolve_device, resolve_precision
@@ -29,7 +29,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig, TrainerConfig
 from training.dataset import PatchDataset, make_loader
 from training.export import export_bundle
-from training.label_codes import LabelCodes, make_codes, parse_class_map
+from training.label_codes import LabelCodes
 from training.losses import MaskedLoss
 from training.optim import WeightAverage, learning_rate, make_optimizer
 from training.records import Records, StopRequest, bar
@@ -68,20 +68,14 @@ class RunResult:
 def prepare(config: TrainConfig, *, progress: Progress = silent) -> TrainingData:
     """Read and check all data before the first step."""
     schema = load_schema(config.data.schema)
-    sources = {name: source for name, source in config.data.sources.items() if source.weight > 0}
-    maps = {name: parse_class_map(s.classes, schema, where=f"data.sources.{name}") for name, s in sources.items()}
-    for name, source in sources.items():
-        for class_name in source.foreground:
-            schema.index(class_name)
     drawn = config.data.synthetic
     exact = [schema.index(name) for name in drawn.classes] if drawn.weight > 0 else []
     if drawn.weight > 0 and not exact:
-        raise UsageError("data.synthetic.classes is empty; choose data=[synthetic] to get the list that fits the scenes.")
-    codes = make_codes(maps.values(), exact, schema)
+        raise UsageError("data.synthetic.classes is empty; data=[synthetic] has the list that fits the scenes.")
+    images, codes = load_sources(config.data, exact, schema, progress=progress)
     if codes.n_classes < 2:
-        only = schema.class_name(codes.class_indices[0])
-        raise DataError(f"All labels say {only}; a model needs at least two classes to tell apart.")
-    images = load_sources(config.data, maps, codes, schema, progress=progress)
+        only = ", ".join(schema.class_name(i) for i in codes.class_indices) or "nothing"
+        raise DataError(f"The training labels hold {only}; a model needs at least two classes to tell apart.")
 
     def pool(stream: int, n: int) -> SyntheticPool | None:
         if drawn.weight <= 0 or n == 0:
@@ -179,10 +173,11 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
             if step % config.trainer.log_every == 0 or done >= 1:
                 row = recent.take()
                 if row["loss"] != row["loss"]:
-                    raise SegError(f"The loss is not a number at step {step}. Lower optimizer.lr, or look at the images.")
+                    raise SegError(f"The loss is not a number at step {step}; lower optimizer.lr.")
                 steps_csv.append([{"step": step, "elapsed_s": elapsed_s, "progress": done, "lr": lr,
                                    "grad_norm": float(norm), **row}])  # fmt: skip
-                show(done, f"step {step} loss {row['loss']:.3f} {row['step_s']:.2f} s/step wait {row['wait_share']:.0%}")
+                text = f"step {step} loss {row['loss']:.3f} {row['step_s']:.2f} s/step, loader {row['wait_share']:.0%}"
+                show(done, text)
             if stop.requested:
                 save()
                 stop.raise_for(run_dir)
@@ -267,6 +262,8 @@ def _make_fabric(trainer: TrainerConfig) -> tuple[Fabric, str]:
     device = resolve_device(trainer.device)
     precision = resolve_precision(trainer.precision, device)
     torch.set_num_threads(trainer.threads or os.cpu_count() or 1)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # it announces the precision, twice
     modes = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
     return Fabric(accelerator=device.type, devices=1, precision=modes[precision]), precision
 
@@ -299,5 +296,3 @@ def _log_summary(table: pd.DataFrame, step: int) -> None:
     for (source, method), part in table.groupby(["source", "method"], sort=False):
         shown = "  ".join(f"{r['class']} {r['iou']:.3f}" for _, r in part.iterrows())
         logger.info("  %s (%s): %s", source, method, shown)
-
-

@@ -82,5 +82,3 @@ class MaskedLoss(nn.Module):
         if not present.any():
             return log_p.sum() * 0.0
         return (1 - 2 * overlap[present] / sizes[present]).mean()
-
-

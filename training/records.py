@@ -44,7 +44,7 @@ class Records:
 
 
 class StopRequest:
-    """Turns SIGTERM and the first Ctrl-C into a wish that the loop grants after its step; a second Ctrl-C stops at once."""
+    """Turns SIGTERM and the first Ctrl-C into a wish that the loop grants after its step; a second stops at once."""
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None

@@ -19,7 +19,19 @@ from training.label_codes import LabelCodes
 from training.sources import LabelledImage
 from training.synthetic import SyntheticPool
 
-COLUMNS = ["step", "source", "image", "specimen", "method", "metric", "class", "truth_px", "intersection", "union", "value"]
+COLUMNS = [
+    "step",
+    "source",
+    "image",
+    "specimen",
+    "method",
+    "metric",
+    "class",
+    "truth_px",
+    "intersection",
+    "union",
+    "value",
+]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -128,7 +140,9 @@ def _class_rows(
         yield _row(schema.class_name(index), output == k, truth, known[label_codes])
 
 
-def _row(name: str, mask: np.ndarray, truth: np.ndarray, known: np.ndarray, *, method: str = "network") -> dict[str, Any]:
+def _row(
+    name: str, mask: np.ndarray, truth: np.ndarray, known: np.ndarray, *, method: str = "network"
+) -> dict[str, Any]:
     intersection = int((mask & truth & known).sum())
     union = int(((mask | truth) & known).sum())
     value = intersection / union if union else math.nan
@@ -143,9 +157,7 @@ def _otsu(image: np.ndarray) -> np.ndarray:
     return smooth > threshold_otsu(smooth)
 
 
-def _bright_objects(
-    trained: Sequence[LabelledImage], data: DataConfig, codes: LabelCodes, schema: LabelSchema
-) -> bool:
+def _bright_objects(trained: Sequence[LabelledImage], data: DataConfig, codes: LabelCodes, schema: LabelSchema) -> bool:
     """Whether objects are better found above the threshold than below it, on the training images."""
     scores = {True: 0.0, False: 0.0}
     for item in trained:
@@ -156,4 +168,3 @@ def _bright_objects(
             value = _row("foreground", above == bright, truth, known)["value"]
             scores[bright] += 0.0 if math.isnan(value) else value
     return scores[True] >= scores[False]
-

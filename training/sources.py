@@ -1,25 +1,25 @@
-"""Labelled images on disk: found, read, normalised, split by specimen, and checked all at once before the first step."""
+"""Labelled images on disk: found, read, normalised, split by specimen, all checked before the first step."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 
 import numpy as np
 
 from seg.errors import DataError, NothingMatchedError, SegError, UsageError
-from training._interim import open_stack
-from seg.preprocess import SeriesNormalisation, to_grey
+from seg.io import open_stack
 from seg.labels import LabelSchema
 from seg.modality import modality
+from seg.preprocess import SeriesNormalisation, to_grey
 from seg.progress import Progress, silent
 from seg.stack import Stack
 from training.config import DataConfig, SourceConfig
-from training.label_codes import ClassMap, LabelCodes, value_table
+from training.label_codes import ClassMap, LabelCodes, make_codes, parse_class_map, value_table
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> list[ImageP
     except re.error as error:
         raise UsageError(f"{key}.specimen: {source.specimen!r} is not a regular expression: {error}.") from error
     if expression.groups != 1:
-        raise UsageError(f"{key}.specimen: {source.specimen!r} needs exactly one group (...): the name of the specimen.")
-    if "{stem}" not in source.labels:
-        raise UsageError(f"{key}.labels: {source.labels!r} needs {{stem}} where the name of the image goes.")
+        raise UsageError(f"{key}.specimen: {source.specimen!r} needs one group (...): the name of the specimen.")
+    if "*" not in Path(source.labels).name:
+        raise UsageError(f"{key}.labels: {source.labels!r} needs a * where the name of the image goes.")
     pairs, problems = [], []
     for path in found:
-        labels = Path(root) / source.labels.replace("{stem}", path.stem)
+        labels = Path(root) / source.labels.replace("*", path.stem)
         match = expression.search(path.stem)
         if match is None or not match.group(1):
             problems.append(f"{path.name}: no specimen in the name by {source.specimen!r}")
@@ -115,35 +115,54 @@ def held_out_specimens(name: str, source: SourceConfig, specimens: list[str], se
 
 def load_sources(
     config: DataConfig,
-    class_maps: Mapping[str, ClassMap],
-    codes: LabelCodes,
+    exact: Iterable[int],
     schema: LabelSchema,
     *,
     progress: Progress = silent,
-) -> list[LabelledImage]:
-    """Read every source into memory; a DataError lists all files that cannot be used, with the reason for each."""
+) -> tuple[list[LabelledImage], LabelCodes]:
+    """Read every source into memory; a DataError lists all files that cannot be used, with the reason for each.
+
+    Parameters
+    ----------
+    config : DataConfig
+    exact : iterable of int
+        Label values that come from elsewhere (synthetic images).
+
+    Returns
+    -------
+    images : list of LabelledImage
+    codes : LabelCodes
+        The classes some training image holds; a class that only held-out images hold is left unlabelled there.
+    """
+    sources = {name: source for name, source in config.sources.items() if source.weight > 0}
+    maps = {name: parse_class_map(s.classes, schema, where=f"data.sources.{name}") for name, s in sources.items()}
     planned = []
-    for name, source in config.sources.items():
-        if source.weight <= 0:
-            continue
+    for name, source in sources.items():
+        modality(source.modality)
+        for class_name in source.foreground:
+            schema.index(class_name)
         pairs = find_pairs(name, source, config.root)
         held_out = held_out_specimens(name, source, [p.specimen for p in pairs], config.seed)
         planned += [(name, source, pair, pair.specimen in held_out) for pair in pairs]
-    images, problems = [], []
+    read, problems = [], []
     for name, source, pair, is_held_out in progress(planned, total=len(planned), desc="reading"):
-        table = value_table(class_maps[name], codes, schema)
         try:
             for plane, (image, values) in enumerate(_planes(pair, source)):
-                label_codes = _to_codes(values, table, pair.labels, class_maps[name])
-                part = f"{pair.image.stem}" if plane == 0 else f"{pair.image.stem}[{plane}]"
-                images.append(LabelledImage(name, part, pair.specimen, image, label_codes, is_held_out))
+                _check_values(values, pair.labels, maps[name])
+                part = pair.image.stem if plane == 0 else f"{pair.image.stem}[{plane}]"
+                read.append(LabelledImage(name, part, pair.specimen, image, values, is_held_out))
         except SegError as error:
             problems.append(f"{name}/{pair.image.name}: {error}")
     if problems:
         raise DataError(_listed(f"{len(problems)} labelled image(s) cannot be used", problems))
-    for name in dict.fromkeys(i.source for i in images):
+    trained = {n: {int(v) for i in read if i.source == n and not i.held_out for v in np.unique(i.codes)} for n in maps}
+    codes = make_codes([{v: m[v] for v in trained[n]} for n, m in maps.items()], exact, schema)
+    _warn_untrained(read, maps, codes, schema)
+    tables = {name: value_table(class_map, codes, schema) for name, class_map in maps.items()}
+    images = [replace(i, codes=tables[i.source][i.codes].astype(np.uint8)) for i in read]
+    for name in maps:
         _check_labelled(name, [i for i in images if i.source == name])
-    return images
+    return images, codes
 
 
 def _planes(pair: ImagePair, source: SourceConfig) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -176,15 +195,23 @@ def _label_frame(labels: Stack, t: int, path: Path) -> np.ndarray:
     return frame
 
 
-def _to_codes(values: np.ndarray, table: np.ndarray, path: Path, class_map: ClassMap) -> np.ndarray:
-    found = np.unique(values)
-    known = (found >= 0) & (found < len(table))
-    known[known] = table[found[known]] >= 0
-    if not known.all():
-        shown = ", ".join(str(v) for v in found[~known][:8])
+def _check_values(values: np.ndarray, path: Path, class_map: ClassMap) -> None:
+    unknown = sorted(set(np.unique(values).tolist()) - set(class_map))
+    if unknown:
+        shown = ", ".join(str(v) for v in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
         expected = ", ".join(f"{v}: {'|'.join(n) or 'unlabelled'}" for v, n in class_map.items())
-        raise DataError(f"{path.name} holds label value(s) {shown}, its classes say {{{expected}}}.")
-    return table[values].astype(np.uint8)
+        raise DataError(f"{path.name} holds label value(s) {shown}; its classes are {{{expected}}}.")
+
+
+def _warn_untrained(
+    read: list[LabelledImage], maps: dict[str, ClassMap], codes: LabelCodes, schema: LabelSchema
+) -> None:
+    for name, class_map in maps.items():
+        held_out = {int(v) for i in read if i.source == name and i.held_out for v in np.unique(i.codes)}
+        meant = {class_map[v] for v in held_out if class_map[v]}
+        lost = ", ".join(sorted("|".join(names) for names in meant if not codes.code_of(names, schema)))
+        if lost:
+            logger.warning("%s: %s occurs in held-out images only; it is neither learnt nor scored.", name, lost)
 
 
 def _check_labelled(name: str, images: list[LabelledImage]) -> None:

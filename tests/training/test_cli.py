@@ -1,0 +1,77 @@
+"""The command line: exit codes, the shown configuration, sweeps, and the shipped recipe on real images."""
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from seg.models.bundle import load_bundle
+from training.cli import main
+
+
+@pytest.fixture
+def words(film_words, monkeypatch):
+    """Command-line words of a three-step run; no tqdm in the captured output."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    return film_words
+
+
+def test_a_run_ends_with_a_model_and_zero(words, tmp_path, capsys):
+    assert main(words) == 0
+    assert "model: " in capsys.readouterr().out
+    assert load_bundle(tmp_path / "runs" / "film" / "model").spec.name == "film"
+    written = yaml.safe_load((tmp_path / "runs" / "film" / "config.yaml").read_text())
+    assert written["model"]["width"] == 8
+
+
+def test_config_is_shown_with_all_keys(words, capsys):
+    assert main([*words, "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["trainer"]["max_steps"] == 3
+    assert shown["data"]["sources"]["mine"]["held_out"] == ["cellC"]
+
+
+def test_unknown_key_names_the_nearest_and_ends_with_2(words, capsys):
+    assert main([*words, "optimizer.lrr=1"]) == 2
+    assert "did you mean 'optimizer.lr'" in capsys.readouterr().err
+
+
+def test_labels_outside_the_map_end_with_5(words, films, capsys):
+    Image.fromarray(np.full((72, 80), 9, np.uint8)).save(films / "labels" / "cellA_0.png")
+    assert main(words) == 5
+    assert "cellA_0.png holds label value(s) 9" in capsys.readouterr().err
+
+
+def test_nothing_matched_ends_with_4(words, capsys):
+    assert main([*words, "data.root=/nowhere"]) == 4
+    assert "OPERANDOSEG_DATA" in capsys.readouterr().err
+
+
+def test_a_sweep_goes_on_after_a_bad_run_and_ends_with_3(words, tmp_path, capsys):
+    assert main(["-m", *words, "trainer.max_steps=1,2", "data.patch_px=32,33"]) == 3
+    assert sorted(p.name for p in (tmp_path / "runs").glob("*/model")) == ["model", "model"]
+    assert "failed: trainer.max_steps=1 data.patch_px=33: " in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(words, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.loop.prepare", interrupted)
+    assert main(words) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("experiment", ["generalist"])
+def test_shipped_recipes_run_on_real_images(experiment, shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    words = [
+        f"experiment={experiment}", "debug=fast_dev", f"data.root={shared_data}", f"runs={tmp_path}",
+        "trainer.threads=1", "trainer.max_steps=1",
+    ]  # fmt: skip
+    assert main(words) == 0
+    card = (tmp_path / experiment / "model" / "card.md").read_text()
+    assert "held out: 70nm_diameter_100nm_pitch" in card
+    assert "CC BY 4.0" in card
+    assert "npj Comput. Mater." in card
+    assert str(shared_data) not in card + (tmp_path / experiment / "model" / "model.json").read_text()
