@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.io.results import atomic_path
+from seg.labels import UNLABELLED
 from seg.report.content import content
 from seg.report.pictures import background_class, draw, read_pictures, scale_bar
 from seg.report.saved import Saved, read_saved
@@ -62,7 +63,8 @@ def _pictures(
     """Draw the key frames at one size, their scale bar and their legend."""
     if not frames:
         return {}
-    background = background_class(frames)
+    # where there is no image to be seen through it, the background gets its colour too
+    background = background_class(frames) if any(image is not None for _, _, image in frames) else UNLABELLED
     pictures = [
         draw(frame, saved.schema, saved, plain_class=background, max_side_px=max_side_px, quality=quality)
         for frame in frames

@@ -149,7 +149,8 @@ def number(value: float, low: float = math.nan, high: float = math.nan, unit: st
     if not math.isfinite(value):
         return Number(NOT_REPORTED)
     bounded = math.isfinite(low) and math.isfinite(high)
-    is_count = unit == "1" and float(value).is_integer() and (not bounded or high - low > 1)
+    whole_bounds = bounded and (high - low > 1 or (float(low).is_integer() and float(high).is_integer()))
+    is_count = unit == "1" and float(value).is_integer() and (not bounded or whole_bounds)
     largest = max(abs(value), abs(low), abs(high)) if bounded else abs(value)
     exponent = math.floor(math.log10(largest)) if largest > 0 else 0
     power = exponent if exponent < -3 or exponent >= (6 if is_count else 5) else 0
@@ -157,6 +158,8 @@ def number(value: float, low: float = math.nan, high: float = math.nan, unit: st
     half = (high - low) / 2 * scale if bounded else 0.0
     if half > 0:
         decimals = 1 - math.floor(math.log10(half))
+    elif is_count:
+        decimals = 0
     else:
         decimals = 2 - math.floor(math.log10(abs(value) * scale)) if value else 0
 
@@ -190,7 +193,7 @@ def time_unit(span_s: float) -> tuple[float, str]:
         return 1e-3, "ms"
     if span_s < 180:
         return 1.0, "s"
-    if span_s < 3 * 3600:
+    if span_s < 2 * 3600:
         return 60.0, "min"
     return 3600.0, "h"
 
