@@ -332,12 +332,15 @@ def _width(size: float, length: float, n_ends: int, n_branches: int, ndim: int) 
     """Width of branches of the given total area or volume and length; NaN for nothing."""
     if size <= 0:
         return math.nan
+    if length == 0:
+        # No path at all: a disc or a ball, which is two round ends.
+        n_ends, n_branches = 2, 0
     if ndim == 3:
         solutions = np.roots([n_ends * math.pi / 12, math.pi * length / 4, 0.0, -size])
         return float(max(solutions.real[np.abs(solutions.imag) <= 1e-9 * np.abs(solutions)]))
     bend = n_ends * math.pi / 8 - JUNCTION_OVERLAP * n_branches
     under_root = length**2 + 4 * bend * size
-    if under_root < 0 or length + math.sqrt(under_root) == 0:
+    if under_root < 0:
         # More overlap than branch: a mesh, where area over length is all there is.
         return size / length
     return 2 * size / (length + math.sqrt(under_root))
@@ -397,6 +400,9 @@ def _rows(
 
 
 def _mean(values: list[float], weights: list[float]) -> float:
-    """Weighted mean over the finite values; NaN where there is none."""
-    pairs = [(v, w) for v, w in zip(values, weights, strict=True) if math.isfinite(v) and w > 0]
-    return float(np.average([v for v, _ in pairs], weights=[w for _, w in pairs])) if pairs else math.nan
+    """Weighted mean over the finite values, plain where no weight is left; NaN where there is no value."""
+    kept = [(v, w) for v, w in zip(values, weights, strict=True) if math.isfinite(v)]
+    if not kept:
+        return math.nan
+    found, share = np.array(kept).T
+    return float(np.average(found, weights=share if share.sum() > 0 else None))

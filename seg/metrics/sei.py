@@ -105,8 +105,8 @@ def measure_shell(
     -----
     Both boundaries pass through the crack points and are smoothed along themselves; between raw pixel outlines the
     nearest distance is 0.18 px too small, because it always finds the nearest corner. Left out: points whose
-    thickness the frame edge could hide (distance to the edge below the thickness) and end faces of a broken shell
-    (nearest core more than 60 degrees off the normal) with the 5 px next to them. Coverage looks one pixel along
+    nearest core is where the frame cuts it (it may lie beyond) and end faces of a broken shell (nearest core more than
+    60 degrees off the normal) with the 5 px next to them. Coverage looks one pixel along
     the outward normal of the core.
     """
     scale = np.asarray(spacing, float)
@@ -117,16 +117,21 @@ def measure_shell(
     core_columns: list[list[np.ndarray]] = [[np.empty(0)], [np.empty(0, bool)], [np.empty((0, 2), int)]]
 
     if core_outlines:
-        inner = np.concatenate([_dense(o, 0.2 * scale.min()) for o in core_outlines])
+        samples = [_dense(o, 0.2 * scale.min()) for o in core_outlines]
+        inner = np.concatenate(samples)
+        # The first and last pixel of an outline that the frame cuts: the nearest core may lie beyond them.
+        cut = np.concatenate(
+            [np.minimum(np.arange(len(p)), np.arange(len(p))[::-1]) < (0 if o.closed else 5)
+             for o, p in zip(core_outlines, samples, strict=True)]
+        )  # fmt: skip
         tree = KDTree(inner)
         for o in outlines(shell | core, spacing):
             distance, nearest = tree.query(o.position)
             cosine = np.sum((o.position - inner[nearest]) * o.normal, axis=1) / np.where(distance > 0, distance, 1)
-            to_edge = np.minimum(o.position + scale / 2, last - o.position).min(axis=1)
             face = shell[tuple(o.inner.T)] & ~blocked[tuple(o.outer.T)] & (cosine > 0.5)
             mode = "wrap" if o.closed else "nearest"
             whole = ndimage.minimum_filter1d(face.astype(np.uint8), 2 * END_VERTICES + 1, mode=mode) > 0
-            keep = whole & (to_edge > distance)
+            keep = whole & ~cut[nearest]
             values = (distance, o.weight, pixel_along(o.normal, spacing), o.inner)
             for column, value in zip(columns, values, strict=True):
                 column.append(value[keep])

@@ -214,10 +214,17 @@ class _Rows:
         scale = self.frame.scale
         self.rows.append(
             Measurement(
-                metric, float(value), scale.unit(unit),
+                metric,
+                float(value),
+                scale.unit(unit),
                 low=float(max(value - error, 0.0)) if error == error else math.nan,
-                high=float(min(value + error, limit)) if error == error else math.nan, class_name=self.class_name,
-                frame=self.frame.index, time_s=self.frame.time_s, object_id=object_id, n=n, method=method,
+                high=float(min(value + error, limit)) if error == error else math.nan,
+                class_name=self.class_name,
+                frame=self.frame.index,
+                time_s=self.frame.time_s,
+                object_id=object_id,
+                n=n,
+                method=method,
                 flags=scale.flags + flags,
             )  # fmt: skip
         )
@@ -227,9 +234,17 @@ class _Rows:
         flags = (("below-detection-limit",) if tiny else ()) + (("touches-border",) if cut else ())
         self.rows.append(
             Measurement(
-                "void_count", float(count), "1", low=float(count - tiny), high=float(count),
-                class_name=self.class_name, frame=self.frame.index, time_s=self.frame.time_s, n=count,
-                method=f"{method}; low: without the {tiny} below {smallest} px", flags=scale.flags + flags,
+                "void_count",
+                float(count),
+                "1",
+                low=float(count - tiny),
+                high=float(count),
+                class_name=self.class_name,
+                frame=self.frame.index,
+                time_s=self.frame.time_s,
+                n=count,
+                method=f"{method}; low: without the {tiny} below {smallest} px",
+                flags=scale.flags + flags,
             )  # fmt: skip
         )
 

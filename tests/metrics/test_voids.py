@@ -1,0 +1,197 @@
+"""Voids of known size and contact: balls, caps on an interface, sections, borders, units."""
+
+import math
+
+import numpy as np
+import pytest
+
+from seg.metrics.frame import Frame
+from seg.metrics.table import Scale
+from seg.metrics.voids import contact_loss, interface_area, label_voids, measure_frame, sphericity
+
+VOXELS = [(0.5, 0.5, 0.5), (1.0, 0.5, 0.8)]
+
+
+def grid(shape, spacing, offset=0.0):
+    """Voxel centres of a box of physical `shape`."""
+    return np.moveaxis(np.indices([round(s / p) for s, p in zip(shape, spacing, strict=True)]), 0, -1) * np.asarray(
+        spacing
+    ) + np.asarray(offset)
+
+
+def frame_of(schema, separator, void, spacing, **kwargs):
+    labels = np.where(separator, 9, np.where(void, 7, 3)).astype(np.uint8)
+    return Frame(labels, schema, Scale(spacing, **kwargs))
+
+
+def table(measured, object_id=None):
+    return {m.metric: m for m in measured if m.object_id == object_id}
+
+
+def caps(rng, spacing, n=8):
+    """Separator below z = 10, caps of balls on it, and a ball in the metal; also lost area, volume and count."""
+    points = grid((30, 48, 48), spacing, np.asarray(spacing) / 2)
+    separator = points[..., 0] < 10
+    void = np.linalg.norm(points - [22, 24, 24], axis=-1) < 4
+    lost, volume, placed = 0.0, 4 / 3 * math.pi * 64, []
+    while len(placed) < n:
+        radius = rng.uniform(2.5, 4.5)
+        centre, lift = rng.uniform(6, 42, 2), rng.uniform(-0.4, 0.5) * radius
+        if any(np.hypot(*(centre - c)) < radius + r + 1.5 for c, r in placed):
+            continue
+        placed.append((centre, radius))
+        void |= (np.linalg.norm(points - [10 + lift, *centre], axis=-1) < radius) & ~separator
+        lost += math.pi * (radius**2 - lift**2)
+        height = radius + lift
+        volume += math.pi * height**2 * (3 * radius - height) / 3
+    return separator, void, lost, volume, n + 1
+
+
+@pytest.mark.parametrize("spacing", VOXELS)
+def test_caps_on_an_interface(rng, schema, spacing):
+    separator, void, lost, volume, count = caps(rng, spacing)
+    found = measure_frame(frame_of(schema, separator, void, spacing))
+    whole = table(found)
+    assert whole["contact_loss_fraction"].value == pytest.approx(lost / 48**2, abs=0.01)
+    assert whole["contact_loss_fraction"].low < lost / 48**2 < whole["contact_loss_fraction"].high
+    assert whole["void_count"].value == count
+    # Voxel volumes: 1 % for the sum.
+    assert whole["void_volume"].value == pytest.approx(volume, rel=0.01)
+    assert whole["void_fraction"].value == pytest.approx(volume / (20 * 48**2), rel=0.01)
+    assert whole["interface_area"].value == pytest.approx(48**2, rel=0.005)
+    assert sum(m.metric == "void_volume" and m.object_id is not None for m in found) == count
+
+
+@pytest.mark.parametrize("spacing", VOXELS)
+@pytest.mark.parametrize("half_axes", [(4.0, 4.0, 4.0), (7.0, 4.5, 2.5)])
+def test_size_and_sphericity_of_one_void(rng, schema, spacing, half_axes):
+    points = grid((24, 20, 20), spacing, rng.uniform(-0.25, 0.25, 3))
+    void = np.sum(((points - [12, 10, 10]) / half_axes) ** 2, axis=-1) < 1
+    volume = 4 / 3 * math.pi * math.prod(half_axes)
+    # Knud Thomsen's formula for the surface of an ellipsoid is within 1.1 %.
+    a, b, c = (h**1.6075 for h in half_axes)
+    surface = 4 * math.pi * ((a * b + a * c + b * c) / 3) ** (1 / 1.6075)
+    one = table(measure_frame(frame_of(schema, np.zeros_like(void), void, spacing)), 1)
+    assert one["void_volume"].value == pytest.approx(volume, rel=0.02)
+    assert one["void_diameter"].value == pytest.approx((6 * volume / math.pi) ** (1 / 3), rel=0.01)
+    assert one["void_sphericity"].value == pytest.approx(
+        math.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / surface, abs=0.05
+    )
+
+
+def test_thin_gap_is_not_extrapolated():
+    # A delamination two voxels high with straight walls: the first layer is the contact that is lost.
+    separator = np.zeros((20, 30, 30), bool)
+    separator[:8] = True
+    void = np.zeros_like(separator)
+    void[8:10, 5:25, 5:20] = True
+    found = contact_loss(separator, ~separator & ~void, label_voids(void)[0], spacing=(2.0, 1.0, 0.5))
+    assert found.fraction == pytest.approx(20 * 15 / 900)
+    assert found.total == pytest.approx(900 * 0.5)
+    assert found.axis == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_both_sides_and_any_axis_of_a_separator(axis):
+    separator = np.zeros((24, 24, 24), bool)
+    separator[8:16] = True
+    void = np.zeros_like(separator)
+    void[16:21, 4:16, 6:12] = True
+    void[1:8, 2:8, 2:8] = True
+    lost = (12 * 6 + 6 * 6) / (2 * 24 * 24)
+    turned, hollow = np.moveaxis(separator, 0, axis), np.moveaxis(void, 0, axis)
+    found = contact_loss(turned, ~turned & ~hollow, label_voids(hollow)[0], spacing=(1.0, 1.0, 1.0))
+    # Vertical walls: the parabola through equal areas is that area.
+    assert found.fraction == pytest.approx(lost)
+    assert found.axis == axis
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 0.8), (2.0, 1.0, 1.0)])
+@pytest.mark.parametrize(("tilt", "wave"), [(0, 0), (30, 0), (10, 3)])
+def test_interface_area_of_a_wavy_tilted_surface(spacing, tilt, wave):
+    points = grid((60, 80, 80), spacing)
+    slope = math.tan(math.radians(tilt))
+    separator = points[..., 0] < 30.3 + slope * (points[..., 1] - 40) + wave * np.sin(2 * math.pi * points[..., 2] / 25)
+    size = [n * s for n, s in zip(separator.shape, spacing, strict=True)]
+    x = np.linspace(0, size[2], 20001) - spacing[2] / 2
+    steep = wave * 2 * math.pi / 25 * np.cos(2 * math.pi * x / 25)
+    truth = np.trapezoid(np.sqrt(1 + slope**2 + steep**2), x) * size[1]
+    assert interface_area(separator, ~separator, spacing=spacing) == pytest.approx(truth, rel=0.035)
+
+
+def test_voids_at_the_border_and_tiny_ones_are_flagged(schema):
+    void = np.zeros((30, 30, 30), bool)
+    void[:6, 3:9, 3:9] = True
+    void[15:21, 15:21, 15:21] = True
+    void[26, 26, 26] = True
+    found = measure_frame(frame_of(schema, np.zeros_like(void), void, (1.0, 1.0, 1.0)))
+    flags = {m.object_id: m.flags for m in found if m.metric == "void_volume"}
+    assert flags == {1: ("touches-border",), 2: (), 3: ("below-detection-limit",), None: ()}
+    whole = table(found)
+    assert (whole["void_count"].value, whole["void_count"].low) == (3, 2)
+    assert whole["void_count"].flags == ("below-detection-limit", "touches-border")
+    # The mean is that of the one void which is whole and big enough.
+    assert whole["void_diameter"].value == pytest.approx((6 * 216 / math.pi) ** (1 / 3))
+    assert whole["void_diameter"].n == 1
+    assert "contact_loss_fraction" not in whole
+
+
+def test_mean_diameter_corrects_for_voids_that_the_border_cuts(rng, schema):
+    # Equal numbers of small and big discs; big ones are cut more often, so that the plain mean is 4 % low.
+    void = np.zeros((1200, 1200), bool)
+    y, x = np.mgrid[-60:61, -60:61]
+    for centre, radius in zip(rng.uniform(-60, 1260, (260, 2)), np.tile([8, 45], 130), strict=True):
+        c = np.rint(centre).astype(int)
+        top, left = np.maximum(c - 60, 0), np.maximum(c - 60, 0)
+        window = void[top[0] : c[0] + 61, left[1] : c[1] + 61]
+        disc = np.hypot(y, x) < radius
+        cut = disc[top[0] - c[0] + 60 :, left[1] - c[1] + 60 :][: window.shape[0], : window.shape[1]]
+        near = void[max(c[0] - 62, 0) : c[0] + 63, max(c[1] - 62, 0) : c[1] + 63]
+        if window.size and not near.any():
+            window |= cut
+    whole = table(measure_frame(frame_of(schema, np.zeros_like(void), void, (1.0, 1.0))))["void_diameter"]
+    ids = label_voids(void)[0]
+    sizes = np.bincount(ids.ravel())[1:]
+    cut_ids = np.unique(np.concatenate([ids[0], ids[-1], ids[:, 0], ids[:, -1]]))
+    inside = np.setdiff1d(np.arange(1, len(sizes) + 1), cut_ids)
+    assert whole.n == len(inside)
+    # Big ones are weighted up by the inverse chance to be whole.
+    assert whole.value > np.mean(2 * np.sqrt(sizes[inside - 1] / math.pi))
+
+
+def test_section_gives_areas_and_says_so(schema):
+    y, x = np.mgrid[:100, :200].astype(float)
+    separator = y < 20
+    void = (np.hypot((y - 60) * 0.5, (x - 60) * 0.2) < 6) | ((np.abs(x - 150) < 20) & (y >= 20) & (y < 40))
+    found = measure_frame(frame_of(schema, separator, void & ~separator, (0.5, 0.2)))
+    whole = table(found)
+    area = math.pi * 36 + 39 * 20 * 0.1
+    assert whole["void_fraction"].value == pytest.approx(area / (80 * 200 * 0.1), rel=0.01)
+    assert whole["void_fraction"].method.startswith("2-D section")
+    assert whole["contact_loss_fraction"].value == pytest.approx(39 / 200, abs=0.005)
+    diameters = sorted(m.value for m in found if m.metric == "void_diameter" and m.object_id)
+    assert diameters == pytest.approx([2 * math.sqrt(78 / math.pi), 12], rel=0.01)
+    assert not {"void_volume", "void_sphericity", "interface_area"} & set(whole)
+
+
+def test_corner_neighbours_are_one_void(schema):
+    void = np.zeros((12, 12, 12), bool)
+    void[2:5, 2:5, 2:5] = void[5:8, 5:8, 5:8] = True
+    assert label_voids(void)[1] == 1
+
+
+def test_nothing_one_voxel_and_uncalibrated(schema):
+    empty = np.zeros((12, 12, 12), bool)
+    found = table(measure_frame(frame_of(schema, empty, empty, (1.0, 1.0, 1.0), calibrated=False)))
+    assert (found["void_fraction"].value, found["void_count"].value, found["void_volume"].value) == (0, 0, 0)
+    assert math.isnan(found["void_diameter"].value)
+    assert (found["void_volume"].unit, found["void_volume"].flags) == ("px3", ("uncalibrated",))
+    nothing = Frame(np.ones((8, 8, 8), np.uint8), schema, Scale((1.0, 1.0, 1.0)))
+    assert math.isnan(table(measure_frame(nothing))["void_fraction"].value)
+    one = empty.copy()
+    one[5, 5, 5] = True
+    assert math.isnan(sphericity(one, spacing=(1.0, 1.0, 1.0)))
+    alone = Frame(np.where(one, 9, 1).astype(np.uint8), schema, Scale((1.0, 1.0, 1.0)))
+    lost = table(measure_frame(alone))["contact_loss_fraction"]
+    assert math.isnan(lost.value)
+    assert lost.flags == ("ambiguous",)
