@@ -143,11 +143,11 @@ class Sidecar:
     frame_times_s: tuple[float, ...] | None = None
     note: str = ""
 
-    def calibration(self, n_frames: int) -> Calibration:
-        """The values as a `Calibration` of `n_frames` frames."""
+    def calibration(self, n_frames: int | None) -> Calibration:
+        """Turn the values into a `Calibration` of `n_frames` frames; None: there is no time axis to give times to."""
         times = self.frame_times_s
         if self.frame_interval_s is not None:
-            times = evenly(n_frames, self.frame_interval_s)
+            times = None if n_frames is None else evenly(n_frames, self.frame_interval_s)
         return Calibration(self.pixel_size_um or {}, times, "sidecar")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from seg.errors import DataError
 from seg.io import tiff
-from seg.io.arrays import check_size, damaged
+from seg.io.arrays import check_size, damaged, native_dtype
 from seg.io.calibration import resolution_um
 from seg.io.content import has_suffix, head
 from seg.io.reading import NOTHING, Given, Raw, assemble, guarded
@@ -77,7 +77,7 @@ def count_pages(path: Path) -> int:
             with tiff.lost_data(path.name), tifffile.TiffFile(path) as tif:
                 return len(tif.pages) if len(tif.pages) != 1 else int(np.prod(tif.series[0].shape[:-2] or 1)) or 1
         with _pillow(path) as image:
-            return int(getattr(image, "n_frames", 1))
+            return _n_frames(image)
     except Exception:
         return 0
 
@@ -88,7 +88,7 @@ def count_pages(path: Path) -> int:
 def _single(path: Path, given: Given) -> Raw:
     with _pillow(path) as image:
         _check_header(path, image.size, image.mode, given)
-        n_frames = int(getattr(image, "n_frames", 1))
+        n_frames = _n_frames(image)
         calibration = _resolution(image)
         if image.format == "GIF":
             _check_gif_end(path)
@@ -113,11 +113,16 @@ def _pillow(path: Path) -> Iterator[Any]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=("PNG", "JPEG", "GIF", "BMP"))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:
         yield image
+
+
+def _n_frames(image: Any) -> int:
+    # a photo of a phone may hold a preview as a second image
+    return int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "PNG") else 1
 
 
 def _check_header(path: Path, size: tuple[int, int], mode: str, given: Given) -> None:
@@ -225,7 +230,7 @@ def _header(path: Path, given: Given) -> tuple[tuple[int, ...], str]:
     try:
         with _pillow(path) as image:
             _check_header(path, image.size, image.mode, given)
-            if int(getattr(image, "n_frames", 1)) > 1:
+            if _n_frames(image) > 1:
                 raise _not_single(path)
             width, height = image.size
             grey = image.mode in _GREY or (image.mode == "P" and given.as_labels)
@@ -241,19 +246,18 @@ def _header(path: Path, given: Given) -> tuple[tuple[int, ...], str]:
 def _load(path: Path, given: Given) -> np.ndarray:
     """One image of a folder, shape (Y, X) or (Y, X, 3)."""
     raw = tiff.open_raw(path, NOTHING) if tiff.can_open(path) else _single(path, given)
-    axes = raw.axes
-    keep = [size for size, axis in zip(raw.data.shape, axes, strict=True) if size != 1 or axis in "yx"]
-    letters = "".join(a for size, a in zip(raw.data.shape, axes, strict=True) if size != 1 or a in "yx")
-    data = np.asarray(raw.data[...]).reshape(keep)
-    if raw.close is not None:
-        raw.close()
+    sizes = [(axis, size) for axis, size in zip(raw.axes, raw.data.shape, strict=True) if size != 1 or axis in "yx"]
+    letters = "".join(axis for axis, _ in sizes)
+    try:
+        if letters not in ("yx", "yxc", "cyx"):
+            raise _not_single(path)
+        data = np.asarray(raw.data[...]).reshape([size for _, size in sizes])
+    finally:
+        if raw.close is not None:
+            raw.close()
     if letters == "cyx":
         data = np.moveaxis(data, 0, -1)
-    elif letters not in ("yx", "yxc"):
-        raise _not_single(path)
-    if data.dtype.kind == "b":
-        data = data.astype(np.uint8)
-    return data.astype(data.dtype.newbyteorder("="), copy=False)
+    return data.astype(native_dtype(data.dtype), copy=False)
 
 
 def _not_single(path: Path) -> DataError:

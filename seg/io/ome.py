@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -106,12 +107,9 @@ def _positive(text: str | None) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def own_calibration(annotation: Mapping[str, Any], calibration: Calibration) -> Calibration:
-    """Exact values from our own annotation over what the format could hold."""
-    sizes = annotation.get("pixel_size_um")
+def own_times(annotation: Mapping[str, Any], calibration: Calibration) -> Calibration:
+    """`calibration` with the exact frame times of our own annotation, which even steps cannot always express."""
     times = annotation.get("frame_times_s")
-    return Calibration(
-        {str(a): float(s) for a, s in sizes.items()} if isinstance(sizes, dict) else calibration.pixel_size_um,
-        tuple(float(t) for t in times) if isinstance(times, list) else calibration.frame_times_s,
-        "file",
-    )
+    if not isinstance(times, list):
+        return calibration
+    return replace(calibration, frame_times_s=tuple(float(t) for t in times))

@@ -88,8 +88,8 @@ def guarded(path: Path, read: Callable[[], Stack]) -> Stack:
         raise DataError(f"{path} may not be read: permission denied.") from error
     except Exception as error:
         raise damaged(path.name, error) from error
-    for warning in caught:
-        logger.warning("%s: %s", path.name, warning.message)
+    for text in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, (UserWarning, RuntimeWarning))):
+        logger.warning("%s: %s", path.name, text)
     return stack
 
 
@@ -108,6 +108,15 @@ def assemble(path: Path, raw: Raw, given: Given) -> Stack:
         In memory up to `arrays.LAZY_ABOVE_BYTES`, else lazy. Three equal channels are dropped to one in memory; a
         lazy colour stack keeps its ``c`` axis, as that cannot be known without reading it all.
     """
+    try:
+        return _assemble(path, raw, given)
+    except BaseException:
+        if raw.close is not None:
+            raw.close()
+        raise
+
+
+def _assemble(path: Path, raw: Raw, given: Given) -> Stack:
     name = path.name
     sidecar = read_sidecar(path)
     shape = tuple(int(n) for n in raw.data.shape)
@@ -115,6 +124,7 @@ def assemble(path: Path, raw: Raw, given: Given) -> Stack:
     check_size(shape, name)
     letters = _resolve_axes(name, shape, raw, given, sidecar.axes)
     order = [(letter, letters.index(letter)) for letter in AXES if letter in letters]
+    order = [(letter, dim) for letter, dim in order if letter != "c" or shape[dim] != 1]
     axes = "".join(letter for letter, _ in order)
     data: Any = LazyArray(raw.data, [dim for _, dim in order], name=name)
     if "c" in axes:
@@ -128,20 +138,20 @@ def assemble(path: Path, raw: Raw, given: Given) -> Stack:
             raw.close()
     elif raw.close is not None:
         data.close_with(raw.close)
-    n_frames = data.shape[axes.index("t")] if "t" in axes else 1
-    calibration = _calibration(name, raw, letters, axes, n_frames).updated(sidecar.calibration(n_frames))
-    options = Calibration(
-        dict(given.pixel_size_um or {}),
-        evenly(n_frames, given.frame_interval_s) if given.frame_interval_s is not None and "t" in axes else None,
-        "options",
-    )
+    n_frames = data.shape[axes.index("t")] if "t" in axes else None
+    interval = given.frame_interval_s
+    times = evenly(n_frames, interval) if interval is not None and n_frames is not None else None
+    options = Calibration(dict(given.pixel_size_um or {}), times, "options")
+    calibration = _calibration(name, raw, letters, n_frames or 1).updated(sidecar.calibration(n_frames))
     calibration = _spatial_only(calibration.updated(options), axes)
-    missing = [a for a in SPATIAL_AXES if a in axes and a not in calibration.pixel_size_um]
-    if missing and calibration.pixel_size_um and calibration.source != "file":
+    missing = ", ".join(a for a in SPATIAL_AXES if a in axes and a not in calibration.pixel_size_um)
+    if missing and (given.pixel_size_um or sidecar.pixel_size_um):
         raise CalibrationError(
-            f"{name!r} is a volume but its pixel size along {', '.join(missing)} is missing; "
-            "give all of z, y and x, such as --pixel-size z=1um,y=0.5um,x=0.5um."
+            f"{name!r} has a pixel size, but not along {missing}; give all axes, such as "
+            "--pixel-size z=1um,y=0.5um,x=0.5um."
         )
+    if missing and calibration.pixel_size_um:
+        logger.warning("%s: no pixel size along %s, so lengths are in px; --pixel-size completes it", name, missing)
     metadata = {**raw.metadata, **({"note": sidecar.note} if sidecar.note else {})}
     return Stack(data, axes, calibration, name, path, metadata)
 
@@ -221,7 +231,7 @@ def _ambiguous(name: str, shape: tuple[int, ...], letters: str) -> DataError:
     )
 
 
-def _calibration(name: str, raw: Raw, letters: str, axes: str, n_frames: int) -> Calibration:
+def _calibration(name: str, raw: Raw, letters: str, n_frames: int) -> Calibration:
     """The file's calibration, moved with its dimensions where the user renamed them."""
     stated = raw.calibration
     sizes = {}

@@ -17,7 +17,7 @@ from seg.errors import DataError
 from seg.io import arrays
 from seg.io.calibration import evenly, resolution_um, s_per, um_per
 from seg.io.content import head
-from seg.io.ome import own_calibration, read_ome
+from seg.io.ome import own_times, read_ome
 from seg.io.reading import NOTHING, Given, Raw, assemble, guarded
 from seg.stack import Calibration, Stack
 
@@ -53,9 +53,10 @@ def read(path: Path, given: Given = NOTHING) -> Stack:
     -------
     Stack
         Axes from OME-XML, ImageJ or tifffile's own metadata. Pages without any (or with ImageJ's bare ``images``) are
-        ambiguous: time or depth. Pixel size from OME ``PhysicalSize`` or from ImageJ's unit, resolution and spacing;
-        from the resolution tags alone only where their unit is cm or inch and the size is at most 10 µm, because
-        72 dpi is about printing. Frame times from OME ``DeltaT`` or ``TimeIncrement`` or ImageJ's ``finterval``.
+        ambiguous: time or depth. Pixel size from OME ``PhysicalSize``, from ImageJ's unit, resolution and spacing, or
+        from the tags of FEI and Zeiss electron microscopes; from the resolution tags alone only where their unit is cm
+        or inch and the size is at most 10 µm, because 72 dpi is about printing. Frame times from OME ``DeltaT`` or
+        ``TimeIncrement`` or ImageJ's ``finterval``.
     """
 
     def load() -> Stack:
@@ -69,13 +70,15 @@ def open_raw(path: Path, given: Given) -> Raw:
     import tifffile
 
     name = path.name
-    with lost_data(name):
-        tif = tifffile.TiffFile(path)
-        try:
+    # opened here, because tifffile leaves its file open when the header makes it give up
+    file = path.open("rb")
+    try:
+        with lost_data(name):
+            tif = tifffile.TiffFile(file)
             if not len(tif.pages):
                 raise DataError(f"{name!r} is a TIFF without pages; it is damaged or cut off, export it again.")
             all_series = tif.series
-            if tif.is_ome and (not all_series or all_series[0].kind != "ome"):
+            if tif.is_ome and (not all_series or all_series[0].kind in ("generic", "uniform", "shaped")):
                 raise DataError(f"{name!r} has damaged OME metadata or is cut off; export it again.")
             number = _which(name, all_series, given.dataset)
             series = all_series[number]
@@ -86,18 +89,16 @@ def open_raw(path: Path, given: Given) -> Raw:
             _check_complete(tif, series, name)
             calibration, annotation = _calibration(tif, number, series, name)
             data = _data(path, series, shape)
-        except BaseException:
-            tif.close()
-            raise
-    if isinstance(data, np.ndarray):
-        tif.close()
+    except BaseException:
+        file.close()
+        raise
     axes = _axes(series)
-    raw = Raw(data, axes, calibration, {"operandoseg": annotation} if annotation else {}, close=tif.close)
+    raw = Raw(data, axes, calibration, {"operandoseg": annotation} if annotation else {}, close=file.close)
     own = str(annotation.get("axes", ""))
     sizes = dict(zip(axes, shape, strict=True))
     if own and annotation.get("shape") == [sizes.get(axis, 1) for axis in own]:
         raw.keep = own
-        raw.calibration = own_calibration(annotation, calibration)
+        raw.calibration = own_times(annotation, calibration)
     return raw
 
 
@@ -206,6 +207,9 @@ def _calibration(tif: Any, number: int, series: Any, name: str) -> tuple[Calibra
     page = series.keyframe
     if tif.is_imagej and tif.imagej_metadata:
         return _imagej(tif.imagej_metadata, page, series), {}
+    stated = _sem(tif)
+    if stated:
+        return Calibration(stated, None, "file"), {}
     unit = {2: 25400.0, 3: 10000.0}.get(int(page.resolutionunit or 1))
     sizes = {}
     if unit is not None:
@@ -214,6 +218,19 @@ def _calibration(tif: Any, number: int, series: Any, name: str) -> tuple[Calibra
             if size is not None:
                 sizes[axis] = size
     return Calibration(sizes if len(sizes) == 2 else {}, None, "file"), {}
+
+
+def _sem(tif: Any) -> dict[str, float]:
+    """Pixel size in the private tags of scanning electron microscopes (FEI / Thermo Fisher and Zeiss)."""
+    scan = (tif.fei_metadata or {}).get("Scan")
+    if isinstance(scan, dict):
+        sizes = {"y": _float(scan.get("PixelHeight")) * 1e6, "x": _float(scan.get("PixelWidth")) * 1e6}
+        return sizes if min(sizes.values()) > 0 else {}
+    entry = (tif.sem_metadata or {}).get("ap_image_pixel_size") or (tif.sem_metadata or {}).get("ap_pixel_size")
+    if isinstance(entry, tuple) and len(entry) == 3:
+        size = _float(entry[1]) * (um_per(str(entry[2])) or 0.0)
+        return {"y": size, "x": size} if size > 0 else {}
+    return {}
 
 
 def _imagej(metadata: dict[str, Any], page: Any, series: Any) -> Calibration:

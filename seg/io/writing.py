@@ -79,7 +79,7 @@ def write_array(
             f"expected one length per axis and one of {', '.join(_OME_DTYPES)}."
         )
     own = plain({
-        **(extra or {}), "axes": axes, "shape": shape, "pixel_size_um": dict(calibration.pixel_size_um),
+        **(extra or {}), "axes": axes, "shape": shape,
         "frame_times_s": calibration.frame_times_s, "software": f"operandoseg {__version__}",
     })  # fmt: skip
     checked = _checked(frames, shape, dtype, axes)
