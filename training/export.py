@@ -75,7 +75,7 @@ def split_of(data: TrainingData) -> dict[str, dict[str, list[str]]]:
 
 def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, steps: int, elapsed_s: float) -> str:
     """The model card: use, classes, data with licences, split, scores, known failures."""
-    classes = ", ".join(data.schema.class_name(i) for i in data.codes.class_indices)
+    names = [data.schema.class_name(i) for i in data.codes.class_indices]
     lines = [
         f"# {config.title or config.name}",
         "",
@@ -85,8 +85,8 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
         "",
         "## Intended use",
         "",
-        f"Masks of {classes} in {', '.join(_modalities(config))} images. The pixel size was not used: magnification "
-        "was varied at random instead. Look at the masks before trusting numbers, and train on some labels of your "
+        f"Masks of {', '.join(names)} in {', '.join(_modalities(config))} images. The pixel size was not used: "
+        "magnification was varied at random instead. Look at the masks before trusting numbers, and train on some labels of your "
         "own images when they differ from the data below.",
         "",
         "## Data",
@@ -127,20 +127,20 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
     for _, r in scores.iterrows():
         values = [r["source"], r["class"], r["method"], f"{r['iou']:.3f}", f"{r['mean_iou']:.3f}"]
         lines.append("| " + " | ".join(map(str, [*values, r["n_images"], r["n_specimens"]])) + " |")
-    lines += ["", "## Known failures", "", *_failures(scores, split), ""]
+    lines += ["", "## Known failures", "", *_failures(scores, split, names), ""]
     return "\n".join(lines)
 
 
-def _failures(scores: pd.DataFrame, split: dict[str, dict[str, list[str]]]) -> list[str]:
+def _failures(scores: pd.DataFrame, split: dict[str, dict[str, list[str]]], classes: list[str]) -> list[str]:
     """What the scores and the data say the model cannot be trusted with."""
     lines = []
     own = scores[scores["method"] == "network"]
     for _, r in own[own["iou"] < 0.5].iterrows():
         lines.append(f"- {r['class']} in {r['source']}: IoU {r['iou']:.2f}, too low to measure from without checking.")
-    real = set(own.loc[own["source"] != "synthetic", "class"]) - {"foreground"}
-    only = sorted(set(own.loc[own["source"] == "synthetic", "class"]) - real)
-    if only:
-        lines.append(f"- {', '.join(only)}: learnt from drawn scenes alone, never checked on a real image.")
+    real = set(own.loc[own["source"] != "synthetic", "class"])
+    unchecked = [name for name in classes if name not in real]
+    if unchecked:
+        lines.append(f"- {', '.join(unchecked)}: never checked on a real image.")
     unscored = sorted(name for name, part in split.items() if not part["held_out"])
     if unscored:
         lines.append(f"- {', '.join(unscored)}: no specimen held out, so how it does on a new one is unknown.")
