@@ -85,9 +85,9 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
         "",
         "## Intended use",
         "",
-        f"Masks of {', '.join(names)} in {', '.join(_modalities(config))} images. The pixel size was not used: "
-        "magnification was varied at random instead. Look at the masks before trusting numbers, and train on some labels of your "
-        "own images when they differ from the data below.",
+        f"Masks of {', '.join(names)} in {', '.join(_modalities(config))} images. "
+        "The pixel size was not used: magnification was varied at random instead. Look at the masks before trusting "
+        "numbers, and train on some labels of your own images when they differ from the data below.",
         "",
         "## Data",
         "",
