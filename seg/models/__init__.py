@@ -15,4 +15,6 @@ def _unet(**arguments: Any) -> nn.Module:
     return UNet(**arguments)
 
 
+# Besides mapping (B, C, [Z,] Y, X) to logits (B, K, [Z,] Y, X), a network tells the engine its dims, in_channels,
+# tile_multiple, halo_px, tile_invariant and values_per_px, and folds its norms with fold(); see seg.models.unet.UNet.
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"unet": _unet}

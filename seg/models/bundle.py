@@ -31,6 +31,7 @@ SHIPPED = Path(__file__).parent / "weights"
 # Convolutions sum in another order on another machine: float32 logits then differ by about 1e-5 of the largest one.
 # Wrong weights or a changed network differ by far more than this.
 SELFTEST_TOLERANCE = 2e-3
+MAX_LABEL_VALUE = 255  # masks are uint8
 MAX_SPEC_BYTES = 10 * 2**20
 MAX_SELFTEST_BYTES = 64 * 2**20
 
@@ -96,6 +97,11 @@ class ModelSpec:
             raise ModelError(f"Model {self.name!r} predicts classes {self.class_indices}; expected different indices.")
         if UNLABELLED in self.class_indices:
             raise ModelError(f"Model {self.name!r} predicts class 0, which always means unlabelled.")
+        if max(self.class_indices) > MAX_LABEL_VALUE:
+            raise ModelError(
+                f"Model {self.name!r} predicts label value {max(self.class_indices)}; "
+                f"masks hold at most {MAX_LABEL_VALUE}."
+            )
         if self.arguments.get("n_classes") != len(self.class_indices):
             raise ModelError(
                 f"Model {self.name!r} has {self.arguments.get('n_classes')!r} output channels (n_classes) "

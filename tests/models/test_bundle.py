@@ -144,6 +144,7 @@ def test_a_damaged_file_is_refused(folder, name, damage):
         ({"class_indices": [1, 3]}, r"3 output channels \(n_classes\) but 2 class indices"),
         ({"class_indices": [1, 3, 3]}, "expected different indices"),
         ({"class_indices": [0, 1, 3]}, "class 0, which always means unlabelled"),
+        ({"class_indices": [1, 3, 300]}, "label value 300; masks hold at most 255"),
         ({"class_indices": [1, 3, 77]}, "no class with index 77"),
         ({"schema": {"name": "x"}}, "not a label schema"),
         ({"dims": 3}, "says it has 3 dimensions, its network has 2"),

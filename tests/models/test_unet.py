@@ -104,6 +104,19 @@ def test_folding_the_norm_changes_nothing(dims):
     torch.testing.assert_close(folded, expected, atol=1e-10, rtol=1e-10)  # rounding of float64 in another order
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_every_architecture_tells_the_engine_what_it_needs(name, dims):
+    network = ARCHITECTURES[name](n_classes=3, dims=dims, width=4, depth=1).eval()
+    assert (network.dims, network.in_channels) == (dims, 1)
+    assert network.tile_multiple >= 1
+    assert network.halo_px >= 0
+    assert network.values_per_px >= 1
+    assert isinstance(network.tile_invariant, bool)
+    image = torch.rand(2, 1, *(network.tile_multiple,) * dims)
+    assert network.fold()(image).shape == (2, 3, *image.shape[2:])
+
+
 def test_default_size():
     network = ARCHITECTURES["unet"](n_classes=5, width=32)
     assert 1e6 < sum(p.numel() for p in network.parameters()) < 2e6
