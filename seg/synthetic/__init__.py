@@ -26,11 +26,25 @@ def _family(module: str) -> Callable[..., Experiment]:
     return make
 
 
-FAMILIES: dict[str, Callable[..., Experiment]] = {name: _family(name) for name in ("nucleation", "droplet", "dendrite", "interface", "sei")}
+FAMILIES: dict[str, Callable[..., Experiment]] = {
+    name: _family(name) for name in ("nucleation", "droplet", "dendrite", "interface", "sei")
+}
 
 # Name -> family, seed, arguments. Together they are the content of data_samples/.
 SAMPLES: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "optical": ("nucleation", 7, {"shape_px": (512, 512), "n_frames": 24}),
+    "optical": (
+        "nucleation",
+        12,
+        {
+            "shape_px": (512, 512),
+            "n_frames": 20,
+            "frame_interval_s": 144.0,
+            "density_per_cm2": 1.5e5,
+            "spacing_um": 16.0,
+            "boundary_enrichment": 2.0,
+            "dial": 0.25,
+        },
+    ),
     "cryoem": ("sei", 2, {"shape_px": (320, 320)}),
     "tem": ("droplet", 3, {"shape_px": (256, 320), "n_frames": 12, "support": "tilted"}),
     "xct": ("interface", 11, {"shape_px": (80, 112, 112)}),

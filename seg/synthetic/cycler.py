@@ -30,7 +30,7 @@ def run_programme(
     nucleation_mV: float = 35.0,
     resistance_ohm_cm2: float = 14.0,
 ) -> pd.DataFrame:
-    """Records of a half cell run through constant-current steps, after a rest of `lead_s`.
+    """Table of records of a half cell: a rest of `lead_s`, then constant-current steps.
 
     Parameters
     ----------

@@ -156,19 +156,37 @@ def make(
         raise UsageError(f"Dendrites are seen in 'sem' or 'optical', not in {modality!r}.")
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     scene = _Scene(seed, parameters)
-    look, instrument = (SEM_LOOK, Sem(shape_px, seed, dial)) if modality == "sem" else (OPTICAL_LOOK, Optical(shape_px, seed, dial))
+    look, instrument = (
+        (SEM_LOOK, Sem(shape_px, seed, dial)) if modality == "sem" else (OPTICAL_LOOK, Optical(shape_px, seed, dial))
+    )
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in scene.times), "file")
     images, labels, instances = record(
-        scene.view, (n_frames, *shape_px), calibration, seed=seed, look=look.texture_only() if texture_only else look,
-        name=f"dendrite-{seed}", instrument=instrument, burnt_in=scene.text if burnt_in else None,
-    )  # fmt: skip
+        scene.view,
+        (n_frames, *shape_px),
+        calibration,
+        seed=seed,
+        look=look.texture_only() if texture_only else look,
+        name=f"dendrite-{seed}",
+        instrument=instrument,
+        burnt_in=scene.text if burnt_in else None,
+    )
     lead_s = 60.0 + seed % 11
     cycler = run_programme(np.random.default_rng([seed, 5]), [Step(float(scene.times[-1]) or 1.0, 5.0)], lead_s=lead_s)
     return Experiment(
-        name=f"dendrite-{seed}", family="dendrite", seed=seed, modality=modality, images=images, labels=labels,
-        instances=instances, schema=load_schema("lithium"), truth=scene.truth(), cycler=cycler, clock_offset_s=-lead_s,
-        lineage=scene.lineage(), parameters=parameters,
-    )  # fmt: skip
+        name=f"dendrite-{seed}",
+        family="dendrite",
+        seed=seed,
+        modality=modality,
+        images=images,
+        labels=labels,
+        instances=instances,
+        schema=load_schema("lithium"),
+        truth=scene.truth(),
+        cycler=cycler,
+        clock_offset_s=-lead_s,
+        lineage=scene.lineage(),
+        parameters=parameters,
+    )
 
 
 class _Scene:
@@ -204,7 +222,9 @@ class _Scene:
         todo: list[tuple[float, int, tuple]] = []
         for k in range(n):
             turn = math.pi / 2 + rng.normal(0, 0.10)
-            heapq.heappush(todo, (0.0, k, ((self.surface_um, roots[k]), turn, full * heads[k], 0, float(heads[k]), -1, k + 1)))
+            heapq.heappush(
+                todo, (0.0, k, ((self.surface_um, roots[k]), turn, full * heads[k], 0, float(heads[k]), -1, k + 1))
+            )
         laid: list[Branch] = []
         serial = n
         while todo and len(laid) < 400:
@@ -222,9 +242,15 @@ class _Scene:
         return laid
 
     def _line(
-        self, rng: np.random.Generator, point: tuple[float, float], heading: float, length: float, width: float,
-        laid: list[Branch], parent: int,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        rng: np.random.Generator,
+        point: tuple[float, float],
+        heading: float,
+        length: float,
+        width: float,
+        laid: list[Branch],
+        parent: int,
+    ) -> np.ndarray:
         """Centre line up to where it would leave the field or come too close to another branch."""
         step = max(2.0 * width, 4 * max(self.pixel))
         n = max(1, math.ceil(length / step))
@@ -257,7 +283,9 @@ class _Scene:
             line.append(tip)
         return np.array(line)
 
-    def _children(self, rng: np.random.Generator, branch: Branch, order: int, heading: float, tree: int, me: int) -> list[tuple]:
+    def _children(
+        self, rng: np.random.Generator, branch: Branch, order: int, heading: float, tree: int, me: int
+    ) -> list[tuple]:
         p = self.p
         if order >= p["orders"] or p["kind"] == "needle":
             return []
@@ -270,8 +298,20 @@ class _Scene:
             turn = math.atan2(-last[0], last[1])
             for sign in (-1, 1):
                 begin = branch.start_um + length / branch.speed
-                found.append((begin, (tuple(tip), turn + sign * 0.6 * side * rng.uniform(0.8, 1.2), 0.75 * length * rng.uniform(0.7, 1.1),
-                                      order + 1, branch.speed, me, tree)))  # fmt: skip
+                found.append(
+                    (
+                        begin,
+                        (
+                            tuple(tip),
+                            turn + sign * 0.6 * side * rng.uniform(0.8, 1.2),
+                            0.75 * length * rng.uniform(0.7, 1.1),
+                            order + 1,
+                            branch.speed,
+                            me,
+                            tree,
+                        ),
+                    )
+                )
             return found
         spacing = 2.2 * (child_width + self.gap_um)
         along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(branch.points, axis=0).T))])
@@ -283,7 +323,9 @@ class _Scene:
             way = branch.points[piece] - branch.points[piece - 1]
             turn = math.atan2(-way[0], way[1]) + sign * side * rng.uniform(0.85, 1.15)
             begin = branch.start_um + at / branch.speed + 0.6 * spacing
-            found.append((begin, (point, turn, 0.62 * (length - at) + spacing, order + 1, 0.6 * branch.speed, me, tree)))
+            found.append(
+                (begin, (point, turn, 0.62 * (length - at) + spacing, order + 1, 0.6 * branch.speed, me, tree))
+            )
             sign = -sign
             at += spacing * rng.uniform(0.55, 0.8)
         return found
@@ -307,7 +349,7 @@ class _Scene:
         return scale_bar(self.shape, self.pixel[1]) | time_stamp(self.shape, float(self.times[frame]))
 
     def view(self, frame: int) -> View:
-        """What is where."""
+        """View of a frame."""
         y, x = pixel_centers(self.shape, self.pixel)
         inside = np.full(self.shape, -1e9)
         ids = np.zeros(self.shape, np.uint16)
@@ -327,11 +369,20 @@ class _Scene:
         ids[view.labels != 4] = 0
         return View(view.labels, view.coverage, ids, np.where(y < self.surface_um, height, 0))
 
-    def _lay(self, inside: np.ndarray, ids: np.ndarray, y: np.ndarray, x: np.ndarray, a: np.ndarray, b: np.ndarray, branch: Branch) -> None:
+    def _lay(
+        self,
+        inside: np.ndarray,
+        ids: np.ndarray,
+        y: np.ndarray,
+        x: np.ndarray,
+        a: np.ndarray,
+        b: np.ndarray,
+        branch: Branch,
+    ) -> None:
         pad = branch.width_um / 2 + 2 * max(self.pixel)
         low = np.floor((np.minimum(a, b) - pad) / self.pixel).astype(int)
         high = np.ceil((np.maximum(a, b) + pad) / self.pixel).astype(int)
-        box = tuple(slice(max(l, 0), max(min(h, n), 0)) for l, h, n in zip(low, high, self.shape, strict=True))
+        box = tuple(slice(max(a, 0), max(min(b, n), 0)) for a, b, n in zip(low, high, self.shape, strict=True))
         yy, xx = y[box[0]], x[:, box[1]]
         along = b - a
         share = np.clip(((yy - a[0]) * along[0] + (xx - a[1]) * along[1]) / float(along @ along), 0, 1)
@@ -358,19 +409,41 @@ class _Scene:
         for f, time_s in enumerate(self.times):
             counted = self.counted(f)
             trees = sorted({self.branches[k].tree for k in counted})
-            groups: list[tuple[int | None, list[int]]] = [(t, [k for k in counted if self.branches[k].tree == t]) for t in trees]
+            groups: list[tuple[int | None, list[int]]] = [
+                (t, [k for k in counted if self.branches[k].tree == t]) for t in trees
+            ]
             groups.append((None, list(counted)))
             for tree, which in groups:
                 rows += self._rows(f, float(time_s), tree, which, counted)
-            rows.append(Measurement("object_count", len(trees), "1", class_name="dendrite", frame=f, time_s=float(time_s),
-                                    n=len(trees), method="dendrites"))  # fmt: skip
+            rows.append(
+                Measurement(
+                    "object_count",
+                    len(trees),
+                    "1",
+                    class_name="dendrite",
+                    frame=f,
+                    time_s=float(time_s),
+                    n=len(trees),
+                    method="dendrites",
+                )
+            )
         if len(self.times) > 1:
-            rows.append(Measurement("tip_velocity", self.velocity, "um/s", class_name="dendrite", method="of the longest trunk, along itself"))
+            rows.append(
+                Measurement(
+                    "tip_velocity",
+                    self.velocity,
+                    "um/s",
+                    class_name="dendrite",
+                    method="of the longest trunk, along itself",
+                )
+            )
         if self.start_s > 0:
             rows.append(Measurement("onset_time", self.start_s, "s", class_name="dendrite", method="dendrites start"))
         return rows
 
-    def _rows(self, f: int, time_s: float, tree: int | None, which: list[int], counted: dict[int, float]) -> list[Measurement]:
+    def _rows(
+        self, f: int, time_s: float, tree: int | None, which: list[int], counted: dict[int, float]
+    ) -> list[Measurement]:
         grown = self.grown_um(f)
         children = {k: [c for c in which if self.branches[c].parent == k] for k in which}
         tips = 0
@@ -382,10 +455,18 @@ class _Scene:
             forks += len(children[k]) - len(at_tip) + (1 if len(at_tip) > 1 else 0)
         length = sum(counted[k] for k in which)
         area = sum(counted[k] * self.branches[k].width_um for k in which)
-        height = max((self.surface_um - self.branches[k].visible(grown)[:, 0].min() + self.branches[k].width_um / 2 for k in which), default=0.0)
+        height = max(
+            (
+                self.surface_um - self.branches[k].visible(grown)[:, 0].min() + self.branches[k].width_um / 2
+                for k in which
+            ),
+            default=0.0,
+        )
 
         def row(metric: str, value: float, unit: str, method: str) -> Measurement:
-            return Measurement(metric, float(value), unit, class_name="dendrite", frame=f, time_s=time_s, object_id=tree, method=method)
+            return Measurement(
+                metric, float(value), unit, class_name="dendrite", frame=f, time_s=time_s, object_id=tree, method=method
+            )
 
         stub = "branches that stand out of their parent by 3 px"
         rows = [
@@ -401,11 +482,16 @@ class _Scene:
     def lineage(self) -> pd.DataFrame:
         """One row per dendrite."""
         trunks = [b for b in self.branches if b.parent < 0]
-        return pd.DataFrame({
-            "object_id": [b.tree for b in trunks], "birth_s": self.start_s if self.start_s > 0 else 0.0, "death_s": math.nan,
-            "merged_into": pd.array([pd.NA] * len(trunks), dtype="Int64"),
-            "y_um": [b.points[0, 0] for b in trunks], "x_um": [b.points[0, 1] for b in trunks],
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "object_id": [b.tree for b in trunks],
+                "birth_s": self.start_s if self.start_s > 0 else 0.0,
+                "death_s": math.nan,
+                "merged_into": pd.array([pd.NA] * len(trunks), dtype="Int64"),
+                "y_um": [b.points[0, 0] for b in trunks],
+                "x_um": [b.points[0, 1] for b in trunks],
+            }
+        )
 
 
 def _distance(points: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -28,11 +28,13 @@ from seg.synthetic.recording import layered, pixel_centers, record
 
 REGIMES = ("constant-angle", "pinned", "mixed")
 SUPPORTS = ("flat", "tilted", "fibre")
-LOOK = Look({
-    1: Material(0.74, "smooth", 2.0, 0.008),
-    2: Material(0.50, "fractal", 8.0, 0.035),
-    3: Material(0.36, "smooth", 2.5, 0.018),
-})  # fmt: skip
+LOOK = Look(
+    {
+        1: Material(0.74, "smooth", 2.0, 0.008),
+        2: Material(0.50, "fractal", 8.0, 0.035),
+        3: Material(0.36, "smooth", 2.5, 0.018),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Cap:
 
     def contacts(self) -> tuple[float, float]:
         """Directions (phi) of the left and right contact points."""
+
         def above(phi: float) -> float:
             y, x = self._points(np.array(phi))
             return float(self.support.height(y, x))
@@ -172,10 +175,11 @@ class Cap:
         phi = np.linspace(left, right, 4001)
         points = self._points(phi)
         return {
-            "left": angles["left"], "right": angles["right"],
+            "left": angles["left"],
+            "right": angles["right"],
             "base_width": float(np.linalg.norm(ends[1] - ends[0])),
             "cap_height": float(self.support.height(points[:, 0], points[:, 1]).max()),
-        }  # fmt: skip
+        }
 
     def _local(self, point: np.ndarray, vector: np.ndarray) -> tuple[float, float]:
         """Components of a vector along the support's surface (to the right) and outward, at a point of the surface."""
@@ -219,6 +223,7 @@ def base_angle(radius: float, angle: float, support_radius: float) -> float:
 
 def pinned_angle(area: float, base: float, highest: float, support_radius: float) -> float:
     """Contact angle of a cap of the given area on a base of the given half width (see `base_angle`)."""
+
     def excess(angle: float) -> float:
         return base_angle(radius_of(area, angle, support_radius), angle, support_radius) - base
 
@@ -292,21 +297,36 @@ def make(
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in scene.times), "file")
     bar = scale_bar(shape_px, pixel_um[1], unit_nm=True)
     images, labels, instances = record(
-        scene.view, (n_frames, *shape_px), calibration, seed=seed, look=look, name=f"droplet-{seed}",
+        scene.view,
+        (n_frames, *shape_px),
+        calibration,
+        seed=seed,
+        look=look,
+        name=f"droplet-{seed}",
         instrument=Tem(shape_px, seed, dial, pixel_nm=pixel_um[1] * 1000, defocus_um=1.5),
         retouch=None if texture_only else scene.thickness_contrast(-1 if inverted else 1),
         burnt_in=(lambda frame: bar) if burnt_in else None,
-    )  # fmt: skip
+    )
     lead_s, turn = 5.0 + seed % 5, scene.turn_s
     steps = [Step(turn, 12.0)] if turn > 0 else []
     if scene.times[-1] > turn:
         steps.append(Step(float(scene.times[-1] - turn), -12.0))
     cycler = run_programme(np.random.default_rng([seed, 5]), steps, lead_s=lead_s, area_cm2=1e-6)
     return Experiment(
-        name=f"droplet-{seed}", family="droplet", seed=seed, modality="cryoem", images=images, labels=labels,
-        instances=instances, schema=load_schema("lithium"), truth=scene.truth(bar if burnt_in else None), cycler=cycler,
-        clock_offset_s=-lead_s, lineage=scene.lineage(), parameters=parameters,
-    )  # fmt: skip
+        name=f"droplet-{seed}",
+        family="droplet",
+        seed=seed,
+        modality="cryoem",
+        images=images,
+        labels=labels,
+        instances=instances,
+        schema=load_schema("lithium"),
+        truth=scene.truth(bar if burnt_in else None),
+        cycler=cycler,
+        clock_offset_s=-lead_s,
+        lineage=scene.lineage(),
+        parameters=parameters,
+    )
 
 
 def _look(texture_only: bool, inverted: bool) -> Look:
@@ -348,11 +368,19 @@ class _Scene:
         radius = radius_of(peak, math.radians(p["plating_angle_deg"]), self.support.radius_um)
         if radius > largest:  # neighbours must not touch: slower growth for all
             self.rates *= (largest / radius) ** 2
-        self.facet_normals = [tuple(np.sort(rng.uniform(0, 2 * math.pi / p["facet_count"]) + rng.normal(0, 0.12, p["facet_count"])
-                              + 2 * math.pi * np.arange(p["facet_count"]) / p["facet_count"]).tolist()) for _ in range(k)]  # fmt: skip
+        self.facet_normals = [
+            tuple(
+                np.sort(
+                    rng.uniform(0, 2 * math.pi / p["facet_count"])
+                    + rng.normal(0, 0.12, p["facet_count"])
+                    + 2 * math.pi * np.arange(p["facet_count"]) / p["facet_count"]
+                ).tolist()
+            )
+            for _ in range(k)
+        ]
 
     def caps(self, frame: int) -> dict[int, Cap]:
-        """The droplets of a frame, by object id."""
+        """Droplets of a frame, by object id."""
         found = {}
         for k in range(self.p["n_droplets"]):
             cap = self._cap(k, float(self.times[frame]))
@@ -384,7 +412,7 @@ class _Scene:
         return Cap(self.support, float(self.along[k]), radius_of(area, angle, rf), angle, facets, self.facet_normals[k])
 
     def view(self, frame: int) -> View:
-        """What is where."""
+        """View of a frame."""
         y, x = pixel_centers(self.shape, self.pixel)
         above = self.support.height(y, x)
         distances = {k: cap.distance(y, x) for k, cap in self.caps(frame).items()}
@@ -402,6 +430,7 @@ class _Scene:
     @staticmethod
     def thickness_contrast(sign: int):  # noqa: ANN205 - a closure with the signature `record` wants
         """Less contrast where the beam passes through less metal."""
+
         def retouch(image: np.ndarray, view: View, frame: int) -> np.ndarray:
             return image + sign * 0.26 * view.coverage[3] * (1 - view.height) if 3 in view.coverage else image
 
@@ -421,13 +450,26 @@ class _Scene:
             def row(metric: str, value: float, unit: str, f: int = f, t: float = float(time_s), **more: object) -> None:
                 rows.append(Measurement(metric, float(value), unit, class_name="deposit", frame=f, time_s=t, **more))  # type: ignore[arg-type]
 
-            total = union_area([cap.outline() for cap in caps.values()] + [support], self.field) - ground if caps else 0.0
+            total = (
+                union_area([cap.outline() for cap in caps.values()] + [support], self.field) - ground if caps else 0.0
+            )
             row("object_count", len(caps), "1", n=len(caps), method="droplets above 4 px")
-            row("areal_density", len(caps) / (field - hidden) * UM2_PER_CM2, "1/cm2", n=len(caps), method="droplets per valid area")
+            row(
+                "areal_density",
+                len(caps) / (field - hidden) * UM2_PER_CM2,
+                "1/cm2",
+                n=len(caps),
+                method="droplets per valid area",
+            )
             row("covered_area", total, "um2", method="outlines less support, scan lines")
             row("covered_fraction", total / (field - hidden), "1", method="outlines less support, scan lines")
             if f:
-                row("area_rate", (total - before) / (time_s - self.times[f - 1]), "um2/s", method="difference to the frame before")
+                row(
+                    "area_rate",
+                    (total - before) / (time_s - self.times[f - 1]),
+                    "um2/s",
+                    method="difference to the frame before",
+                )
             before = total
             diameters = []
             for k, cap in caps.items():
@@ -438,24 +480,56 @@ class _Scene:
                 row("area", own, "um2", object_id=k, method="outline less support, scan lines")
                 row("equivalent_diameter", diameters[-1], "um", object_id=k, method="outline less support, scan lines")
                 for side in ("left", "right"):
-                    row("contact_angle", shape[side], "deg", object_id=k, side=side, method="tangents of the outlines", flags=flags)
-                row("contact_angle", (shape["left"] + shape["right"]) / 2, "deg", object_id=k, side="mean",
-                    method="tangents of the outlines", flags=flags)  # fmt: skip
+                    row(
+                        "contact_angle",
+                        shape[side],
+                        "deg",
+                        object_id=k,
+                        side=side,
+                        method="tangents of the outlines",
+                        flags=flags,
+                    )
+                row(
+                    "contact_angle",
+                    (shape["left"] + shape["right"]) / 2,
+                    "deg",
+                    object_id=k,
+                    side="mean",
+                    method="tangents of the outlines",
+                    flags=flags,
+                )
                 row("base_width", shape["base_width"], "um", object_id=k, method="chord between contact points")
                 row("cap_height", shape["cap_height"], "um", object_id=k, method="greatest distance from the support")
             if caps:
                 row("mean_equivalent_diameter", np.mean(diameters), "um", n=len(caps), method="mean over droplets")
         rows.append(Measurement("stripping_regime", 1.0, "1", class_name="deposit", method=self.p["regime"]))
         if self.p["facet_diameter_um"] is not None:
-            rows.append(Measurement("facet_transition_diameter", self.p["facet_diameter_um"], "um", class_name="deposit",
-                                    method="parameter: half of the transition"))  # fmt: skip
-            rows.append(Measurement("facet_count", self.p["facet_count"], "1", class_name="deposit", method="of the full polygon"))
+            rows.append(
+                Measurement(
+                    "facet_transition_diameter",
+                    self.p["facet_diameter_um"],
+                    "um",
+                    class_name="deposit",
+                    method="parameter: half of the transition",
+                )
+            )
+            rows.append(
+                Measurement(
+                    "facet_count", self.p["facet_count"], "1", class_name="deposit", method="of the full polygon"
+                )
+            )
         return rows
 
     def lineage(self) -> pd.DataFrame:
         """One row per droplet."""
         points = np.array([self.support.frame(float(a))[0] for a in self.along])
-        return pd.DataFrame({
-            "object_id": np.arange(1, len(self.along) + 1), "birth_s": self.births, "death_s": math.nan,
-            "merged_into": pd.array([pd.NA] * len(self.along), dtype="Int64"), "y_um": points[:, 0], "x_um": points[:, 1],
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "object_id": np.arange(1, len(self.along) + 1),
+                "birth_s": self.births,
+                "death_s": math.nan,
+                "merged_into": pd.array([pd.NA] * len(self.along), dtype="Int64"),
+                "y_um": points[:, 0],
+                "x_um": points[:, 1],
+            }
+        )

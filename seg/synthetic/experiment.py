@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +117,12 @@ class Experiment:
         return to_table(self.truth)
 
     def truth_value(self, metric: str, *, frame: int | None = None, **where: Any) -> float:
-        """The one true value of a metric at a frame (None: of the whole series); KeyError unless there is just one."""
+        """Look up the true value of a metric at a frame (None: of the whole series).
+
+        `where` names further fields of `Measurement`; ``object_id`` and ``side`` are those of the whole frame unless
+        given. KeyError unless there is just one such row.
+        """
+        where = {"object_id": None, "side": "", **where}
         rows = [
             m for m in self.truth
             if m.metric == metric and m.frame == frame and all(getattr(m, k) == v for k, v in where.items())
@@ -126,7 +133,7 @@ class Experiment:
 
 
 def write_experiment(experiment: Experiment, out_dir: Path | str) -> Path:
-    """Write an experiment into a folder, one frame or plane in memory at a time.
+    """Write an experiment into a folder, one frame or volume in memory at a time.
 
     Parameters
     ----------
@@ -145,13 +152,15 @@ def write_experiment(experiment: Experiment, out_dir: Path | str) -> Path:
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     images, labels, instances = experiment.images, experiment.labels, experiment.instances
-    write_image(folder / "image.ome.tif", items(images), shape=images.shape, dtype=images.dtype, axes=images.axes,
+    write_image(folder / "image.ome.tif", _frames(images), shape=images.shape, dtype=images.dtype, axes=images.axes,
                 calibration=images.calibration)  # fmt: skip
-    write_labels(folder / "labels.ome.tif", items(labels), shape=labels.shape, axes=labels.axes,
+    write_labels(folder / "labels.ome.tif", _frames(labels), shape=labels.shape, axes=labels.axes,
                  calibration=labels.calibration, schema=experiment.schema)  # fmt: skip
     if instances is not None:
-        write_image(folder / "instances.ome.tif", items(instances), shape=instances.shape, dtype=instances.dtype,
+        write_image(folder / "instances.ome.tif", _frames(instances), shape=instances.shape, dtype=instances.dtype,
                     axes=instances.axes, calibration=instances.calibration)  # fmt: skip
+    for path in folder.glob("*.ome.tif"):
+        _pin_uuid(path, f"operandoseg {json.dumps(describe(experiment), sort_keys=True)} {path.name}")
     tables = {"truth": experiment.truth_table(), "cycler": experiment.cycler, "lineage": experiment.lineage}
     for name, table in tables.items():
         if table is not None:
@@ -163,20 +172,22 @@ def write_experiment(experiment: Experiment, out_dir: Path | str) -> Path:
     return folder
 
 
-def items(stack: Stack) -> Iterator[np.ndarray]:
-    """The planes (Y, X) or, for a single volume, slices of a stack, first axis first."""
-    if len(stack.shape) == 2:
-        yield np.asarray(stack.data[...])
-    elif len(stack.shape) == 3:
-        for index in range(stack.shape[0]):
-            yield np.asarray(stack.data[index])
-    else:
-        for index in range(stack.shape[0]):
-            yield from np.asarray(stack.data[index]).reshape(-1, *stack.shape[-2:])
+def _frames(stack: Stack) -> Iterator[np.ndarray]:
+    return (stack.frame(index) for index in range(stack.n_frames))
+
+
+def _pin_uuid(path: Path, text: str) -> None:
+    """Replace the random identifier that OME-XML carries by one made from `text`: equal content, equal bytes."""
+    fixed = str(uuid.uuid5(uuid.NAMESPACE_URL, text)).encode()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        at = content.find(b"urn:uuid:")
+        while at >= 0:
+            content[at + 9 : at + 9 + len(fixed)] = fixed
+            at = content.find(b"urn:uuid:", at + 9)
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
-    """What ``experiment.json`` holds: how the experiment was made and how its clocks relate."""
+    """Content of ``experiment.json``: how the experiment was made and how its clocks relate."""
     stack = experiment.images
     return {
         "name": experiment.name,

@@ -60,7 +60,7 @@ def moss(rng: np.random.Generator, shape: Sequence[int], length_px: float) -> np
 
 
 def rolled(rng: np.random.Generator, shape: Sequence[int], length_px: float) -> np.ndarray:
-    """Rolling marks along the last axis, with fine roughness; sd 1."""
+    """Lines of rolling along the last axis, with fine roughness; sd 1."""
     marks = correlated_noise(rng, shape, (*[length_px] * (len(shape) - 1), 40 * length_px))
     return standardised(marks + 0.5 * correlated_noise(rng, shape, 1.5 * length_px))
 

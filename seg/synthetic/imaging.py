@@ -70,13 +70,17 @@ class Look:
     rim_px: float = 2.0
 
     def texture_only(self, amplitude: float = 0.12, level: float = 0.5) -> Look:
-        """The same scene where every class has one mean level and one spread, and only the kind of texture differs."""
-        kinds = [("smooth", 1.2), ("fringes", 6.0), ("smooth", 7.0), ("rolled", 1.5), ("moss", 4.0), ("mosaic", 12.0)]
-        materials = {
-            index: Material(level, *kinds[rank % len(kinds)], amplitude)
-            for rank, index in enumerate(sorted(self.materials))
-        }
+        """Look of the same scene with one mean level and spread for all classes; only the kind of texture differs."""
+        materials = {index: Material(level, *TEXTURE_ONLY[index], amplitude) for index in self.materials}
         return Look(materials)
+
+
+# Texture of each class where texture is all there is: symmetric fields (a skewed one moves its median off the mean), short
+# lengths for objects (a small object must hold many grains, or its own mean gives it away).
+TEXTURE_ONLY: dict[int, tuple[str, float]] = {
+    1: ("smooth", 6.0), 2: ("rolled", 1.5), 3: ("smooth", 1.2), 4: ("smooth", 1.2), 5: ("fringes", 5.0),
+    6: ("fringes", 4.0), 7: ("smooth", 2.5), 8: ("fringes", 4.0), 9: ("rolled", 2.5), 10: ("smooth", 6.0),
+}  # fmt: skip
 
 
 class Paint:
@@ -234,7 +238,7 @@ class Optical:
         image = ndimage.gaussian_filter(image, 0.5 + 0.9 * s + 0.4 * s * abs(rng.normal()))
         lamp = 1 + 0.06 * s * math.sin(0.35 * frame + self.seed % 7) + 0.01 * s * rng.normal()
         image = image * self._light * lamp + 0.25 * s * s * self._glare
-        return poisson_gauss(rng, image, 12_000 / (1 + 12 * s * s), 0.002 + 0.006 * s)
+        return poisson_gauss(rng, image, 40_000 / (1 + 20 * s * s), 0.001 + 0.004 * s)
 
 
 @dataclass(frozen=True)

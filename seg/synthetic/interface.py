@@ -23,22 +23,26 @@ from seg.synthetic.experiment import Experiment, LazyArray
 from seg.synthetic.imaging import Look, Material, SlicePaint, View, Xct, to_uint8
 from seg.synthetic.recording import layered
 
-LOOK = Look({
-    2: Material(0.92, "smooth", 1.5, 0.015),
-    3: Material(0.33, "smooth", 2.5, 0.012),
-    4: Material(0.33, "smooth", 2.5, 0.012),
-    5: Material(0.33, "smooth", 2.5, 0.012),
-    7: Material(0.14, "smooth", 2.0, 0.006),
-    9: Material(0.70, "smooth", 1.6, 0.035),
-})  # fmt: skip
-TEXTURE_ONLY = Look({
-    2: Material(0.5, "rolled", 1.0, 0.12),
-    3: Material(0.5, "smooth", 5.0, 0.12),
-    4: Material(0.5, "smooth", 5.0, 0.12),
-    5: Material(0.5, "smooth", 5.0, 0.12),
-    7: Material(0.5, "smooth", 2.2, 0.12),
-    9: Material(0.5, "smooth", 1.0, 0.12),
-})  # fmt: skip
+LOOK = Look(
+    {
+        2: Material(0.92, "smooth", 1.5, 0.015),
+        3: Material(0.33, "smooth", 2.5, 0.012),
+        4: Material(0.33, "smooth", 2.5, 0.012),
+        5: Material(0.33, "smooth", 2.5, 0.012),
+        7: Material(0.14, "smooth", 2.0, 0.006),
+        9: Material(0.70, "smooth", 1.6, 0.035),
+    }
+)
+TEXTURE_ONLY = Look(
+    {
+        2: Material(0.5, "rolled", 1.0, 0.12),
+        3: Material(0.5, "smooth", 5.0, 0.12),
+        4: Material(0.5, "smooth", 5.0, 0.12),
+        5: Material(0.5, "smooth", 5.0, 0.12),
+        7: Material(0.5, "smooth", 2.2, 0.12),
+        9: Material(0.5, "smooth", 1.0, 0.12),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Interface:
     waves: tuple[tuple[float, float, float, float], ...] = ()  # amplitude, fy, fx, phase
 
     def height(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """z of the interface."""
+        """Height of the interface."""
         z = self.level_um + self.slope[0] * (y - self.pivot_um[0]) + self.slope[1] * (x - self.pivot_um[1])
         for amplitude, fy, fx, phase in self.waves:
             z = z + amplitude * np.cos(2 * math.pi * (fy * y + fx * x) + phase)
@@ -190,11 +194,20 @@ def make(
         np.random.default_rng([seed, 5]), [Step(max(times[-1], frame_interval_s), -0.5)], lead_s=lead_s, area_cm2=0.5
     )
     return Experiment(
-        name=f"interface-{seed}", family="interface", seed=seed, modality="xct", images=stack("uint8", image, ""),
-        labels=stack("uint8", labels, " labels"), instances=stack("uint16", instances, " instances"),
-        schema=load_schema("lithium"), truth=scene.truth(), cycler=cycler, clock_offset_s=-lead_s, lineage=scene.lineage(),
+        name=f"interface-{seed}",
+        family="interface",
+        seed=seed,
+        modality="xct",
+        images=stack("uint8", image, ""),
+        labels=stack("uint8", labels, " labels"),
+        instances=stack("uint16", instances, " instances"),
+        schema=load_schema("lithium"),
+        truth=scene.truth(),
+        cycler=cycler,
+        clock_offset_s=-lead_s,
+        lineage=scene.lineage(),
         parameters=parameters,
-    )  # fmt: skip
+    )
 
 
 class _Scene:
@@ -223,10 +236,15 @@ class _Scene:
         self.filaments = self._filaments(rng)
         self.balls = self._balls(rng)
         self.cracks = [
-            (rng.uniform(0.12, 0.25) * self.interface.level_um, *(rng.uniform(0.2, 0.8, 2) * self.size[1:]),
-             rng.uniform(0.1, 0.2) * width, rng.normal(0, 0.15), rng.normal(0, 0.15))
+            (
+                rng.uniform(0.12, 0.25) * self.interface.level_um,
+                *(rng.uniform(0.2, 0.8, 2) * self.size[1:]),
+                rng.uniform(0.1, 0.2) * width,
+                rng.normal(0, 0.15),
+                rng.normal(0, 0.15),
+            )
             for _ in range(p["n_cracks"])
-        ]  # fmt: skip
+        ]
 
     def _bases(self, rng: np.random.Generator) -> np.ndarray:
         """Position and final base radius of the voids, apart from each other and from the border."""
@@ -237,12 +255,20 @@ class _Scene:
         while covered < target and tries < 20_000:
             tries += 1
             radius = min(self.p["void_radius_um"] * math.exp(rng.normal(0, 0.3)), deepest)
-            radius = min(radius, math.sqrt((target - covered) / math.pi)) if target - covered > 3.0 * self.voxel[2] ** 2 else 0
+            radius = (
+                min(radius, math.sqrt((target - covered) / math.pi))
+                if target - covered > 3.0 * self.voxel[2] ** 2
+                else 0
+            )
             if radius < 2.5 * max(self.voxel):  # the last one, too small to be a void: enlarge what is there
                 break
             # Undercut voids are wider than their base.
             reach = self._widest(radius) + 2 * max(self.voxel)
-            y, x = rng.uniform(reach, np.asarray(self.size[1:]) - reach) if min(self.size[1:]) > 2 * reach else (math.nan,) * 2
+            y, x = (
+                rng.uniform(reach, np.asarray(self.size[1:]) - reach)
+                if min(self.size[1:]) > 2 * reach
+                else (math.nan,) * 2
+            )
             if math.isnan(y):
                 raise ValueError("the voids are larger than the field; make void_radius_um smaller or the field wider")
             if all(math.hypot(y - b, x - c) > self._widest(r) + reach for b, c, r in found):
@@ -260,7 +286,7 @@ class _Scene:
         return base_radius / math.sin(angle) if angle > math.pi / 2 else base_radius
 
     def voids(self, frame: int) -> list[Void]:
-        """The voids of a frame; they open while metal is stripped."""
+        """Voids of a frame; they open while metal is stripped."""
         share = 1.0 if self.p["n_frames"] == 1 else 0.2 + 0.8 * frame / (self.p["n_frames"] - 1)
         angle, found = math.radians(self.p["void_angle_deg"]), []
         for y, x, radius in self.base:
@@ -296,7 +322,9 @@ class _Scene:
         z = np.linspace(z0 + self.p["filament_width_um"], z0 - height + self.p["filament_width_um"] / 2, 24)
         sway = np.cumsum(rng.normal(0, 0.10, (24, 2)), axis=0) * (z[0] - z[1])
         line = np.column_stack([z, y + sway[:, 0] - sway[0, 0], x + sway[:, 1] - sway[0, 1]])
-        line[:, 1:] = np.clip(line[:, 1:], self.p["filament_width_um"], np.asarray(self.size[1:]) - self.p["filament_width_um"])
+        line[:, 1:] = np.clip(
+            line[:, 1:], self.p["filament_width_um"], np.asarray(self.size[1:]) - self.p["filament_width_um"]
+        )
         return line
 
     def _balls(self, rng: np.random.Generator) -> np.ndarray:
@@ -313,13 +341,20 @@ class _Scene:
         for radius in radii:
             for _ in range(2000):
                 pad = radius + 2.5 * max(self.voxel)
-                lowest = float(self.interface.height(np.array([0.0, self.size[1]])[:, None], np.array([0.0, self.size[2]])[None]).min())
+                lowest = float(
+                    self.interface.height(
+                        np.array([0.0, self.size[1]])[:, None], np.array([0.0, self.size[2]])[None]
+                    ).min()
+                )
                 top = lowest - 2 * self.p["waviness_um"] - pad
                 if top <= pad or min(self.size[1:]) <= 2 * pad:
                     raise ValueError("the separator is too thin for so much isolated metal; make dead_share smaller")
                 place = np.array([rng.uniform(pad, top), *rng.uniform(pad, np.asarray(self.size[1:]) - pad)])
                 free = all(np.linalg.norm(place - b[:3]) > pad + b[3] for b in found)
-                free &= all(np.linalg.norm(line - place, axis=1).min() > pad + self.p["filament_width_um"] for line in self.filaments)
+                free &= all(
+                    np.linalg.norm(line - place, axis=1).min() > pad + self.p["filament_width_um"]
+                    for line in self.filaments
+                )
                 if free:
                     found.append(np.array([*place, radius]))
                     break
@@ -330,7 +365,7 @@ class _Scene:
     # Pixels
 
     def view(self, frame: int, z: int) -> View:
-        """What is where in one slice."""
+        """View of one slice."""
         y, x = ((np.arange(n) + 0.5) * d for n, d in zip(self.shape[1:], self.voxel[1:], strict=True))
         y, x, height = y[:, None], x[None], (z + 0.5) * self.voxel[0]
         plane = tuple(self.shape[1:])
@@ -340,7 +375,9 @@ class _Scene:
         hollow, ids, rods, balls, gaps = far.copy(), np.zeros(plane, np.uint16), far.copy(), far.copy(), far.copy()
         for k, void in enumerate(self.voids(frame), start=1):
             box = self._box(void.y, void.x, void.radius)
-            inside = void.radius - np.sqrt((y[box[0]] - void.y) ** 2 + (x[:, box[1]] - void.x) ** 2 + (height - void.z) ** 2)
+            inside = void.radius - np.sqrt(
+                (y[box[0]] - void.y) ** 2 + (x[:, box[1]] - void.x) ** 2 + (height - void.z) ** 2
+            )
             inside = np.minimum(inside, depth[box])
             ids[box][inside > 0] = k
             hollow[box] = np.maximum(hollow[box], inside)
@@ -368,7 +405,9 @@ class _Scene:
         along = b - a
         share = ((z - a[0]) * along[0] + (y - a[1]) * along[1] + (x - a[2]) * along[2]) / float(along @ along)
         share = np.clip(share, 0, 1)
-        away = (z - a[0] - share * along[0]) ** 2 + (y - a[1] - share * along[1]) ** 2 + (x - a[2] - share * along[2]) ** 2
+        away = (
+            (z - a[0] - share * along[0]) ** 2 + (y - a[1] - share * along[1]) ** 2 + (x - a[2] - share * along[2]) ** 2
+        )
         return self.p["filament_width_um"] / 2 - np.sqrt(away)
 
     def _box(self, y: float, x: float, reach: float) -> tuple[slice, slice]:
@@ -419,6 +458,9 @@ class _Scene:
         n = 400
         y, x = ((np.arange(n) + 0.5) / n * s for s in self.size[1:])
         area = float(self.interface.stretch(y[:, None], x[None]).mean()) * plane
+        # A bent tube has the area of a straight one (Pappus); its round tip is half a ball, its foot is metal to metal.
+        radius = self.p["filament_width_um"] / 2
+        sides = sum(2 * math.pi * radius * self._free_length(line) + math.pi * radius**2 for line in self.filaments)
         for f, time_s in enumerate(self.times):
             volumes, lost = self._void_sums(f)
             metal = self._metal_volume(f)
@@ -426,12 +468,26 @@ class _Scene:
             cracks = sum(math.pi * c[3] ** 2 * 1.4 * max(self.voxel) for c in self.cracks)
             time = float(time_s) if len(self.times) > 1 else None
 
-            def row(metric: str, value: float, unit: str, class_name: str = "void", f: int = f, t: float | None = time, **more: object) -> None:
+            def row(
+                metric: str,
+                value: float,
+                unit: str,
+                class_name: str = "void",
+                f: int = f,
+                t: float | None = time,
+                **more: object,
+            ) -> None:
                 rows.append(Measurement(metric, float(value), unit, class_name=class_name, frame=f, time_s=t, **more))  # type: ignore[arg-type]
 
             void = float(volumes.sum()) + cracks
             row("void_fraction", void / (void + metal), "1", method="void / (void + metal) volume")
-            row("void_count", len(volumes) + len(self.cracks), "1", n=len(volumes) + len(self.cracks), method="voids and cracks")
+            row(
+                "void_count",
+                len(volumes) + len(self.cracks),
+                "1",
+                n=len(volumes) + len(self.cracks),
+                method="voids and cracks",
+            )
             row("void_volume", void, "um3", method="total; columns through the balls")
             diameters = np.cbrt(6 * volumes / math.pi)
             for k, (volume, diameter) in enumerate(zip(volumes, diameters, strict=True), start=1):
@@ -441,18 +497,36 @@ class _Scene:
                     row("void_sphericity", self._sphericity(volume), "1", object_id=k, method="closed form")
             if len(diameters) and not self.cracks:
                 row("void_diameter", diameters.mean(), "um", n=len(diameters), method="mean over voids")
-            row("contact_loss_fraction", float(lost.sum()) / plane, "1", method="projected contact area under voids / interface")
-            row("interface_area", area, "um2", "separator", method="integral over the waves")
-            row("interface_area_ratio", area / plane, "1", "separator", method="interface area / projected area")
+            row(
+                "contact_loss_fraction",
+                float(lost.sum()) / plane,
+                "1",
+                method="projected contact area under voids / interface",
+            )
+            row("interface_area", area + sides, "um2", "separator", method="integral over the waves, and the filaments")
+            row("interface_area_ratio", area / plane, "1", "separator", method="without filaments, per projected area")
             row("volume", metal, "um3", "deposit+dendrite", method="slab less voids plus filaments")
             row("deposit_volume", metal, "um3", "deposit+dendrite", method="slab less voids plus filaments")
             row("dead_volume", dead, "um3", "dead_lithium", method="balls")
             row("dead_fraction", dead / (dead + metal), "1", "dead_lithium", method="faces; balls / all metal")
             if self.filaments:
                 tops = [float(self.interface.height(line[-1, 1], line[-1, 2]) - line[-1, 0]) for line in self.filaments]
-                row("penetration_depth", max(tops) + self.p["filament_width_um"] / 2, "um", "dendrite", method="along z, from the interface to the tip")
+                row(
+                    "penetration_depth",
+                    max(tops) + self.p["filament_width_um"] / 2,
+                    "um",
+                    "dendrite",
+                    method="along z, from the interface to the tip",
+                )
                 row("percolates", 0.0, "1", "dendrite", method="no filament crosses the separator")
         return rows
+
+    def _free_length(self, line: np.ndarray) -> float:
+        """Length of a filament's centre line inside the separator."""
+        above = self.interface.height(line[:, 1], line[:, 2]) - line[:, 0]
+        steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
+        low, high = np.minimum(above[:-1], above[1:]), np.maximum(above[:-1], above[1:])
+        return float(np.sum(steps * np.clip(high / np.maximum(high - low, 1e-12), 0, 1) * (high > 0)))
 
     def _sphericity(self, volume: float) -> float:
         angle = math.radians(self.p["void_angle_deg"])
@@ -464,8 +538,14 @@ class _Scene:
     def lineage(self) -> pd.DataFrame:
         """One row per void."""
         n = len(self.base)
-        return pd.DataFrame({
-            "object_id": np.arange(1, n + 1), "birth_s": 0.0, "death_s": math.nan,
-            "merged_into": pd.array([pd.NA] * n, dtype="Int64"), "y_um": self.base[:, 0], "x_um": self.base[:, 1],
-            "z_um": [float(self.interface.height(b[0], b[1])) for b in self.base],
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "object_id": np.arange(1, n + 1),
+                "birth_s": 0.0,
+                "death_s": math.nan,
+                "merged_into": pd.array([pd.NA] * n, dtype="Int64"),
+                "y_um": self.base[:, 0],
+                "x_um": self.base[:, 1],
+                "z_um": [float(self.interface.height(b[0], b[1])) for b in self.base],
+            }
+        )

@@ -1,9 +1,10 @@
 """Plan view of metal that nucleates and grows on a foil: N(t), growth by charge, impingement, coalescence.
 
-The scene. Sites lie at random, more densely along grain boundaries. A share of them nucleates at once, the others with a
-rate constant; a site that is covered first is lost. Every nucleus is a dome whose outline is a circle with harmonics of
-fixed shape; its equivalent radius grows as ``dR = activity dG``, with the same G(t) for all, set by the charge that the
-domes take up. In terms of G, a pixel is reached at an explicit moment; the nucleus that comes first keeps it.
+The scene. Sites lie at random, more densely along grain boundaries. A share of them nucleates at once, the others
+with a rate constant; a site that is covered first is lost. Every nucleus is a dome whose outline is a circle with
+harmonics of fixed shape; its equivalent radius grows as ``dR = activity dG``, with the same G(t) for all, set by the
+charge that the domes take up. In terms of G, a pixel is reached at an explicit moment; the nucleus that comes first
+keeps it.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def make(
     grain_um: float = 55.0,
     boundary_enrichment: float = 3.0,
     boundary_width_um: float = 3.0,
+    spacing_um: float = 0.0,
     coalescence: str = "impinge",
     jitter_px: int = 0,
     bubble: bool = True,
@@ -132,6 +134,8 @@ def make(
         Standard deviation of ln(activity).
     grain_um, boundary_enrichment, boundary_width_um : float
         Grain size of the foil, and how much denser sites lie within this distance of a boundary (1: not at all).
+    spacing_um : float
+        Sites are at least this far from each other (exclusion zones); 0: they lie as they fall.
     coalescence : str
         ``"impinge"``: nuclei that meet keep their boundary; ``"merge"``: they become one object.
     jitter_px : int
@@ -163,10 +167,20 @@ def make(
         np.random.default_rng([seed, 5]), [Step(float(times[-1]) or 1.0, current_density_mA_cm2)], lead_s=lead_s
     )
     return Experiment(
-        name=f"nucleation-{seed}", family="nucleation", seed=seed, modality="optical", images=stack("uint8", "image"),
-        labels=stack("uint8", "labels"), instances=stack("uint16", "instances"), schema=load_schema("lithium"),
-        truth=scene.truth(), cycler=cycler, clock_offset_s=-lead_s, lineage=scene.lineage(), parameters=parameters,
-    )  # fmt: skip
+        name=f"nucleation-{seed}",
+        family="nucleation",
+        seed=seed,
+        modality="optical",
+        images=stack("uint8", "image"),
+        labels=stack("uint8", "labels"),
+        instances=stack("uint16", "instances"),
+        schema=load_schema("lithium"),
+        truth=scene.truth(),
+        cycler=cycler,
+        clock_offset_s=-lead_s,
+        lineage=scene.lineage(),
+        parameters=parameters,
+    )
 
 
 class _Scene:
@@ -197,7 +211,7 @@ class _Scene:
         return self.p["density_per_cm2"] * self.p["current_density_mA_cm2"] ** self.p["density_exponent"]
 
     def _sites(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Poisson points, thinned away from grain boundaries; mean density as asked."""
+        """Sites with the asked mean density, denser along grain boundaries."""
         margin = self._margin()
         low, high = np.full(2, -margin), np.asarray(self.field) + margin
         grain = self.p["grain_um"]
@@ -208,10 +222,24 @@ class _Scene:
         trial = rng.uniform(low, high, (20_000, 2))
         near = self._to_boundary(seeds, trial) < width
         share = float(near.mean())
-        top = self._density() / (1 + (enrichment - 1) * share) * max(enrichment, 1.0)
-        points = rng.uniform(low, high, (rng.poisson(top / UM2_PER_CM2 * float(np.prod(high - low))), 2))
-        kept = np.where(self._to_boundary(seeds, points) < width, enrichment, 1.0) / max(enrichment, 1.0)
-        return points[rng.uniform(size=len(points)) < kept], seeds
+        mean_weight = (1 + (enrichment - 1) * share) / max(enrichment, 1.0)
+        wanted = rng.poisson(self._density() / UM2_PER_CM2 * float(np.prod(high - low)))
+        # Poisson number of sites, placed one after the other where the density and the spacing let them.
+        points = rng.uniform(low, high, (int(60 * (wanted + 20) / mean_weight), 2))
+        weight = np.where(self._to_boundary(seeds, points) < width, enrichment, 1.0) / max(enrichment, 1.0)
+        points = points[rng.uniform(size=len(points)) < weight]
+        if self.p["spacing_um"] <= 0:
+            return points[:wanted], seeds
+        kept = np.empty((0, 2))
+        for point in points:
+            if len(kept) == wanted:
+                return kept, seeds
+            if not len(kept) or np.min(np.sum((kept - point) ** 2, axis=1)) >= self.p["spacing_um"] ** 2:
+                kept = np.vstack([kept, point])
+        raise UsageError(
+            f"{wanted} sites do not fit at {self.p['spacing_um']:g} um from each other; "
+            "make spacing_um or density_per_cm2 smaller."
+        )
 
     @staticmethod
     def _to_boundary(seeds: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -233,7 +261,7 @@ class _Scene:
         sites, birth = sites[order], birth[order]
         activity = np.exp(rng.normal(0, p["activity_spread"], n))
         k = np.arange(2, 8)
-        harmonics = 0.10 / k**1.2 * (rng.normal(size=(n, 6)) + 1j * rng.normal(size=(n, 6)))
+        harmonics = 0.075 / k**1.2 * (rng.normal(size=(n, 6)) + 1j * rng.normal(size=(n, 6)))
         harmonics *= np.minimum(1, 0.35 / np.maximum(np.abs(harmonics).sum(axis=1, keepdims=True), 1e-9))
         all_sites = Nuclei(sites, birth, np.zeros(n), activity, harmonics)
 
@@ -317,8 +345,10 @@ class _Scene:
         frame = np.searchsorted(self.growth, reached)  # first frame that shows the point
         frame[owner < 0] = len(self.times)
         n = len(self.nuclei)
-        counts = np.bincount((owner[owner >= 0].astype(np.int64) * (len(self.times) + 1) + frame[owner >= 0]),
-                             minlength=n * (len(self.times) + 1)).reshape(n, -1)  # fmt: skip
+        counts = np.bincount(
+            (owner[owner >= 0].astype(np.int64) * (len(self.times) + 1) + frame[owner >= 0]),
+            minlength=n * (len(self.times) + 1),
+        ).reshape(n, -1)
         self.territory_um2 = np.cumsum(counts[:, :-1], axis=1) * float(np.prod(self.pixel)) / 4
         self.contacts = self._contacts(reached, owner)
 
@@ -428,8 +458,13 @@ class _Scene:
             row("covered_area", covered[f], "um2", "union of outlines less artefacts, scan lines")
             row("covered_fraction", covered[f] / (area - blind), "1", "union of outlines less artefacts, scan lines")
             if count:
-                row("mean_equivalent_diameter", np.mean(2 * np.sqrt(sizes / math.pi)), "um",
-                    "mean over objects whose first site lies in the valid area; territories at two points per pixel", count)  # fmt: skip
+                row(
+                    "mean_equivalent_diameter",
+                    np.mean(2 * np.sqrt(sizes / math.pi)),
+                    "um",
+                    "mean over objects whose first site lies in the valid area; territories at two points per pixel",
+                    count,
+                )
             if f:
                 rate = (covered[f] - covered[f - 1]) / (self.times[f] - self.times[f - 1])
                 row("area_rate", rate, "um2/s", "difference to the frame before")
@@ -449,15 +484,22 @@ class _Scene:
             Measurement("enrichment", p["boundary_enrichment"], "1", class_name="deposit", method="grain boundary"),
         ]
         if share < 1:
-            rows.append(Measurement("nucleation_rate_constant", p["rate_constant_per_s"], "1/s", class_name="deposit",
-                                    method="parameter"))  # fmt: skip
+            rows.append(
+                Measurement(
+                    "nucleation_rate_constant",
+                    p["rate_constant_per_s"],
+                    "1/s",
+                    class_name="deposit",
+                    method="parameter",
+                )
+            )
         inside = ((self.nuclei.position >= 0) & (self.nuclei.position < self.field)).all(axis=1)
         born = int((inside & (self.nuclei.birth_s <= self.times[-1])).sum())
         rows.append(Measurement("birth_count", born, "1", class_name="deposit", n=born, method="sites in the field"))
         return rows
 
     def lineage(self) -> pd.DataFrame:
-        """One row per nucleus that the padded field ever holds; ``parents``: what it merged into, where nuclei merge."""
+        """One row per nucleus that the padded field ever holds; ``merged_into`` where nuclei merge."""
         n = len(self.nuclei)
         table = pd.DataFrame({"object_id": np.arange(1, n + 1), "birth_s": self.nuclei.birth_s})
         table["death_s"], table["merged_into"] = math.nan, pd.array([pd.NA] * n, dtype="Int64")
@@ -500,7 +542,7 @@ class _Recorder:
         return Paint(look, shape, rng, marks={2: marks})
 
     def _make_view(self, frame: int) -> tuple[View, np.ndarray]:
-        """The view on the padded grid, and the artefacts of the frame."""
+        """View on the padded grid, and the artefacts of the frame."""
         scene = self.scene
         reached, owner, speed = self._maps()
         growth = scene.growth[frame]
@@ -519,6 +561,11 @@ class _Recorder:
         else:
             height = np.zeros(owner.shape)
         labels = np.where(metal, 3, 2).astype(np.uint8)
+        # Where two nuclei meet, a groove.
+        groove = np.zeros(owner.shape, bool)
+        groove[:-1] |= owner[:-1] != owner[1:]
+        groove[:, :-1] |= owner[:, :-1] != owner[:, 1:]
+        height[groove & metal] = 0
         ids = np.where(metal, (scene.clusters(frame) + 1)[np.where(owner >= 0, owner, 0)] if n else 0, 0)
         view = View(labels, {2: 1 - share, 3: share}, ids, height)
         hidden = scene.text(frame)

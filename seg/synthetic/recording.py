@@ -25,7 +25,9 @@ def share_inside(distance_um: np.ndarray, pixel_um: tuple[float, ...]) -> np.nda
     return np.clip(distance_um / float(np.prod(pixel_um)) ** (1 / len(pixel_um)) + 0.5, 0.0, 1.0)
 
 
-def layered(shape: tuple[int, int], ground: int, layers: list[tuple[int, np.ndarray]], pixel_um: tuple[float, float]) -> View:
+def layered(
+    shape: tuple[int, int], ground: int, layers: list[tuple[int, np.ndarray]], pixel_um: tuple[float, float]
+) -> View:
     """View of classes laid over each other.
 
     Parameters

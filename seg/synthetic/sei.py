@@ -1,9 +1,9 @@
 """Cryo-EM of metal under an interphase shell: round cores and kinked whiskers in frozen electrolyte.
 
-The scene. A core is a disc; the outer boundary of its shell lies at ``radius + t(phi)`` with a thickness that is uniform,
-wavy or random in angle, so the distance from any outer point to the core is t itself. A gap leaves a sector of the core
-bare. A whisker is a kinked rod; its shell is everything closer than t. Inside the shell, crystallites show fringes: all
-through it (mosaic) or in its inner half (layered).
+The scene. A core is a disc; the outer boundary of its shell lies at ``radius + t(phi)`` with a thickness that is
+uniform, wavy or random in angle, so the distance from any outer point to the core is t itself. A gap leaves a sector of
+the core bare. A whisker is a kinked rod; its shell is everything closer than t. Inside the shell, crystallites show
+fringes: all through it (mosaic) or in its inner half (layered).
 """
 
 from __future__ import annotations
@@ -179,24 +179,43 @@ def make(
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     scene = _Scene(seed, parameters)
     sei = 0.42
-    look = Look({
-        1: Material(sei + electrolyte_contrast, "fractal", 6.0, 0.02),
-        3: Material(0.70, "smooth", 8.0, 0.012),
-        4: Material(0.70, "smooth", 8.0, 0.012),
-        8: Material(sei, "smooth", 2.0, 0.03),
-    })  # fmt: skip
+    look = Look(
+        {
+            1: Material(sei + electrolyte_contrast, "fractal", 6.0, 0.02),
+            3: Material(0.70, "smooth", 8.0, 0.012),
+            4: Material(0.70, "smooth", 8.0, 0.012),
+            8: Material(sei, "smooth", 2.0, 0.03),
+        }
+    )
     times = tuple(float(t) for t in np.arange(n_frames) * frame_interval_s)
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, times, "file")
     bar = scale_bar(shape_px, pixel_um[1], unit_nm=True)
     images, labels, instances = record(
-        scene.view, (n_frames, *shape_px), calibration, seed=seed, look=look.texture_only() if texture_only else look,
-        instrument=Tem(shape_px, seed, dial, pixel_nm=pixel_um[1] * 1000, defocus_um=0.5, frames_of_damage=damage_frames),
-        name=f"sei-{seed}", retouch=None if texture_only else scene.crystals, burnt_in=(lambda frame: bar) if burnt_in else None,
-    )  # fmt: skip
+        scene.view,
+        (n_frames, *shape_px),
+        calibration,
+        seed=seed,
+        look=look.texture_only() if texture_only else look,
+        instrument=Tem(
+            shape_px, seed, dial, pixel_nm=pixel_um[1] * 1000, defocus_um=0.5, frames_of_damage=damage_frames
+        ),
+        name=f"sei-{seed}",
+        retouch=None if texture_only else scene.crystals,
+        burnt_in=(lambda frame: bar) if burnt_in else None,
+    )
     return Experiment(
-        name=f"sei-{seed}", family="sei", seed=seed, modality="cryoem", images=images, labels=labels, instances=instances,
-        schema=load_schema("lithium"), truth=scene.truth(n_frames, times), lineage=scene.lineage(), parameters=parameters,
-    )  # fmt: skip
+        name=f"sei-{seed}",
+        family="sei",
+        seed=seed,
+        modality="cryoem",
+        images=images,
+        labels=labels,
+        instances=instances,
+        schema=load_schema("lithium"),
+        truth=scene.truth(n_frames, times),
+        lineage=scene.lineage(),
+        parameters=parameters,
+    )
 
 
 class _Scene:
@@ -224,14 +243,19 @@ class _Scene:
         y = margin + (0.12 + 0.2 * k) * height + rng.uniform(0, 0.05) * height
         x = np.linspace(margin + 0.03 * width, width - margin - 0.03 * width, pieces + 1)
         rise = 0.10 * height * np.where(np.arange(pieces + 1) % 2, 1.0, 0.0) * rng.uniform(0.6, 1.0)
-        return Whisker(np.column_stack([y + rise, x]), p["whisker_radius_um"], p["thickness_um"] * math.exp(rng.normal(0, 0.1)))
+        return Whisker(
+            np.column_stack([y + rise, x]), p["whisker_radius_um"], p["thickness_um"] * math.exp(rng.normal(0, 0.1))
+        )
 
     def _place(self, rng: np.random.Generator) -> None:
         p = self.p
         scale = 1.0
         for _ in range(4000):
             scale *= 0.9995
-            radius, t = p["core_radius_um"] * math.exp(rng.normal(0, 0.15)) * scale, p["thickness_um"] * math.exp(rng.normal(0, 0.1))
+            radius, t = (
+                p["core_radius_um"] * math.exp(rng.normal(0, 0.15)) * scale,
+                p["thickness_um"] * math.exp(rng.normal(0, 0.1)),
+            )
             spread = p["relative_sd"] * t
             waves: tuple[tuple[int, float, float], ...] = ()
             if p["shell"] == "wavy":
@@ -240,7 +264,10 @@ class _Scene:
                 k = np.arange(2, 14)
                 amplitude = rng.normal(size=len(k)) / k**0.7
                 amplitude *= math.sqrt(2) * spread / math.sqrt(float(np.sum(amplitude**2)))
-                waves = tuple((int(a), float(b), float(c)) for a, b, c in zip(k, amplitude, rng.uniform(0, 2 * math.pi, len(k)), strict=True))
+                waves = tuple(
+                    (int(a), float(b), float(c))
+                    for a, b, c in zip(k, amplitude, rng.uniform(0, 2 * math.pi, len(k)), strict=True)
+                )
             start, gap = rng.uniform(0, 2 * math.pi), math.radians(p["gap_deg"])
             particle = Particle(0, 0, radius, t, waves, (start, start + gap))
             pad = particle.reach_um + 6 * max(self.pixel)
@@ -263,7 +290,7 @@ class _Scene:
         return [(3, particle) for particle in self.particles] + [(4, whisker) for whisker in self.whiskers]
 
     def view(self, frame: int) -> View:
-        """What is where; `height` carries the depth in the shell."""
+        """View of a frame; `height` carries the depth in the shell."""
         y, x = pixel_centers(self.shape, self.pixel)
         labels, ids = np.ones(self.shape, np.uint8), np.zeros(self.shape, np.uint16)
         coverage = {index: np.zeros(self.shape) for index in (1, 3, 4, 8)}
@@ -332,24 +359,48 @@ class _Scene:
                 t, arc = (np.concatenate([q[i] for q in profiles]) for i in (0, 1))
                 size, weight = np.array(diameters).T
                 rows += _rows(f, time_s, None, t, arc, covered / perimeter, float(np.average(size, weights=weight)))
-                rows.append(Measurement("crystalline_fraction", crystal, "1", class_name="sei", frame=f, time_s=time_s,
-                                        method="share of the shell's area"))  # fmt: skip
-                rows.append(Measurement("sei_texture", 1.0, "1", class_name="sei", frame=f, time_s=time_s, method=self.p["interior"]))
+                rows.append(
+                    Measurement(
+                        "crystalline_fraction",
+                        crystal,
+                        "1",
+                        class_name="sei",
+                        frame=f,
+                        time_s=time_s,
+                        method="share of the shell's area",
+                    )
+                )
+                rows.append(
+                    Measurement(
+                        "sei_texture", 1.0, "1", class_name="sei", frame=f, time_s=time_s, method=self.p["interior"]
+                    )
+                )
         return rows
 
     def lineage(self) -> pd.DataFrame:
         """One row per object."""
         centers = [(s.y, s.x) if isinstance(s, Particle) else tuple(s.points.mean(0)) for _, s in self.objects]
         n = len(centers)
-        return pd.DataFrame({
-            "object_id": np.arange(1, n + 1), "birth_s": math.nan, "death_s": math.nan,
-            "merged_into": pd.array([pd.NA] * n, dtype="Int64"),
-            "y_um": [c[0] for c in centers], "x_um": [c[1] for c in centers],
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "object_id": np.arange(1, n + 1),
+                "birth_s": math.nan,
+                "death_s": math.nan,
+                "merged_into": pd.array([pd.NA] * n, dtype="Int64"),
+                "y_um": [c[0] for c in centers],
+                "x_um": [c[1] for c in centers],
+            }
+        )
 
 
 def _rows(
-    frame: int, time_s: float | None, object_id: int | None, t: np.ndarray, arc: np.ndarray, coverage: float, diameter: float
+    frame: int,
+    time_s: float | None,
+    object_id: int | None,
+    t: np.ndarray,
+    arc: np.ndarray,
+    coverage: float,
+    diameter: float,
 ) -> list[Measurement]:
     mean = float(np.average(t, weights=arc))
     sd = math.sqrt(max(float(np.average((t - mean) ** 2, weights=arc)), 0.0))
@@ -362,6 +413,8 @@ def _rows(
         ("core_to_sei_ratio", diameter / mean, "1", "core diameter over mean thickness"),
     ]
     return [
-        Measurement(name, float(value), unit, class_name="sei", frame=frame, time_s=time_s, object_id=object_id, method=method)
+        Measurement(
+            name, float(value), unit, class_name="sei", frame=frame, time_s=time_s, object_id=object_id, method=method
+        )
         for name, value, unit, method in values
     ]

@@ -145,11 +145,19 @@ def _sprinkle_stars(rng: np.random.Generator, sketch: Sketch) -> None:
         arms = int(rng.integers(3, 8))
         length = rng.uniform(0.05, 0.25) * n
         parts = [
-            outlines.tree(rng, root, turn + 2 * math.pi * k / arms, length_px=length * rng.uniform(0.6, 1.2),
-                          width_px=_log_uniform(rng, 2, 6), spacing_px=rng.uniform(4, 9), orders=int(rng.integers(0, 3)),
-                          side_angle_deg=rng.uniform(40, 70), max_pieces=250)
+            outlines.tree(
+                rng,
+                root,
+                turn + 2 * math.pi * k / arms,
+                length_px=length * rng.uniform(0.6, 1.2),
+                width_px=_log_uniform(rng, 2, 6),
+                spacing_px=rng.uniform(4, 9),
+                orders=int(rng.integers(0, 3)),
+                side_angle_deg=rng.uniform(40, 70),
+                max_pieces=250,
+            )
             for k in range(arms)
-        ]  # fmt: skip
+        ]
         sketch.paint_branches(outlines.Branches.joined(parts), DENDRITE)
 
 
@@ -278,12 +286,30 @@ def _dendrite(
             rng, root, heading + rng.normal(0, 0.4), length_px=length, width_px=width, kinks=int(rng.integers(0, 4))
         )
     if kind == "crown":
-        return outlines.crown(rng, root, heading, length_px=length, width_px=width, spread_deg=rng.uniform(35, 75),
-                              splits=int(rng.integers(3, 7)), max_pieces=700)  # fmt: skip
+        return outlines.crown(
+            rng,
+            root,
+            heading,
+            length_px=length,
+            width_px=width,
+            spread_deg=rng.uniform(35, 75),
+            splits=int(rng.integers(3, 7)),
+            max_pieces=700,
+        )
     bend = 0.05 if kind == "fern" else 0.3
-    return outlines.tree(rng, root, heading, length_px=length, width_px=width, side_angle_deg=rng.uniform(35, 70),
-                         side_ratio=rng.uniform(0.3, 0.7), spacing_px=max(3.0, dense * width + 1.5),
-                         orders=int(rng.integers(1, 4)), bend=bend, max_pieces=600)  # fmt: skip
+    return outlines.tree(
+        rng,
+        root,
+        heading,
+        length_px=length,
+        width_px=width,
+        side_angle_deg=rng.uniform(35, 70),
+        side_ratio=rng.uniform(0.3, 0.7),
+        spacing_px=max(3.0, dense * width + 1.5),
+        orders=int(rng.integers(1, 4)),
+        bend=bend,
+        max_pieces=600,
+    )
 
 
 def _cut_off(rng: np.random.Generator, sketch: Sketch, level: float) -> None:
@@ -301,10 +327,14 @@ def _grain_layer(rng: np.random.Generator, sketch: Sketch, level: float, tilt: f
     size = _log_uniform(rng, 1.5, 0.03 * n + 2)
     xs = rng.uniform(0, n, int(np.clip(rng.uniform(0.3, 2.5) * n / size, 3, 220)))
     grains_ = [
-        outlines.blob(rng, (level + tilt * (x - n / 2) - rng.uniform(-0.5, 1.5) * size, x), size * math.exp(rng.normal(0, 0.4)),
-                      waviness=0.2)
+        outlines.blob(
+            rng,
+            (level + tilt * (x - n / 2) - rng.uniform(-0.5, 1.5) * size, x),
+            size * math.exp(rng.normal(0, 0.4)),
+            waviness=0.2,
+        )
         for x in xs
-    ]  # fmt: skip
+    ]
     sketch.paint(grains_, value, only=(ELECTROLYTE,))
 
 
@@ -334,22 +364,37 @@ def cell_slice(rng: np.random.Generator, n: int) -> Sketch:
             )
     sketch.paint(polygons, VOID, only=(DEPOSIT,))
     if rng.uniform() < 0.3:
-        inside = [_island(rng, (rng.uniform(top.mean(), bottom), rng.uniform(0, n)), _log_uniform(rng, 1.5, 0.04 * n), "wavy")
-                  for _ in range(rng.integers(1, 12))]  # fmt: skip
+        inside = [
+            _island(rng, (rng.uniform(top.mean(), bottom), rng.uniform(0, n)), _log_uniform(rng, 1.5, 0.04 * n), "wavy")
+            for _ in range(rng.integers(1, 12))
+        ]
         sketch.paint(inside, VOID, only=(DEPOSIT,))
     if rng.uniform() < 0.45:
         parts = [
-            outlines.crown(rng, (float(top[int(x)]) + 2, x), math.pi / 2 + rng.normal(0, 0.3), length_px=rng.uniform(0.08, 0.5) * n,
-                           width_px=_log_uniform(rng, 1.5, 6), splits=int(rng.integers(1, 5)), max_pieces=200)
+            outlines.crown(
+                rng,
+                (float(top[int(x)]) + 2, x),
+                math.pi / 2 + rng.normal(0, 0.3),
+                length_px=rng.uniform(0.08, 0.5) * n,
+                width_px=_log_uniform(rng, 1.5, 6),
+                splits=int(rng.integers(1, 5)),
+                max_pieces=200,
+            )
             for x in rng.uniform(0, n - 1, rng.integers(1, 5))
-        ]  # fmt: skip
+        ]
         sketch.paint_branches(outlines.Branches.joined(parts), DENDRITE, only=(SEPARATOR,))
     if rng.uniform() < 0.4:
         parts = [
-            outlines.needle(rng, tuple(rng.uniform(0, n, 2)), rng.uniform(0, 2 * math.pi), length_px=rng.uniform(0.1, 0.5) * n,
-                            width_px=_log_uniform(rng, 1, 3), kinks=int(rng.integers(1, 6)))
+            outlines.needle(
+                rng,
+                tuple(rng.uniform(0, n, 2)),
+                rng.uniform(0, 2 * math.pi),
+                length_px=rng.uniform(0.1, 0.5) * n,
+                width_px=_log_uniform(rng, 1, 3),
+                kinks=int(rng.integers(1, 6)),
+            )
             for _ in range(rng.integers(1, 4))
-        ]  # fmt: skip
+        ]
         sketch.paint_branches(outlines.Branches.joined(parts), VOID, only=(SEPARATOR,))
     if rng.uniform() < 0.25:
         dead = [
@@ -370,16 +415,29 @@ def core_shell(rng: np.random.Generator, n: int) -> Sketch:
     value = DEPOSIT
     if rng.uniform() < 0.55:
         radius = _log_uniform(rng, 0.05 * n, 0.3 * n)
-        cores = [_island(rng, tuple(rng.uniform(0, n, 2)), radius * math.exp(rng.normal(0, 0.3)), ["round", "wavy", "faceted"][rng.integers(3)])
-                 for _ in range(rng.integers(1, 6))]  # fmt: skip
+        cores = [
+            _island(
+                rng,
+                tuple(rng.uniform(0, n, 2)),
+                radius * math.exp(rng.normal(0, 0.3)),
+                ["round", "wavy", "faceted"][rng.integers(3)],
+            )
+            for _ in range(rng.integers(1, 6))
+        ]
         sketch.paint(cores, DEPOSIT)
     else:
         value = DENDRITE
         parts = [
-            outlines.needle(rng, tuple(rng.uniform(0, n, 2)), rng.uniform(0, 2 * math.pi), length_px=rng.uniform(0.4, 1.4) * n,
-                            width_px=_log_uniform(rng, 0.03 * n, 0.18 * n), kinks=int(rng.integers(0, 4)))
+            outlines.needle(
+                rng,
+                tuple(rng.uniform(0, n, 2)),
+                rng.uniform(0, 2 * math.pi),
+                length_px=rng.uniform(0.4, 1.4) * n,
+                width_px=_log_uniform(rng, 0.03 * n, 0.18 * n),
+                kinks=int(rng.integers(0, 4)),
+            )
             for _ in range(rng.integers(1, 3))
-        ]  # fmt: skip
+        ]
         sketch.paint_branches(outlines.Branches.joined(parts), DENDRITE)
     _shell(rng, sketch, (value,), _log_uniform(rng, 2, 0.09 * n))
     if rng.uniform() < 0.2:  # frozen contamination

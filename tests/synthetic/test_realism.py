@@ -1,0 +1,81 @@
+"""How far synthetic images are from real ones of the same kind: grey levels, noise spectrum, local texture.
+
+The bounds are distances between real images of different sources as well: a twin has to lie among them, not on one.
+"""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.stats import wasserstein_distance
+from skimage import io
+
+from seg.synthetic import make_experiment
+
+# Largest distances: grey levels (of 0..1), slope of the power spectrum, log10 of fine over total contrast.
+BOUNDS = {"grey": 0.20, "slope": 1.6, "fine": 0.55}
+
+
+def grey(image):
+    """Image as floats, 1 % and 99 % percentile at 0 and 1."""
+    image = np.asarray(image, float)
+    image = image.mean(-1) if image.ndim == 3 else image
+    low, high = np.percentile(image, [1, 99])
+    return np.clip((image - low) / (high - low), 0, 1)
+
+
+def spectrum_slope(image):
+    """Slope of log power against log frequency, 0.03 to 0.35 cycles/px."""
+    window = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])[None]
+    power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
+    ky, kx = np.fft.fftfreq(image.shape[0]), np.fft.fftfreq(image.shape[1])
+    k = np.hypot(ky[:, None], kx[None])
+    edges = np.geomspace(0.03, 0.35, 13)
+    means = [power[(k >= a) & (k < b)].mean() for a, b in zip(edges, edges[1:], strict=False)]
+    return np.polyfit(np.log(np.sqrt(edges[:-1] * edges[1:])), np.log(means), 1)[0]
+
+
+def fine_share(image):
+    """log10 of the contrast within 3 px over all contrast."""
+    return np.log10((image - ndimage.gaussian_filter(image, 3)).std() / image.std())
+
+
+def distances(synthetic, real):
+    a, b = grey(synthetic), grey(real)
+    return {
+        "grey": wasserstein_distance(a.ravel()[::7], b.ravel()[::7]),
+        "slope": abs(spectrum_slope(a) - spectrum_slope(b)),
+        "fine": abs(fine_share(a) - fine_share(b)),
+    }
+
+
+CASES = {
+    "sem": (
+        lambda: make_experiment("dendrite", 5, shape_px=(384, 512), n_frames=2, n_trees=5, burnt_in=False).images.frame(1),
+        lambda root: io.imread(root / "sem_dendrites" / "images" / "2e-9_100s_019.jpg")[::2, ::2],
+    ),
+    "optical": (
+        lambda: make_experiment("nucleation", 12, shape_px=(303, 288), n_frames=8, burnt_in=False).images.frame(4),
+        lambda root: io.imread(root / "optical_growth_series" / "frames.tif")[6][30:260],
+    ),
+    "xct": (
+        lambda: np.stack([make_experiment("interface", 11, shape_px=(96, 128, 128)).images.data[z][64] for z in range(96)]),
+        lambda root: io.imread(root / "xct_nmc_grey_slice" / "NMC_90wt_2000bar_115.tif")[:256, :256],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twins_lie_near_real_images(name, shared_data, record_property):
+    synthetic, real = CASES[name]
+    found = distances(synthetic(), real(shared_data))
+    for key, value in found.items():
+        record_property(key, round(float(value), 3))
+    assert {key: value for key, value in found.items() if value > BOUNDS[key]} == {}
+
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+    for name, (synthetic, real) in CASES.items():
+        s, r = synthetic(), real(Path(sys.argv[1]))
+        print(name, {k: round(float(v), 3) for k, v in distances(s, r).items()}, 'slopes', round(spectrum_slope(grey(s)), 2), round(spectrum_slope(grey(r)), 2), 'fine', round(fine_share(grey(s)), 2), round(fine_share(grey(r)), 2))
