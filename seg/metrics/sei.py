@@ -243,6 +243,7 @@ def _rows(
     ratio_error = ratio * mean_error / mean if mean > 0 else math.nan
 
     def row(metric: str, value: float, error: float, unit: str, how: str, flags: tuple[str, ...]) -> Measurement:
+        value, error = float(value), float(error)
         high = value + error if metric != "sei_coverage" else min(value + error, 1.0)
         return Measurement(
             metric, value, unit, low=max(value - error, 0.0) if math.isfinite(value) else math.nan, high=high,

@@ -11,8 +11,6 @@ from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import dijkstra
 from skimage.morphology import skeletonize
 
 from seg.metrics.interface import smooth_path
@@ -177,21 +175,20 @@ def prune(graph: Graph, half_width: np.ndarray, *, factor: float = 1.0) -> Graph
 
 
 def shortest_paths(graph: Graph, lengths: dict[int, float], start: int) -> dict[int, float]:
-    """Distance along the graph from one node to every node it reaches."""
-    index = {n: i for i, n in enumerate(graph.nodes)}
-    best: dict[tuple[int, int], float] = {}
-    for edge, (a, b, _) in graph.edges.items():
-        if a != b:
-            key = (index[a], index[b]) if index[a] < index[b] else (index[b], index[a])
-            best[key] = min(lengths[edge], best.get(key, math.inf))
-    if not best:
-        return {start: 0.0}
-    rows, columns = np.array(list(best)).T
-    # A length of zero would read as "no path" in a sparse matrix.
-    weights = np.maximum(list(best.values()), 1e-12)
-    matrix = coo_array((weights, (rows, columns)), shape=(len(index), len(index))).tocsr()
-    distance = dijkstra(matrix, directed=False, indices=index[start])
-    return {n: float(distance[i]) for n, i in index.items() if math.isfinite(distance[i])}
+    """Distance along the graph from one node to every node it reaches (Dijkstra)."""
+    reached: dict[int, float] = {}
+    queue = [(0.0, start)]
+    while queue:
+        distance, node = heapq.heappop(queue)
+        if node in reached:
+            continue
+        reached[node] = distance
+        for edge in graph.at_node[node]:
+            a, b, _ = graph.edges[edge]
+            other = b if a == node else a
+            if other not in reached:
+                heapq.heappush(queue, (distance + lengths[edge], other))
+    return reached
 
 
 def half_width_at(half_width: np.ndarray, position: np.ndarray) -> float:
