@@ -37,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args.command_line = shlex.join(["operandoseg", *arguments])
     signal.signal(signal.SIGTERM, _interrupted)
+    # Before torch is loaded: threads that wait do not spin, which costs nothing alone and much on a shared machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        return int(args.action(args))
+        with _logging_beside_progress(args):
+            return int(args.action(args))
     except SegError as error:
         print(f"operandoseg: {error}", file=sys.stderr)
         return error.exit_code
@@ -300,6 +303,17 @@ def _train(overrides: list[str]) -> int:
     return subprocess.call(command)
 
 
+def _logging_beside_progress(args: argparse.Namespace) -> Any:
+    """Let messages appear above a progress bar instead of through it."""
+    from contextlib import nullcontext
+
+    if args.quiet:
+        return nullcontext()
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    return logging_redirect_tqdm()
+
+
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
@@ -328,8 +342,6 @@ def _finish(results: Sequence[RunResult], args: argparse.Namespace) -> int:
                 print(_headline_text(result.headline))
             report = result.folder / "report.html"
             print(f"  {'report' if report.exists() else 'masks'}: {report if report.exists() else result.folder}")
-    for result in failed:
-        print(f"failed: {result.source}: {result.error}", file=sys.stderr)
     if failed and len(results) > 1:
         print(f"{len(failed)} of {len(results)} inputs failed; see {args.out / 'failures.csv'}", file=sys.stderr)
         return 3
@@ -337,15 +349,28 @@ def _finish(results: Sequence[RunResult], args: argparse.Namespace) -> int:
 
 
 def _headline_text(rows: Any) -> str:
-    lines = []
+    """The rows as an aligned table; flags at the end."""
+    cells = []
     for row in rows.rename(columns={"class": "class_name"}).itertuples():
-        interval = "" if row.low != row.low else f"[{row.low:.4g}, {row.high:.4g}]"
-        value = "not reported" if row.value != row.value else f"{row.value:.4g}"
-        when = "whole series" if row.frame != row.frame else f"frame {int(row.frame)}"
-        flags = row.flags if isinstance(row.flags, str) and row.flags else ""
-        name = f"{row.metric}" + (f" ({row.class_name})" if isinstance(row.class_name, str) and row.class_name else "")
-        lines.append(f"  {name:<36} {value:>12} {interval:<24} {row.unit:<8} {when:<13} {flags}".rstrip())
-    return "\n".join(lines)
+        of = f" ({row.class_name})" if isinstance(row.class_name, str) and row.class_name else ""
+        cells.append(
+            (
+                f"{row.metric}{of}",
+                "not reported" if row.value != row.value else f"{row.value:.4g}",
+                "" if row.low != row.low else f"[{row.low:.4g}, {row.high:.4g}]",
+                str(row.unit),
+                "whole series" if row.frame != row.frame else f"frame {int(row.frame)}",
+                row.flags if isinstance(row.flags, str) else "",
+            )
+        )
+    widths = [max(len(c[i]) for c in cells) for i in range(5)]
+    return "\n".join(
+        "  "
+        + "  ".join(
+            [c[0].ljust(widths[0]), c[1].rjust(widths[1]), *(c[i].ljust(widths[i]) for i in (2, 3, 4)), c[5]]
+        ).rstrip()
+        for c in cells
+    )
 
 
 def _as_json(result: RunResult) -> dict[str, Any]:

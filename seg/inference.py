@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,7 @@ def segment(
     *,
     settings: InferenceSettings | None = None,
     normalisation: SeriesNormalisation | None = None,
+    finished: Collection[tuple[int, int]] = (),
     progress: Progress = silent,
 ) -> Iterator[Slab]:
     """Label every pixel of a stack, part by part.
@@ -67,6 +68,9 @@ def segment(
     settings : InferenceSettings
     normalisation : SeriesNormalisation or None
         None fits it to the whole stack with the percentiles of the model.
+    finished : collection of (int, int)
+        ``(frame, z_start)`` of slabs that an earlier call yielded and need not come again. What is computed together
+        does not change with it, so that a continued result is the same to the bit; some of these may come again.
     progress : Progress
 
     Yields
@@ -86,7 +90,7 @@ def segment(
     if normalisation is None:
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
     slabs = _slabs_of_volumes if bundle.spec.dims == 3 else _slabs_of_planes
-    return slabs(stack, runner, normalisation, progress)
+    return slabs(stack, runner, normalisation, finished, progress)
 
 
 def predict_probabilities(
@@ -135,7 +139,11 @@ def predict_probabilities(
 
 
 def _slabs_of_planes(
-    stack: Stack, runner: Runner, normalisation: SeriesNormalisation, progress: Progress
+    stack: Stack,
+    runner: Runner,
+    normalisation: SeriesNormalisation,
+    finished: Collection[tuple[int, int]],
+    progress: Progress,
 ) -> Iterator[Slab]:
     """2-D network: frames, or planes of volumes, as many at once as make a batch."""
     shape = stack.spatial_shape[-2:]
@@ -150,6 +158,8 @@ def _slabs_of_planes(
     else:
         parts = [(t, range(t, min(t + at_once, stack.n_frames))) for t in range(0, stack.n_frames, at_once)]
     for frame, members in progress(parts, total=len(parts), desc=f"segment {stack.name}"):
+        if ((frame, members.start) in finished) if volumes else all((t, 0) in finished for t in members):
+            continue
         if volumes:
             planes = read_grey(stack, frame, z=slice(members.start, members.stop))
         else:
@@ -167,13 +177,19 @@ def _slabs_of_planes(
 
 
 def _slabs_of_volumes(
-    stack: Stack, runner: Runner, normalisation: SeriesNormalisation, progress: Progress
+    stack: Stack,
+    runner: Runner,
+    normalisation: SeriesNormalisation,
+    finished: Collection[tuple[int, int]],
+    progress: Progress,
 ) -> Iterator[Slab]:
     """3-D network: slabs along z, each read with its halo."""
     tiles = runner.tiles(stack.spatial_shape)
 
     def slabs() -> Iterator[Slab]:
         for frame in range(stack.n_frames):
+            if all((frame, low) in finished for low, _ in tiles[0].kept):
+                continue
 
             def read(planes: slice, frame: int = frame) -> np.ndarray:
                 return read_grey(stack, frame, z=planes)[np.newaxis]

@@ -20,7 +20,7 @@ def save_key_frames(segmentation: Segmentation, image: Stack | None, folder: Pat
     folder.mkdir(parents=True, exist_ok=True)
     n_frames, depth = stack.n_frames, stack.size("z")
     frames = _spread(n_frames, count) if n_frames > 1 else [0]
-    slices = _spread(depth, min(3, count)) if n_frames > 1 else _spread(depth, count)
+    slices = _inside(depth, min(3, count) if n_frames > 1 else count)
     for t in frames:
         labels = stack.frame(t)
         grey = shown.apply(to_grey(image.frame(t))) if image is not None and shown is not None else None
@@ -37,3 +37,8 @@ def _spread(n: int, count: int) -> list[int]:
     if n == 1 or count == 1:
         return [n // 2]
     return sorted({round(i * (n - 1) / (count - 1)) for i in range(count)})
+
+
+def _inside(n: int, count: int) -> list[int]:
+    """At most `count` indices spread over range(n), away from its ends: the outer slices of a volume are often empty."""
+    return sorted({int((i + 0.5) * n / count) for i in range(count)})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from seg.metrics.table import to_table
 from seg.modality import modality
 from seg.progress import Progress, silent
 from seg.segmentation import Provenance, Segmentation
+from seg.slabs import open_slabs
 from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done, work_dir
 
@@ -220,26 +222,21 @@ def _segment(
     schema = load_schema(config.schema)
     if not is_done(folder, "segment", key):
         _forget_results(folder, "segment")
-        slabs = work_dir(folder) / f"slabs-{key[:16]}"
-        for other in work_dir(folder).glob("slabs-*"):
-            if other != slabs:
-                shutil.rmtree(other)
-        slabs.mkdir(exist_ok=True)
+        slabs = open_slabs(work_dir(folder), key)
         normalisation = SeriesNormalisation.fit(stack, modality(config.modality).normalisation_percentiles)
-        confidence: list[float] = []
-        for index in progress(range(stack.n_frames), total=stack.n_frames, desc=f"segment {stack.name}"):
-            done = slabs / f"frame_{index:06d}.npz"
-            if not done.exists():
-                _segment_frame(stack, index, bundle, settings, normalisation, done, segment)
-            with np.load(done, allow_pickle=False) as saved:
-                confidence.append(float(saved["confidence"]))
+        parts = segment(
+            stack, bundle, settings=settings, normalisation=normalisation, finished=slabs.finished(), progress=progress
+        )
+        for part in parts:
+            slabs.save(part)
         made = {
             "model": {
                 "name": bundle.spec.name, "weights_sha256": bundle.weights_sha256, "spec": bundle.spec.to_dict(),
                 "card": bundle.card,
             },
             "normalisation": {"low": normalisation.low, "high": normalisation.high},
-            "confidence": confidence, "fingerprint": fingerprint(path),
+            "confidence": slabs.confidence(stack.n_frames), "fingerprint": fingerprint(path),
+            "settings": asdict(settings),
         }  # fmt: skip
         axes = stack.axes.replace("c", "")
         shape = tuple(stack.size(axis) for axis in axes)
@@ -247,45 +244,16 @@ def _segment(
             software=f"operandoseg {__version__}", model=bundle.spec.name, model_sha256=bundle.weights_sha256,
             input_fingerprint=made["fingerprint"],
         )  # fmt: skip
-        frames = (_load_labels(slabs / f"frame_{index:06d}.npz") for index in range(stack.n_frames))
         write_labels(
-            labels_path, frames, shape=shape, axes=axes, calibration=stack.calibration, schema=schema,
-            provenance=provenance,
+            labels_path, slabs.frames(stack.n_frames), shape=shape, axes=axes, calibration=stack.calibration,
+            schema=schema, provenance=provenance,
         )  # fmt: skip
         write_json(made, made_path)
         mark_done(folder, "segment", key, [labels_path, made_path])
-        shutil.rmtree(slabs)
-    return read_labels(labels_path, schema=schema), _read_json(made_path)
-
-
-def _segment_frame(
-    stack: Stack, index: int, bundle: Any, settings: Any, normalisation: Any, target: Path, segment: Callable[..., Any]
-) -> None:
-    """Labels and mean confidence of one frame, saved whole or not at all."""
-    single = replace(
-        stack,
-        data=stack.frame(index),
-        axes=stack.axes.replace("t", ""),
-        calibration=replace(stack.calibration, frame_times_s=None),
-    )
-    labels = np.zeros(stack.spatial_shape, np.uint8)
-    total, count = 0.0, 0
-    for slab in segment(single, bundle, settings=settings, normalisation=normalisation):
-        if stack.spatial_axes == "zyx":
-            labels[slab.z_start : slab.z_start + slab.labels.shape[0]] = slab.labels
-        else:
-            labels[...] = slab.labels
-        total += float(np.asarray(slab.confidence, np.float64).sum())
-        count += slab.confidence.size
-    part = target.with_suffix(".part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, labels=labels, confidence=total / max(count, 1))
-    part.replace(target)
-
-
-def _load_labels(path: Path) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as saved:
-        return saved["labels"]
+        slabs.remove()
+    segmentation = read_labels(labels_path, schema=schema)
+    named = replace(segmentation, stack=replace(segmentation.stack, name=stack.name))
+    return named, json.loads(made_path.read_text(encoding="utf-8"))
 
 
 def _measure(
@@ -415,7 +383,7 @@ def _record(
         "schema": segmentation.schema.to_dict(),
         "model": made.get("model"),
         "normalisation": made.get("normalisation"),
-        "settings": {"image": str(options.image) if options.image else None},
+        "settings": {**made.get("settings", {}), "image": str(options.image) if options.image else None},
         "device": options.device,
         "seeds": {"bootstrap": 0},
         "timings_s": {stage: round(seconds, 2) for stage, seconds in timings.items()},
@@ -430,9 +398,3 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("numpy", "scipy", "scikit-image", "tifffile", "pandas", "torch")}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    import json
-
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -124,13 +124,14 @@ def measure_frame(
     Parameters
     ----------
     frame : Frame
-        Objects are its instances where given, else connected regions (8 or 26 neighbours).
+        Objects are connected regions (8 or 26 neighbours), whole: instances are split where they touch, which would
+        cut branches. A region takes the id of the instance that fills most of it.
     classes : sequence of str
         What counts as dendrite.
     reference : str
         Where height starts: ``"substrate"`` (the pixels of `reference_classes`), a side of the frame (``"top"``,
         ``"bottom"``, ``"left"``, ``"right"``; ``"front"``, ``"back"`` along z), or ``"auto"``: the substrate where one
-        is labelled, else the side that most of the mask touches.
+        is labelled, else the side that holds more than two thirds of the mask at the border.
     root_classes : sequence of str
         What a dendrite grows from; its end there is a root, not a tip.
     min_object_px : int
@@ -169,14 +170,21 @@ def measure_frame(
 
 
 def _object_ids(frame: Frame, mask: np.ndarray, smallest: int) -> np.ndarray:
-    """Ids of the objects of at least `smallest` pixels, 1 to n where they are labelled here."""
-    if frame.instances is not None:
-        ids = np.where(mask, frame.instances, 0).astype(np.int64)
-    else:
-        ids, _ = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
-    sizes = np.bincount(ids.ravel())
-    ids[(sizes < smallest)[ids]] = 0
-    return ids
+    """Ids of the connected regions of at least `smallest` pixels: that of the instance that fills most of each."""
+    regions, n_regions = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
+    regions[(np.bincount(regions.ravel()) < smallest)[regions]] = 0
+    if frame.instances is None:
+        return regions
+    inside = regions > 0
+    pairs, counts = np.unique(
+        np.stack([regions[inside], frame.instances[inside]]).astype(np.int64), axis=1, return_counts=True
+    )
+    ids = np.arange(n_regions + 1) + int(frame.instances.max(initial=0))
+    ids[0] = 0
+    for (region, instance), _ in sorted(zip(pairs.T.tolist(), counts.tolist(), strict=True), key=lambda p: p[1]):
+        if instance:
+            ids[region] = instance
+    return ids[regions]
 
 
 def _side(shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -209,7 +217,8 @@ def _reference(
     if reference == "auto":
         touched = {s: int((mask & _side(mask.shape, s)).sum()) for s in sides}
         best = max(touched, key=lambda s: touched[s])
-        if touched[best]:
+        # Metal cut by two opposite sides of the view says nothing about where it grew from.
+        if touched[best] > 2 / 3 * sum(touched.values()):
             return None, best
     return None, ""
 

@@ -218,14 +218,21 @@ def test_scaling_the_pixel_scales_lengths_only(rng, schema):
         assert large[metric].value == pytest.approx(factor * small[metric].value)
 
 
-def test_instances_separate_touching_dendrites(schema):
+def test_a_dendrite_stays_whole_where_its_instances_are_split_and_takes_the_largest_id(schema):
     labels = np.full((80, 120), 1, np.uint8)
-    labels[30:36, 10:60] = 4
-    labels[30:36, 60:110] = 4
-    instances = np.where(labels == 4, np.where(np.arange(120) < 60, 3, 8)[None], 0)
+    labels[30:36, 10:110] = 4
+    instances = np.where(labels == 4, np.where(np.arange(120) < 50, 3, 8)[None], 0)
     found = measure_frame(Frame(labels, schema, Scale((1.0, 1.0)), instances=instances))
-    assert sorted({m.object_id for m in found if m.object_id}) == [3, 8]
-    assert table(found)["tip_count"].value == 4
+    assert {m.object_id for m in found if m.object_id} == {8}
+    assert table(found)["tip_count"].value == 2  # a cut at the split would make four
+
+
+def test_no_height_where_metal_is_cut_by_opposite_sides_and_no_substrate_is_labelled(schema):
+    labels = np.full((60, 90), 1, np.uint8)
+    labels[25:31, :] = 4  # touches left and right alike
+    height = table(measure_frame(Frame(labels, schema, Scale((0.5, 0.3)))))["dendrite_height"]
+    assert math.isnan(height.value)
+    assert "no-credible-baseline" in height.flags
 
 
 def test_nothing_one_pixel_and_uncalibrated(schema):
