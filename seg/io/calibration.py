@@ -179,17 +179,17 @@ def read_sidecar(path: Path) -> Sidecar:
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it can hold {', '.join(known)}."
             raise DataError(f"The sidecar {file.name} has an unknown key {key!r}; {hint}")
-    if data.get("frame_interval_s") is not None and data.get("frame_times_s") is not None:
+    interval, times = data.get("frame_interval_s"), data.get("frame_times_s")
+    if interval is not None and times is not None:
         raise DataError(f"The sidecar {file.name} gives frame_interval_s and frame_times_s; keep one of them.")
-    times = data.get("frame_times_s")
     if times is not None and not isinstance(times, list):
         raise DataError(f"frame_times_s in {file.name} must be a list of seconds, one per frame.")
     axes = data.get("axes")
     return Sidecar(
         axes=str(axes) if axes is not None else None,
         pixel_size_um=_sizes(data.get("pixel_size_um"), file),
-        frame_interval_s=_number(data.get("frame_interval_s"), "frame_interval_s", file),
-        frame_times_s=None if times is None else tuple(_number(t, "frame_times_s", file) or 0.0 for t in times),
+        frame_interval_s=None if interval is None else _number(interval, "frame_interval_s", file),
+        frame_times_s=None if times is None else tuple(_number(t, "frame_times_s", file) for t in times),
         note=str(data.get("note") or ""),
     )
 
@@ -203,15 +203,13 @@ def _sizes(value: Any, file: Path) -> dict[str, float] | None:
         if str(axis) not in tuple(SPATIAL_AXES):
             raise DataError(f"pixel_size_um in {file.name} names the axis {axis!r}; expected z, y or x.")
         number = _number(size, "pixel_size_um", file)
-        if number is None or number <= 0:
+        if number <= 0:
             raise DataError(f"pixel_size_um in {file.name} is {size!r} for {axis}; expected a positive number of µm.")
         sizes[str(axis)] = number
     return sizes
 
 
-def _number(value: Any, key: str, file: Path) -> float | None:
-    if value is None:
-        return None
+def _number(value: Any, key: str, file: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise DataError(f"{key} in {file.name} is {value!r}; expected a plain number, the unit is in the key.")
     return float(value)

@@ -90,16 +90,13 @@ def _single(path: Path, given: Given) -> Raw:
         _check_header(path, image.size, image.mode, given)
         n_frames = _n_frames(image)
         calibration = _resolution(image)
-        if image.format == "GIF":
-            _check_gif_end(path)
-        if n_frames == 1:
-            data = _pixels(path, image, given)
-            return Raw(data, "yxc"[: data.ndim], calibration)
         check_size((n_frames, *image.size), path.name)
-        frames = []
-        for index in range(n_frames):
-            image.seek(index)
-            frames.append(_pixels(path, image, given))
+        if image.format == "GIF":
+            frames = _gif(path)
+        else:
+            frames = [_pixels(path, image, given, index) for index in range(n_frames)]
+    if len(frames) == 1:
+        return Raw(frames[0], "yxc"[: frames[0].ndim], calibration)
     data = np.stack(frames)
     return Raw(data, "tyxc"[: data.ndim], calibration)
 
@@ -135,8 +132,11 @@ def _check_header(path: Path, size: tuple[int, int], mode: str, given: Given) ->
         )
 
 
-def _pixels(path: Path, image: Any, given: Given) -> np.ndarray:
-    """Pixels of the current frame, shape (Y, X) or (Y, X, 3)."""
+def _pixels(path: Path, image: Any, given: Given, index: int = 0) -> np.ndarray:
+    """Pixels of one frame, shape (Y, X) or (Y, X, 3)."""
+    if index:
+        image.seek(index)
+    image.load()  # an animation settles its mode only now
     if image.mode == "P" and given.as_labels:
         return np.array(image)
     if image.mode == "RGB" and image.format == "PNG" and _is_16_bit(path):
@@ -144,6 +144,21 @@ def _pixels(path: Path, image: Any, given: Given) -> np.ndarray:
     if image.mode in _GREY:
         return np.array(image)
     return np.array(image.convert("RGB"))
+
+
+def _gif(path: Path) -> list[np.ndarray]:
+    """The frames of a GIF, each of shape (Y, X, 3).
+
+    Not through Pillow, which (13.0) gives the first frame again for a second one with a palette of its own.
+    """
+    import imagecodecs
+
+    content = path.read_bytes()
+    # the decoder gives the frames it finds; a GIF that was cut off lacks the semicolon at its end
+    if not content.rstrip(b"\0").endswith(b";"):
+        raise DataError(f"{path.name!r} ends before its last frame; it is cut off, copy it again.")
+    data = np.asarray(imagecodecs.gif_decode(content, asrgb=True))
+    return list(data.reshape(-1, *data.shape[-3:]))
 
 
 def _is_16_bit(path: Path) -> bool:
@@ -155,14 +170,6 @@ def _deep_png(path: Path) -> np.ndarray:
     import imagecodecs
 
     return np.asarray(imagecodecs.png_decode(path.read_bytes()))
-
-
-def _check_gif_end(path: Path) -> None:
-    # Pillow gives the frames it finds; a GIF that was cut off lacks the semicolon at its end
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 64))
-        if not file.read().rstrip(b"\0").endswith(b";"):
-            raise DataError(f"{path.name!r} ends before its last frame; it is cut off, copy it again.")
 
 
 def _resolution(image: Any) -> Calibration:

@@ -76,6 +76,8 @@ def read_labels(
     path: Path | str,
     *,
     schema: LabelSchema | None = None,
+    default_schema: LabelSchema | None = None,
+    values: Mapping[int, str] | None = None,
     axes: str | None = None,
     pixel_size_um: Mapping[str, float] | None = None,
     frame_interval_s: float | None = None,
@@ -90,6 +92,10 @@ def read_labels(
     schema : LabelSchema or None
         Meaning of the values; overrides the sidecar, which overrides the file. A file that says nothing and has no
         sidecar is refused: what a value means is never guessed.
+    default_schema : LabelSchema or None
+        Meaning of the values of a file that says nothing and has no sidecar.
+    values : mapping of int to str or None
+        Value in the file to class name, as ``map`` of the sidecar, which it overrides.
     axes, pixel_size_um, frame_interval_s
         As in `open_stack`.
 
@@ -119,7 +125,9 @@ def read_labels(
     own = stack.metadata.get("operandoseg")
     own = own if isinstance(own, dict) else {}
     sidecar = _read_sidecar(path)
-    meaning = schema or sidecar.schema or _own_schema(own, path.name)
+    if values is not None:
+        sidecar = replace(sidecar, name="the label map given", names=dict(values))
+    meaning = schema or sidecar.schema or _own_schema(own, path.name) or default_schema
     if meaning is None:
         raise LabelError(
             f"{path.name!r} does not say what its label values mean; pass --schema NAME or FILE "

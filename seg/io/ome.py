@@ -80,7 +80,7 @@ def _times(pixels: ElementTree.Element, name: str) -> tuple[float, ...] | None:
         logger.warning("%s: the plane times (DeltaT) go backwards; they are not used", name)
     increment = _positive(pixels.get("TimeIncrement"))
     factor = s_per(pixels.get("TimeIncrementUnit", "s"))
-    if increment is None or factor is None:
+    if increment is None or factor is None or n_frames < 2:
         return None
     return evenly(n_frames, increment * factor)
 

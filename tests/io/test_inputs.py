@@ -1,0 +1,127 @@
+"""What the command line names becomes a list of inputs."""
+
+import os
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from seg.errors import DataError, NothingMatchedError
+from seg.io import find_inputs, fingerprint, inputs
+
+
+@pytest.fixture
+def tree(tmp_path, make):
+    """A folder as users have them."""
+    pixels = np.zeros((8, 8), np.uint8)
+    for name in ("img2.png", "img10.png", "img1.png", ".hidden.png"):
+        (tmp_path / "series").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "series" / name)
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    for name in ("b.tif", "a10.tif", "a9.tif"):
+        tifffile.imwrite(
+            stacks / name, np.zeros((3, 8, 8), np.uint8), metadata={"axes": "TYX"}, photometric="minisblack"
+        )
+    for name in ("a9.calibration.yaml", "a9.labels.json", "notes.txt", "times.csv", ".b.part.tif"):
+        (stacks / name).write_text("x")
+    make.zarr(stacks / "c.ome.zarr", pixels, "yx")
+    return tmp_path
+
+
+def names(paths, start):
+    return [path.relative_to(start).as_posix() for path in paths]
+
+
+def test_a_folder_of_images_is_one_series_and_other_folders_are_their_files(tree):
+    assert names(find_inputs([tree / "series"]), tree) == ["series"]
+    assert names(find_inputs([tree / "stacks"]), tree / "stacks") == ["a9.tif", "a10.tif", "b.tif", "c.ome.zarr"]
+    assert names(find_inputs([tree / "stacks" / "c.ome.zarr"]), tree) == ["stacks/c.ome.zarr"]
+
+
+def test_globs_are_sorted_naturally_and_skip_what_is_no_image(tree):
+    found = find_inputs([str(tree / "stacks" / "*")])
+    assert names(found, tree / "stacks") == ["a9.tif", "a10.tif", "b.tif", "c.ome.zarr"]
+    assert names(find_inputs([str(tree / "stacks" / "a*.tif")]), tree / "stacks") == ["a9.tif", "a10.tif"]
+    assert names(find_inputs([str(tree / "*")]), tree)[0] == "series"
+
+
+def test_two_stars_reach_any_depth_but_not_into_zarr(tree):
+    found = names(find_inputs([str(tree / "**" / "*")]), tree)
+    assert found == [
+        "series/img1.png", "series/img2.png", "series/img10.png", "stacks/a9.tif", "stacks/a10.tif", "stacks/b.tif",
+        "stacks/c.ome.zarr",
+    ]  # fmt: skip
+
+
+def test_each_once_in_the_order_given(tree):
+    one, two = tree / "stacks" / "b.tif", tree / "stacks" / "a9.tif"
+    assert find_inputs([one, str(tree / "stacks" / "*.tif"), two]) == [one, two, tree / "stacks" / "a10.tif"]
+
+
+def test_a_file_with_brackets_in_its_name_is_a_file(tree):
+    path = tree / "stacks" / "a[1].tif"
+    path.write_bytes((tree / "stacks" / "b.tif").read_bytes())
+    assert find_inputs([path]) == [path]
+
+
+def test_nothing_matched(tree, caplog):
+    (tree / "empty").mkdir()
+    for pattern in (tree / "*.mrc", tree / "gone.tif", tree / "empty"):
+        with pytest.raises(NothingMatchedError, match="Nothing matched") as caught:
+            find_inputs([pattern])
+        assert caught.value.exit_code == 4
+    with pytest.raises(NothingMatchedError, match="an empty list"):
+        find_inputs([])
+    found = find_inputs([tree / "gone.tif", tree / "*.mrc", tree / "stacks" / "b.tif"])
+    assert found == [tree / "gone.tif", tree / "stacks" / "b.tif"]  # the first fails when it is opened
+    assert "nothing matched" in caplog.text
+
+
+# --- fingerprints ---------------------------------------------------------------------------------------------------
+
+
+def test_the_same_content_has_the_same_fingerprint(tmp_path):
+    a, b = tmp_path / "a.npy", tmp_path / "b.npy"
+    a.write_bytes(b"x" * 1000)
+    b.write_bytes(b"x" * 1000)
+    os.utime(b, (1, 1))
+    assert fingerprint(a) == fingerprint(b)
+    assert fingerprint(a).startswith("sha256:")
+    b.write_bytes(b"x" * 999 + b"y")
+    assert fingerprint(a) != fingerprint(b)
+
+
+def test_folders_count_names_and_contents(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "0").mkdir(parents=True)
+        (tmp_path / name / "0" / "chunk").write_bytes(b"12")
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    (tmp_path / "b" / "0" / "chunk").rename(tmp_path / "b" / "0" / "other")
+    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "b")
+
+
+def test_huge_files_are_sampled_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "FULL_HASH_BYTES", 1000)
+    monkeypatch.setattr(inputs, "_SAMPLE_BYTES", 10)
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(5000))
+    os.utime(path, ns=(10**18, 10**18))
+    before = fingerprint(path)
+    assert before.startswith("sampled-sha256:")
+    assert fingerprint(path) == before
+    for place in (0, 4999):  # both ends are among the samples
+        content = bytearray(5000)
+        content[place] = 1
+        path.write_bytes(content)
+        os.utime(path, ns=(10**18, 10**18))
+        assert fingerprint(path) != before
+    path.write_bytes(bytes(5000))
+    os.utime(path, ns=(10**18 + 1, 10**18 + 1))
+    assert fingerprint(path) != before
+
+
+def test_a_missing_file_has_none(tmp_path):
+    with pytest.raises(DataError, match="may not be read: No such file"):
+        fingerprint(tmp_path / "gone")
