@@ -138,10 +138,10 @@ def test_a_flat_model_goes_through_volumes_plane_by_plane():
 
 @pytest.mark.parametrize("overlap", [None, 0.25])
 def test_a_solid_model_goes_slab_by_slab(overlap):
-    data = random_image((2, 61, 30, 34))
+    data = random_image((2, 51, 30, 26))
     chosen = InferenceSettings(tile_px=28, overlap=overlap, **FP32)
     slabs = list(segment(Stack(data, "tzyx"), SOLID, settings=chosen, normalisation=AS_IT_IS))
-    assert len(slabs) > 6
+    assert len(slabs) > 4
     for t in range(2):
         mine = [slab for slab in slabs if slab.frame == t]
         assert [slab.z_start for slab in mine] == list(np.cumsum([0] + [len(slab.labels) for slab in mine[:-1]]))
@@ -291,9 +291,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 @pytest.mark.parametrize(
     ("axes", "model", "short", "long"),
     [
-        ("tyx", "FLAT", (4, 512, 512), (60, 512, 512)),
-        ("zyx", "FLAT", (4, 512, 512), (60, 512, 512)),
-        ("zyx", "SOLID", (160, 96, 96), (800, 96, 96)),
+        ("tyx", "FLAT", (4, 512, 512), (40, 512, 512)),
+        ("zyx", "FLAT", (4, 512, 512), (40, 512, 512)),
+        ("zyx", "SOLID", (120, 96, 96), (480, 96, 96)),
     ],
 )
 def test_peak_memory_does_not_grow_with_length(axes, model, short, long):
@@ -304,7 +304,7 @@ def test_peak_memory_does_not_grow_with_length(axes, model, short, long):
         )
         return float(result.stdout)
 
-    # The longer series has 28 MiB more of pixels, and its probabilities alone would be 170 MiB.
+    # The longer ones have 108 and 38 MiB more of probabilities, and 45 and 16 MiB more of raw values and results.
     assert peak_mib(long) < peak_mib(short) + 12
 
 
