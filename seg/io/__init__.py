@@ -3,7 +3,7 @@
 from seg.io.arrays import check_finite
 from seg.io.calibration import parse_duration_s, parse_pixel_size
 from seg.io.inputs import find_inputs, fingerprint
-from seg.io.labels import read_labels, write_labels
+from seg.io.labels import parse_label_map, read_labels, write_labels
 from seg.io.registry import READERS, open_stack
 from seg.io.writing import write_image
 
@@ -14,6 +14,7 @@ __all__ = [
     "fingerprint",
     "open_stack",
     "parse_duration_s",
+    "parse_label_map",
     "parse_pixel_size",
     "read_labels",
     "write_image",

@@ -241,6 +241,7 @@ def _header(path: Path, given: Given) -> tuple[tuple[int, ...], str]:
                 raise _not_single(path)
             width, height = image.size
             grey = image.mode in _GREY or (image.mode == "P" and given.as_labels)
+            grey = grey and image.format != "GIF"  # always decoded to colours
             deep = image.mode == "RGB" and image.format == "PNG" and _is_16_bit(path)
             dtype = {"1": "uint8", "I;16": "uint16", "I;16B": "uint16", "I;16L": "uint16", "I": "int32", "F": "float32"}
             return ((height, width) if grey else (height, width, 3)), "uint16" if deep else dtype.get(

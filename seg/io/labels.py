@@ -138,6 +138,19 @@ def read_labels(
     return Segmentation(replace(stack, data=data), meaning, _provenance(provenance))
 
 
+def parse_label_map(text: str) -> dict[int, str]:
+    """``"0=electrolyte,255=deposit"`` as a mapping from value to class name; LabelError says what is wrong."""
+    found: dict[int, str] = {}
+    for part in text.split(","):
+        value, equals, name = part.partition("=")
+        if not equals or not value.strip().isdigit() or not name.strip():
+            raise LabelError(
+                f"The label map has {part.strip()!r}; expected value=class, such as 0=electrolyte,1=deposit."
+            )
+        found[int(value)] = name.strip()
+    return found
+
+
 @dataclass(frozen=True)
 class _Sidecar:
     name: str = ""

@@ -122,10 +122,9 @@ def _axes(series: Any) -> str:
     known = {"T": "t", "C": "c", "Z": "z", "Y": "y", "X": "x", "S": "c"}
     shape = series.get_shape(False)
     letters = [known.get(letter, "?") for letter in axes]
-    for i, letter in enumerate(axes):
-        # a channel axis of length 1 beside samples is a formality of OME
-        if letter == "C" and "S" in axes and shape[i] == 1:
-            letters[i] = "?"
+    if "C" in axes and "S" in axes:
+        # OME states both; the one of length 1 is a formality
+        letters = ["?" if a in "CS" and n == 1 else k for k, a, n in zip(letters, axes, shape, strict=True)]
     return "".join(letters)
 
 

@@ -87,6 +87,7 @@ def write_array(
     if name.endswith((".tif", ".tiff")):
         with atomic_path(path) as part:
             _write_tiff(part, checked, shape, dtype, axes, calibration, own, notes or {})
+            next(checked, None)  # notices a frame too many, which the TIFF writer does not ask for
     elif name.endswith(".zarr"):
         with atomic_path(path) as part:
             _write_zarr(part, checked, shape, dtype, axes, calibration, own, zarr_ome or {}, path.name)
@@ -104,7 +105,7 @@ def _checked(frames: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dty
         if frame.shape != expected:
             raise ValueError(f"Frame {count - 1} has shape {frame.shape}, expected {expected}.")
         if count > n_frames:
-            break
+            raise ValueError(f"More than the expected {n_frames} frame(s) were given.")
         if frame.dtype != dtype and not np.can_cast(frame.dtype, dtype, "same_kind"):
             if dtype.kind not in "iu" or frame.dtype.kind not in "iub":
                 raise ValueError(f"Frame {count - 1} has type {frame.dtype}, expected {dtype}.")
