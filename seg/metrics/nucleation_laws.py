@@ -1,0 +1,290 @@
+"""Laws of nucleation fitted to births: instantaneous, progressive, saturating, mixed.
+
+Notes
+-----
+Fitted are the births per interval, each a Poisson number, not the visible count: that falls with every merge, and its
+points are not independent (a least-squares fit of the cumulative curve picks the right law in one case of ten). With
+``bare`` the share of the substrate that is still free, the expected births of an interval from s to e after onset are
+
+==============  ==================================================  ==========
+law             expected births                                     parameters
+==============  ==================================================  ==========
+instantaneous   N0 at onset                                         N0
+progressive     a bare (e - s)                                      a
+saturating      N0 bare [exp(-A s) - exp(-A e)]                     N0, A
+mixed           Ni at onset + Np bare [exp(-A s) - exp(-A e)]       Ni, Np, A
+==============  ==================================================  ==========
+
+Instantaneous nucleation would exclude any later birth; up to 1 % of its births may come at any time, so that a
+single mistake of the tracking does not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LAWS = {"instantaneous": 1, "progressive": 1, "saturating": 2, "mixed": 3}
+"""Law -> number of parameters."""
+
+# What each law contains as a special case: as rivals of it they cannot be told apart by the data alone.
+_CONTAINED = {
+    "instantaneous": (),
+    "progressive": (),
+    "saturating": ("instantaneous", "progressive"),
+    "mixed": ("instantaneous", "progressive", "saturating"),
+}
+MIN_BIRTHS = 20
+MIN_DELTA = 2.0
+_STRAY = 0.01
+_DROP = 1.920729  # of the log-likelihood at the ends of a 95 % profile interval, chi2(1) / 2
+_GRID_RATES, _GRID_FRACTIONS, _GRID_NUMBERS = 160, 81, 241
+
+
+@dataclass(frozen=True)
+class Births:
+    """Births in consecutive intervals.
+
+    Parameters
+    ----------
+    edges_s : ndarray of float, shape (K + 1,)
+        Times since onset; the first is 0.
+    counts : ndarray of int, shape (K,)
+    bare : ndarray of float, shape (K,)
+        Share of the substrate that is free.
+    """
+
+    edges_s: np.ndarray
+    counts: np.ndarray
+    bare: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.edges_s) != len(self.counts) + 1 or len(self.bare) != len(self.counts) or not len(self.counts):
+            raise ValueError(
+                f"{len(self.counts)} intervals need as many bare shares and one more edge; got {len(self.bare)} and "
+                f"{len(self.edges_s)}."
+            )
+        if not (np.diff(self.edges_s) > 0).all():
+            raise ValueError("The edges of the intervals must ascend.")
+
+    @property
+    def n(self) -> int:
+        """All births."""
+        return int(self.counts.sum())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A parameter with its 95 % profile-likelihood interval; an end that the data do not bound is NaN."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+_UNKNOWN = Estimate(math.nan)
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """The most likely form of one law.
+
+    Parameters
+    ----------
+    law : str
+    log_likelihood, aicc : float
+    sites : Estimate
+        N0, or Ni + Np, as a number in the field of view.
+    rate_constant_per_s : Estimate
+        A.
+    instantaneous_fraction : Estimate
+        Ni / (Ni + Np).
+    """
+
+    law: str
+    log_likelihood: float
+    aicc: float
+    sites: Estimate = _UNKNOWN
+    rate_constant_per_s: Estimate = _UNKNOWN
+    instantaneous_fraction: Estimate = _UNKNOWN
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The laws compared.
+
+    Parameters
+    ----------
+    fits : dict of str to LawFit
+    weights : dict of str to float
+        Akaike weights.
+    law : str
+        With the smallest AICc; a special case of that law that is not worse by 2 is preferred.
+    delta : float
+        By how much the AICc of the nearest rival is larger. A law that contains `law` as a special case is a rival
+        only where its AICc is smaller: it is never larger by much more than 2 per parameter, whatever the data, as
+        its extra parameters may explain nothing.
+    refused : bool
+        Too few births, or too close.
+    """
+
+    fits: dict[str, LawFit]
+    weights: dict[str, float]
+    law: str
+    delta: float
+    refused: bool
+
+    @property
+    def best(self) -> LawFit:
+        """The fit of `law`."""
+        return self.fits[self.law]
+
+
+def compare_laws(births: Births) -> Verdict:
+    """Fit all laws and weigh them by AICc, the number of births being the size of the sample.
+
+    Parameters
+    ----------
+    births : Births
+        With at least one birth.
+    """
+    if births.n < 1:
+        raise ValueError("Without births there is no law to fit.")
+    fits = {law: fit_law(births, law) for law in LAWS}
+    aicc = {law: fit.aicc for law, fit in fits.items()}
+    least = min(aicc.values())
+    relative = {law: math.exp(-0.5 * (value - least)) for law, value in aicc.items()}
+    total = sum(relative.values())
+    winner = min(aicc, key=lambda name: aicc[name])
+    close = [name for name in (*_CONTAINED[winner], winner) if aicc[name] - least < MIN_DELTA]
+    law = min(close, key=lambda name: (LAWS[name], aicc[name]))
+    rivals = [name for name in LAWS if name != law and (law not in _CONTAINED[name] or aicc[name] < aicc[law])]
+    delta = min((aicc[name] - aicc[law] for name in rivals), default=math.inf)
+    weights = {name: value / total for name, value in relative.items()}
+    return Verdict(fits, weights, law, delta, births.n < MIN_BIRTHS or delta < MIN_DELTA)
+
+
+def fit_law(births: Births, law: str) -> LawFit:
+    """Maximum likelihood of one law, with profile-likelihood intervals."""
+    if law not in LAWS:
+        raise ValueError(f"There is no law {law!r}; there are {', '.join(LAWS)}.")
+    n, lengths = births.n, np.diff(births.edges_s)
+    if law == "progressive":
+        shape = births.bare * lengths
+        return _finish(law, _poisson(births.counts, shape / shape.sum() * n), n)
+    if law == "instantaneous":
+        stray = min(_STRAY, 1 - births.counts[0] / n)
+        shape = stray * lengths / lengths.sum()
+        shape[0] += 1 - stray
+        sites = _number_interval(n, np.array([0.0]), np.array([1.0]))
+        return _finish(law, _poisson(births.counts, shape * n), n, sites, fraction=Estimate(1.0))
+    fractions = np.zeros(1) if law == "saturating" else np.sin(np.linspace(0, math.pi / 2, _GRID_FRACTIONS)) ** 2
+    rates = np.geomspace(0.02 / births.edges_s[-1], 30 / lengths[0], 2 * _GRID_RATES)
+    # Twice closer to where the likelihood is: a fixed grid would be too coarse for thousands of births.
+    for _ in range(2):
+        surface = _Surface.of(births, fractions, rates)
+        top = surface.profile(axis=1)
+        likely = np.flatnonzero(top > top.max() - 12)
+        rates = np.geomspace(rates[max(likely[0] - 1, 0)], rates[min(likely[-1] + 1, len(rates) - 1)], _GRID_RATES)
+        if len(fractions) > 1:
+            side = surface.profile(axis=0)
+            likely = np.flatnonzero(side > side.max() - 12)
+            ends = fractions[max(likely[0] - 1, 0)], fractions[min(likely[-1] + 1, len(fractions) - 1)]
+            angles = np.linspace(*np.arcsin(np.sqrt(ends)), _GRID_FRACTIONS)
+            fractions = np.sin(angles) ** 2
+    surface = _Surface.of(births, fractions, rates)
+    best = np.unravel_index(int(np.argmax(surface.values)), surface.values.shape)
+    sites = _number_interval(n, surface.shapes.ravel(), surface.totals.ravel(), at=float(n / surface.totals[best]))
+    rate = _interval(rates, surface.profile(axis=1))
+    fraction = Estimate(0.0)
+    if law == "mixed":
+        found = _interval(fractions, surface.profile(axis=0))
+        # The share is bounded by nature where its profile does not fall before 0 or 1.
+        low = 0.0 if math.isnan(found.low) and fractions[0] < 1e-6 else found.low
+        high = 1.0 if math.isnan(found.high) and fractions[-1] > 1 - 1e-6 else found.high
+        fraction = Estimate(found.value, low, high)
+    log_likelihood = float(surface.values[best]) - _log_factorials(births.counts)
+    return _finish(law, log_likelihood, n, sites, rate, fraction)
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """Log-likelihood over instantaneous share (rows) and rate constant (columns), the number of sites profiled out.
+
+    ``shapes`` is the part sum(y log shape), ``totals`` the expected births per site.
+    """
+
+    values: np.ndarray
+    shapes: np.ndarray
+    totals: np.ndarray
+
+    @classmethod
+    def of(cls, births: Births, fractions: np.ndarray, rates: np.ndarray) -> _Surface:
+        decay = np.exp(-rates[:, None] * births.edges_s)
+        later = births.bare * -np.diff(decay, axis=1)  # (rates, K): share of the sites born in each interval
+        seen = births.counts > 0
+        seen[0] = False
+        with np.errstate(divide="ignore"):
+            rest = (births.counts[seen] * np.log(later[:, seen])).sum(axis=1)
+            n_rest, share = int(births.counts[1:].sum()), fractions[:, None]
+            first = np.log(share + (1 - share) * later[:, 0])
+            apart = np.log1p(-share) * n_rest if n_rest else np.zeros_like(share)
+        shapes = births.counts[0] * first + rest + apart if births.counts[0] else rest + apart
+        totals = share + (1 - share) * later.sum(axis=1)
+        n = births.n
+        return cls(shapes - n * np.log(totals) + n * math.log(n) - n, shapes, totals)
+
+    def profile(self, *, axis: int) -> np.ndarray:
+        """Largest likelihood for each rate (axis 1) or share (axis 0)."""
+        return np.asarray(self.values.max(axis=1 - axis))
+
+
+def _finish(
+    law: str, log_likelihood: float, n: int, sites: Estimate = _UNKNOWN, rate: Estimate = _UNKNOWN,
+    fraction: Estimate = _UNKNOWN,
+) -> LawFit:  # fmt: skip
+    k = LAWS[law]
+    correction = 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.inf
+    return LawFit(law, log_likelihood, 2 * k - 2 * log_likelihood + correction, sites, rate, fraction)
+
+
+def _poisson(counts: np.ndarray, expected: np.ndarray) -> float:
+    """Log-likelihood of Poisson numbers; an interval without bare substrate must be empty."""
+    from scipy.special import xlogy
+
+    return float((xlogy(counts, expected) - expected).sum()) - _log_factorials(counts)
+
+
+def _log_factorials(counts: np.ndarray) -> float:
+    return sum(math.lgamma(count + 1) for count in counts.tolist())
+
+
+def _interval(grid: np.ndarray, profile: np.ndarray) -> Estimate:
+    """Maximum of a profile and where it has fallen by `_DROP`; NaN for an end outside of the grid."""
+    top = int(np.argmax(profile))
+    level = profile[top] - _DROP
+    below = np.flatnonzero(profile < level)
+    left, right = below[below < top], below[below > top]
+    low = high = math.nan
+    if len(left):
+        low = float(np.interp(level, profile[left[-1] : left[-1] + 2], grid[left[-1] : left[-1] + 2]))
+    if len(right):
+        i = right[0]
+        high = float(np.interp(level, profile[[i, i - 1]], grid[[i, i - 1]]))
+    return Estimate(float(grid[top]), low, high)
+
+
+def _number_interval(n: int, shapes: np.ndarray, totals: np.ndarray, at: float | None = None) -> Estimate:
+    """Profile interval of the number of sites over all other parameters, given on a grid."""
+    kept = shapes - n * np.log(totals)
+    near = kept > kept.max() - 6
+    shapes, totals = shapes[near], totals[near]
+    value = n / float(totals[np.argmax(kept[near])]) if at is None else at
+    reach = 6 / math.sqrt(n)
+    low, high = n / float(totals.max()) * math.exp(-reach), n / float(totals.min()) * math.exp(reach)
+    numbers = np.geomspace(low, high, _GRID_NUMBERS)
+    profile = np.array([np.max(shapes + n * math.log(number) - number * totals) for number in numbers])
+    found = _interval(numbers, profile)
+    return Estimate(value, found.low, found.high)
