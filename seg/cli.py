@@ -102,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     _inputs(measure, "LABELS")
     measure.add_argument("--analysis", required=True, metavar="NAME|FILE", help="a preset or your own YAML file")
     measure.add_argument("--image", type=Path, metavar="FILE", help="the image the labels belong to")
-    measure.add_argument("--schema", metavar="NAME|FILE", help="what the label values mean (default: lithium)")
+    measure.add_argument("--schema", metavar="NAME|FILE", help="what the values mean (default: that of the analysis)")
+    measure.add_argument(
+        "--label-map", metavar="MAP", help="value=class of each value, such as 0=electrolyte,1=deposit"
+    )
     _results(measure)
 
     evaluate = add("evaluate", _evaluate, "scores of masks against truth")
@@ -154,16 +157,18 @@ def _results(command: argparse.ArgumentParser) -> None:
 
 
 def _options(args: argparse.Namespace) -> Any:
-    from seg.io import parse_duration_s, parse_pixel_size
+    from seg.io import parse_duration_s, parse_label_map, parse_pixel_size
     from seg.pipeline import RunOptions
 
     offset = getattr(args, "echem_offset", None)
+    label_map = getattr(args, "label_map", None)
     return RunOptions(
         axes=args.axes,
         pixel_size_um=parse_pixel_size(args.pixel_size) if args.pixel_size else None,
         frame_interval_s=parse_duration_s(args.frame_interval) if args.frame_interval else None,
         dataset=args.dataset,
         schema=getattr(args, "schema", None),
+        label_map=parse_label_map(label_map) if label_map else None,
         image=getattr(args, "image", None),
         echem=getattr(args, "echem", None),
         echem_offset_s=parse_duration_s(offset) if offset else 0.0,

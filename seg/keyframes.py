@@ -23,7 +23,11 @@ def save_key_frames(segmentation: Segmentation, image: Stack | None, folder: Pat
     slices = _inside(depth, min(3, count) if n_frames > 1 else count)
     for t in frames:
         labels = stack.frame(t)
-        grey = shown.apply(to_grey(image.frame(t))) if image is not None and shown is not None else None
+        grey = (
+            shown.apply(to_grey(image.frame(t), image.axes.replace("t", "")))
+            if image is not None and shown is not None
+            else None
+        )
         for z in slices if "z" in stack.axes else [None]:
             name = f"frame_{t:05d}" + ("" if z is None else f"_z{z:04d}")
             Image.fromarray((labels if z is None else labels[z]).astype(np.uint8)).save(folder / f"{name}_labels.png")

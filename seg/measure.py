@@ -66,7 +66,9 @@ def measure_frames(
             scale,
             index,
             None if times is None else times[index],
-            image=to_grey(image.frame(index)).astype(np.float32) if image is not None else None,
+            image=None
+            if image is None
+            else to_grey(image.frame(index), image.axes.replace("t", "")).astype(np.float32),
         )
         instances = label_objects(
             frame.mask(object_classes),

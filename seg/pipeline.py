@@ -52,7 +52,9 @@ class RunOptions:
     dataset : str or None
         Data set inside an HDF5 file.
     schema : str or None
-        Schema of label files made elsewhere.
+        Schema of label files made elsewhere; None: what they say, else the schema of the analysis.
+    label_map : mapping of int to str or None
+        Value in label files made elsewhere to class name.
     image : Path or None
         The image that belongs to a label file (`measure`).
     echem : Path or None
@@ -69,6 +71,7 @@ class RunOptions:
     frame_interval_s: float | None = None
     dataset: str | None = None
     schema: str | None = None
+    label_map: Mapping[int, str] | None = None
     image: Path | None = None
     echem: Path | None = None
     echem_offset_s: float = 0.0
@@ -137,10 +140,11 @@ def measure_one(
     path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, progress: Progress = silent
 ) -> pd.DataFrame:
     """One label file from masks to report; returns the headline rows of its metrics."""
-    schema = load_schema(options.schema or config.schema)
     segmentation = read_labels(
         path,
-        schema=schema if options.schema else None,
+        schema=load_schema(options.schema) if options.schema else None,
+        default_schema=load_schema(config.schema),
+        values=options.label_map,
         axes=options.axes,
         pixel_size_um=options.pixel_size_um,
         frame_interval_s=options.frame_interval_s,
@@ -155,7 +159,10 @@ def measure_one(
             f"has {segmentation.stack.n_frames} of {segmentation.stack.spatial_shape}; they must be the same grid."
         )
     labels_path = folder / "labels.ome.tif"
-    key = key_of(labels=fingerprint(path), calibration=segmentation.stack.calibration, schema=segmentation.schema)
+    key = key_of(
+        labels=fingerprint(path), axes=segmentation.stack.axes, calibration=segmentation.stack.calibration,
+        schema=segmentation.schema, label_map=options.label_map, version=__version__,
+    )  # fmt: skip
     if not is_done(folder, "labels", key):
         _forget_results(folder, "segment")
         write_segmentation(segmentation, labels_path)

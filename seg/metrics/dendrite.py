@@ -131,7 +131,8 @@ def measure_frame(
     reference : str
         Where height starts: ``"substrate"`` (the pixels of `reference_classes`), a side of the frame (``"top"``,
         ``"bottom"``, ``"left"``, ``"right"``; ``"front"``, ``"back"`` along z), or ``"auto"``: the substrate where one
-        is labelled, else the side that holds more than two thirds of the mask at the border.
+        is labelled, else the side that holds more than two thirds of the mask at the border, if the opposite side
+        holds none.
     root_classes : sequence of str
         What a dendrite grows from; its end there is a root, not a tip.
     min_object_px : int
@@ -217,8 +218,10 @@ def _reference(
     if reference == "auto":
         touched = {s: int((mask & _side(mask.shape, s)).sum()) for s in sides}
         best = max(touched, key=lambda s: touched[s])
+        axis, end = SIDES[best]
+        opposite = next(s for s in sides if SIDES[s][0] == axis and SIDES[s][1] != end)
         # Metal cut by two opposite sides of the view says nothing about where it grew from.
-        if touched[best] > 2 / 3 * sum(touched.values()):
+        if touched[best] > 2 / 3 * sum(touched.values()) and not touched[opposite]:
             return None, best
     return None, ""
 
