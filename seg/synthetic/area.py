@@ -18,7 +18,8 @@ def union_area(polygons: Sequence[np.ndarray], field: tuple[float, float], *, li
         Height and width.
     lines : int
         Scan lines. Along a line the length is exact; across lines the mid-point rule errs by about
-        ``lines**-1.5`` of the height per round outline (below 1e-5 of the field at the default).
+        ``lines**-1.5`` of the height per round outline (below 1e-5 of the field at the default), and by up to half a
+        line times its length for an edge along the lines.
 
     Returns
     -------

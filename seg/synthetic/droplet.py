@@ -27,6 +27,7 @@ from seg.synthetic.imaging import Look, Material, Tem, View
 from seg.synthetic.recording import layered, pixel_centers, record
 
 REGIMES = ("constant-angle", "pinned", "mixed")
+_LINES = 32_768  # a level support is an edge along the scan lines
 SUPPORTS = ("flat", "tilted", "fibre")
 LOOK = Look(
     {
@@ -153,7 +154,8 @@ class Cap:
         sides = []
         for sign in (-1, 1):
             trial = sign * np.linspace(1e-3, math.pi, 721)
-            heights = np.array([above(t) for t in trial])
+            points = self._points(trial)
+            heights = self.support.height(points[:, 0], points[:, 1])
             below = np.flatnonzero(heights < 0)
             if not len(below):
                 raise ValueError("the droplet does not reach its support")
@@ -206,11 +208,16 @@ def cap_area(radius: float, angle: float, support_radius: float = math.inf) -> f
 
 
 def radius_of(area: float, angle: float, support_radius: float = math.inf) -> float:
-    """Radius of the circle whose cap has the given area."""
-    guess = math.sqrt(area / cap_area(1.0, angle))
+    """Radius of the circle whose cap has the given area; the cap is the small one beside a fibre, not around it."""
+    flat = math.sqrt(area / cap_area(1.0, angle))
     if math.isinf(support_radius):
-        return guess
-    return float(brentq(lambda r: cap_area(r, angle, support_radius) - area, 0.2 * guess, 8 * guess, xtol=1e-14))
+        return flat
+    low = high = 0.2 * flat
+    while cap_area(high, angle, support_radius) < area:
+        low, high = high, 1.1 * high
+        if high > 100 * (flat + support_radius):
+            raise ValueError(f"no cap of area {area:g} meets the fibre at {math.degrees(angle):.1f} degrees")
+    return float(brentq(lambda r: cap_area(r, angle, support_radius) - area, low, high, xtol=1e-14))
 
 
 def base_angle(radius: float, angle: float, support_radius: float) -> float:
@@ -227,7 +234,10 @@ def pinned_angle(area: float, base: float, highest: float, support_radius: float
     def excess(angle: float) -> float:
         return base_angle(radius_of(area, angle, support_radius), angle, support_radius) - base
 
-    return float(brentq(excess, math.radians(0.5), highest, xtol=1e-12))
+    low = high = highest
+    while excess(low) <= 0:  # a flatter cap of the same area has a wider base
+        low, high = 0.97 * low, low
+    return float(brentq(excess, low, high, xtol=1e-12)) if low < high else highest
 
 
 def make(
@@ -440,7 +450,7 @@ class _Scene:
         """Rows for every frame and droplet, and for the series."""
         rows: list[Measurement] = []
         support = self.support.outline(self.field)
-        ground = union_area([support], self.field)
+        ground = union_area([support], self.field, lines=_LINES)
         field = self.field[0] * self.field[1]
         hidden = 0.0 if text is None else float(text.sum()) * self.pixel[0] * self.pixel[1]
         before = math.nan
@@ -451,7 +461,9 @@ class _Scene:
                 rows.append(Measurement(metric, float(value), unit, class_name="deposit", frame=f, time_s=t, **more))  # type: ignore[arg-type]
 
             total = (
-                union_area([cap.outline() for cap in caps.values()] + [support], self.field) - ground if caps else 0.0
+                union_area([cap.outline() for cap in caps.values()] + [support], self.field, lines=_LINES) - ground
+                if caps
+                else 0.0
             )
             row("object_count", len(caps), "1", n=len(caps), method="droplets above 4 px")
             row(
@@ -473,7 +485,7 @@ class _Scene:
             before = total
             diameters = []
             for k, cap in caps.items():
-                own = union_area([cap.outline(), support], self.field) - ground
+                own = union_area([cap.outline(), support], self.field, lines=_LINES) - ground
                 diameters.append(2 * math.sqrt(own / math.pi))
                 flags = ("faceted-contact",) if cap.facets else ()
                 shape = cap.truth()

@@ -75,8 +75,8 @@ class Look:
         return Look(materials)
 
 
-# Texture of each class where texture is all there is: symmetric fields (a skewed one moves its median off the mean), short
-# lengths for objects (a small object must hold many grains, or its own mean gives it away).
+# Texture of each class where texture is all there is: symmetric fields (a skewed one moves its median off the mean),
+# short lengths for objects (a small object must hold many grains, or its own mean gives it away).
 TEXTURE_ONLY: dict[int, tuple[str, float]] = {
     1: ("smooth", 6.0), 2: ("rolled", 1.5), 3: ("smooth", 1.2), 4: ("smooth", 1.2), 5: ("fringes", 5.0),
     6: ("fringes", 4.0), 7: ("smooth", 2.5), 8: ("fringes", 4.0), 9: ("rolled", 2.5), 10: ("smooth", 6.0),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
+from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.metrics.table import Measurement
 from seg.stack import Calibration, Stack
@@ -270,7 +271,7 @@ class _Scene:
                 else (math.nan,) * 2
             )
             if math.isnan(y):
-                raise ValueError("the voids are larger than the field; make void_radius_um smaller or the field wider")
+                raise UsageError("the voids are larger than the field; make void_radius_um smaller or the field wider")
             if all(math.hypot(y - b, x - c) > self._widest(r) + reach for b, c, r in found):
                 found.append((y, x, radius))
                 covered += math.pi * radius**2
@@ -348,7 +349,7 @@ class _Scene:
                 )
                 top = lowest - 2 * self.p["waviness_um"] - pad
                 if top <= pad or min(self.size[1:]) <= 2 * pad:
-                    raise ValueError("the separator is too thin for so much isolated metal; make dead_share smaller")
+                    raise UsageError("the separator is too thin for so much isolated metal; make dead_share smaller")
                 place = np.array([rng.uniform(pad, top), *rng.uniform(pad, np.asarray(self.size[1:]) - pad)])
                 free = all(np.linalg.norm(place - b[:3]) > pad + b[3] for b in found)
                 free &= all(

@@ -425,12 +425,14 @@ class _Scene:
         area = math.prod(self.field)
         alive_at = [self.nuclei.birth_s <= t for t in self.times]
         covered = np.zeros(len(self.times))
+        # A whole number of scan lines per pixel: text and bar, which follow the pixels, are exact.
+        lines = self.shape[0] * math.ceil(4096 / self.shape[0])
         for f, time_s in enumerate(self.times):
             offset = self.offset_um(f)
             hidden = self.artifacts(f)
-            blind = union_area(hidden, self.field)
+            blind = union_area(hidden, self.field, lines=lines)
             outlines = [self.nuclei.outline(i, self.growth[f]) - offset for i in np.flatnonzero(alive_at[f])]
-            covered[f] = union_area(outlines + hidden, self.field) - blind
+            covered[f] = union_area(outlines + hidden, self.field, lines=lines) - blind
             place = self.nuclei.position - offset
             inside = ((place >= 0) & (place < self.field)).all(axis=1)
             pixel = np.clip((place / self.pixel).astype(int), 0, np.asarray(self.shape) - 1)

@@ -282,7 +282,7 @@ class _Scene:
             if apart and clear:
                 self.particles.append(here)
                 return
-        raise ValueError("the particles do not fit; make core_radius_um or n_particles smaller, or the field larger")
+        raise UsageError("the particles do not fit; make core_radius_um or n_particles smaller, or the field larger")
 
     @property
     def objects(self) -> list[tuple[int, Particle | Whisker]]:

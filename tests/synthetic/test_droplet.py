@@ -1,0 +1,107 @@
+import math
+
+import numpy as np
+import pytest
+
+from seg.errors import UsageError
+from seg.synthetic import make_experiment
+from seg.synthetic.area import union_area
+from seg.synthetic.droplet import Cap, Support, base_angle, cap_area, pinned_angle, radius_of
+
+
+def make(**options):
+    return make_experiment("droplet", 3, **{"shape_px": (180, 240), "n_frames": 6, **options})
+
+
+@pytest.mark.parametrize("radius_um", [math.inf, 0.5, 0.12])
+@pytest.mark.parametrize("angle_deg", [25.0, 90.0, 140.0])
+def test_angles_of_a_circle_are_those_asked_for(radius_um, angle_deg):
+    tilt = 0.1 if math.isinf(radius_um) else 0.0
+    cap = Cap(Support((0.4, 0.5), tilt, radius_um), 0.03, 0.1, math.radians(angle_deg))
+    truth = cap.truth()
+    # finite difference over 2e-5 rad
+    assert truth["left"] == pytest.approx(angle_deg, abs=1e-4)
+    assert truth["right"] == pytest.approx(angle_deg, abs=1e-4)
+
+
+@pytest.mark.parametrize("radius_um", [math.inf, 0.3])
+def test_cap_area_is_that_of_the_outline(radius_um):
+    support = Support((0.4, 0.5), 0.0, radius_um)
+    cap = Cap(support, 0.0, 0.1, 1.2)
+    field = (1.0, 1.0)
+    inside = [support.outline(field)]
+    drawn = union_area([cap.outline(), *inside], field, lines=32_768) - union_area(inside, field, lines=32_768)
+    # a level support lies up to half a scan line off: 1.5e-5 * 0.19 of an area of 8.6e-3
+    assert drawn == pytest.approx(cap_area(0.1, 1.2, radius_um), rel=4e-4)
+    assert radius_of(cap_area(0.1, 1.2, radius_um), 1.2, radius_um) == pytest.approx(0.1, rel=1e-9)
+
+
+def test_flat_cap_closed_forms():
+    truth = Cap(Support((0.4, 0.5)), 0.0, 0.1, math.radians(60)).truth()
+    assert truth["base_width"] == pytest.approx(2 * 0.1 * math.sin(math.radians(60)), rel=1e-9)
+    assert truth["cap_height"] == pytest.approx(0.1 * (1 - 0.5), rel=1e-6)
+    assert cap_area(1.0, math.pi / 2) == pytest.approx(math.pi / 2)
+
+
+def test_pinned_base_stays():
+    base = base_angle(0.1, 1.3, math.inf)
+    angle = pinned_angle(0.4 * cap_area(0.1, 1.3), base, 1.3, math.inf)
+    assert base_angle(radius_of(0.4 * cap_area(0.1, 1.3), angle), angle, math.inf) == pytest.approx(base, rel=1e-8)
+    assert angle < 1.3
+
+
+@pytest.mark.parametrize("support", ["flat", "tilted", "fibre"])
+def test_area_agrees_with_the_pixels(support):
+    made = make(support=support)
+    for frame in (2, 3, 5):
+        pixels = (made.labels.frame(frame) == 3).sum() * 0.00105 * 0.001
+        # boundary of about 300 px, half of it along a straight support: up to 0.2 px of it
+        assert pixels == pytest.approx(made.truth_value("covered_area", frame=frame), rel=0.03)
+
+
+def test_rate_is_the_sum_of_the_droplets():
+    made = make(n_frames=11, plating_share=0.6)
+    area = [made.truth_value("covered_area", frame=f) for f in range(2, 7)]
+    assert np.ptp(np.diff(area)) < 0.01 * np.mean(np.diff(area))  # constant once all are born
+    rates = [made.truth_value("area_rate", frame=f) for f in range(3, 7)]
+    assert rates == pytest.approx(np.diff(area), rel=1e-9)
+
+
+@pytest.mark.parametrize(("regime", "angle_falls", "base_falls"), [
+    ("constant-angle", False, True), ("pinned", True, False),
+])  # fmt: skip
+def test_stripping_regimes(regime, angle_falls, base_falls):
+    made = make(n_frames=11, plating_share=0.5, regime=regime)
+    angle = [made.truth_value("contact_angle", frame=f, object_id=1, side="mean") for f in (5, 10)]
+    base = [made.truth_value("base_width", frame=f, object_id=1) for f in (5, 10)]
+    assert (angle[1] < angle[0] - 20) == angle_falls
+    assert (base[1] < 0.8 * base[0]) == base_falls
+    assert angle_falls or angle[1] == pytest.approx(angle[0], abs=1e-3)
+    assert base_falls or base[1] == pytest.approx(base[0], rel=1e-6)
+
+
+def test_mixed_stripping_ends_at_the_receding_angle():
+    made = make(n_frames=11, plating_share=0.5, regime="mixed", receding_angle_deg=42.0)
+    assert made.truth_value("contact_angle", frame=10, object_id=1, side="mean") == pytest.approx(42.0, abs=1e-3)
+
+
+def test_facets_appear_with_size():
+    made = make(facet_diameter_um=0.04, n_frames=6)
+    rows = [m for m in made.truth if m.metric == "contact_angle" and m.side == "left" and m.object_id == 1]
+    assert [bool(m.flags) for m in rows][-1] or any(m.flags == ("faceted-contact",) for m in rows)
+    assert made.truth_value("facet_transition_diameter") == 0.04
+    cap = Cap(Support((0.4, 0.5)), 0.0, 0.1, 1.4, 1.0, (0.1, 1.35, 2.6, 3.9, 5.1))
+    truth = cap.truth()
+    # the same angle from a fine polygon, which knows nothing of the polar form
+    outline = cap.outline(200_000)
+    above = Support((0.4, 0.5)).height(outline[:, 0], outline[:, 1]) > 0
+    k = int(np.flatnonzero(above & ~np.roll(above, 1))[0])
+    step = outline[k] - outline[k - 1]
+    assert truth["left"] == pytest.approx(math.degrees(math.atan2(-step[0], step[1])), abs=0.05)
+
+
+def test_unknown_words_are_refused():
+    with pytest.raises(UsageError, match="support"):
+        make(support="sphere")
+    with pytest.raises(UsageError, match="regime"):
+        make(regime="slow")
