@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import struct
 import warnings
@@ -74,8 +75,10 @@ def count_pages(path: Path) -> int:
         if tiff.can_open(path):
             import tifffile
 
-            with tiff.lost_data(path.name), tifffile.TiffFile(path) as tif:
-                return len(tif.pages) if len(tif.pages) != 1 else int(np.prod(tif.series[0].shape[:-2] or 1)) or 1
+            with tiff.lost_data(path.name), path.open("rb") as file, tifffile.TiffFile(file) as tif:
+                series = tif.series[0]  # one page may hold a whole series, stored in one piece
+                inside = [n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXSC"]
+                return max(len(tif.pages), math.prod(inside)) if "C" not in series.axes else math.prod(inside)
         with _pillow(path) as image:
             return _n_frames(image)
     except Exception:
@@ -87,7 +90,7 @@ def count_pages(path: Path) -> int:
 
 def _single(path: Path, given: Given) -> Raw:
     with _pillow(path) as image:
-        _check_header(path, image.size, image.mode, given)
+        _check_header(path, image.size, image.mode)
         n_frames = _n_frames(image)
         calibration = _resolution(image)
         check_size((n_frames, *image.size), path.name)
@@ -122,7 +125,7 @@ def _n_frames(image: Any) -> int:
     return int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "PNG") else 1
 
 
-def _check_header(path: Path, size: tuple[int, int], mode: str, given: Given) -> None:
+def _check_header(path: Path, size: tuple[int, int], mode: str) -> None:
     check_size((size[1], size[0]), path.name, file_bytes=path.stat().st_size)
     if mode not in _GREY | {"P", "RGB"}:
         channels = {"LA": 2, "PA": 2, "La": 2}.get(mode, 4 if mode in {"RGBA", "CMYK", "RGBa", "RGBX"} else 3)
@@ -236,7 +239,7 @@ def _header(path: Path, given: Given) -> tuple[tuple[int, ...], str]:
         return loaded.shape, str(loaded.dtype)
     try:
         with _pillow(path) as image:
-            _check_header(path, image.size, image.mode, given)
+            _check_header(path, image.size, image.mode)
             if _n_frames(image) > 1:
                 raise _not_single(path)
             width, height = image.size

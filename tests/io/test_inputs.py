@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from seg.errors import DataError, NothingMatchedError
-from seg.io import find_inputs, fingerprint, inputs
+from seg.io import find_inputs, fingerprint, inputs, open_stack
 
 
 @pytest.fixture
@@ -38,6 +38,26 @@ def test_a_folder_of_images_is_one_series_and_other_folders_are_their_files(tree
     assert names(find_inputs([tree / "series"]), tree) == ["series"]
     assert names(find_inputs([tree / "stacks"]), tree / "stacks") == ["a9.tif", "a10.tif", "b.tif", "c.ome.zarr"]
     assert names(find_inputs([tree / "stacks" / "c.ome.zarr"]), tree) == ["stacks/c.ome.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "single"),
+    [
+        ((8, 9), {}, True),
+        ((8, 9, 3), {"photometric": "rgb"}, True),
+        ((3, 8, 9), {"photometric": "rgb", "planarconfig": "separate"}, True),
+        ((3, 8, 9), {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}}, True),
+        ((5, 8, 9), {"metadata": {"axes": "TYX"}}, False),
+        ((5, 8, 9), {"metadata": None}, False),
+    ],
+)
+def test_a_folder_of_tiffs_is_a_series_only_when_they_are_single_images(tmp_path, shape, options, single):
+    for i in range(2):
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.zeros(shape, np.uint8), **options)
+    files = [tmp_path / "0.tif", tmp_path / "1.tif"]
+    assert find_inputs([tmp_path]) == ([tmp_path] if single else files)
+    if single:
+        assert open_stack(tmp_path).axes == "tyx"  # equal channels are one
 
 
 def test_globs_are_sorted_naturally_and_skip_what_is_no_image(tree):
