@@ -12,20 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from seg.errors import DataError
-from seg.lineage import EVENTS, Event, Links, Nodes, Track, build_tracks, find_events, remove_flicker
+from seg.lineage import Event, Links, Nodes, Track, build_tracks, find_events, remove_flicker
 from seg.linking import Objects, Overlaps, assign, contacts, find_drift, match_moved
-from seg.metrics.table import Measurement, Scale
 from seg.progress import Progress, silent
-from seg.uncertainty import poisson_interval
 
-_METRICS = {"birth": "birth_count", "merge": "merge_count", "split": "split_count"} | {
-    "disappearance": "disappearance_count"
-}
+if TYPE_CHECKING:  # annotations only: metrics is a layer above this one
+    from seg.metrics.table import Scale
 
 
 @dataclass(frozen=True)
@@ -349,48 +347,6 @@ def track_objects(
         time_s = None if frame_times_s is None else frame_times_s[index]
         tracker.add(instances, ordered.iloc[start:stop], frame=index, time_s=time_s)
     return tracker.finish()
-
-
-def event_measurements(tracking: Tracking, *, scale: Scale, class_name: str = "") -> list[Measurement]:
-    """How many events of each kind the series shows, and the births of every frame after the first.
-
-    Parameters
-    ----------
-    tracking : Tracking
-    scale : Scale
-    class_name : str
-        Of the objects.
-
-    Returns
-    -------
-    list of Measurement
-        ``birth_count``, ``merge_count``, ``split_count`` and ``disappearance_count`` of the series with exact Poisson
-        intervals (k parents are k - 1 merges), and ``birth_count`` of each frame after the first. A single frame
-        gives NaN with the flag ``single-frame``.
-    """
-    rows = []
-    single = tracking.n_frames < 2
-    flags = (*scale.flags, *(("single-frame",) if single else ()))
-    counts = tracking.events.groupby("event")["count"].sum()
-    for kind in EVENTS:
-        n = int(counts.get(kind, 0))
-        low, high = (math.nan, math.nan) if single else poisson_interval(n)
-        rows.append(
-            Measurement(
-                _METRICS[kind], math.nan if single else float(n), "1", low=low, high=high, class_name=class_name, n=n,
-                method="overlap tracking, exact Poisson interval", flags=flags,
-            )
-        )  # fmt: skip
-    births = tracking.events[tracking.events["event"] == "birth"].groupby("frame").size()
-    for frame, time_s in zip(tracking.frames[1:], tracking.times_s[1:], strict=True):
-        n = int(births.get(frame, 0))
-        rows.append(
-            Measurement(
-                "birth_count", float(n), "1", class_name=class_name, frame=frame,
-                time_s=None if math.isnan(time_s) else time_s, n=n, method="overlap tracking", flags=scale.flags,
-            )
-        )  # fmt: skip
-    return rows
 
 
 def _joined(parts: list[Nodes], ndim: int) -> Nodes:

@@ -9,10 +9,11 @@ import pytest
 
 from seg.errors import DataError
 from seg.labels import load_schema
+from seg.metrics.events import event_measurements
 from seg.metrics.frame import Frame
 from seg.metrics.table import Scale
 from seg.objects import label_objects, object_table
-from seg.tracking import Tracker, TrackingSettings, event_measurements, track_objects
+from seg.tracking import Tracker, TrackingSettings, track_objects
 
 SCALE = Scale((0.5, 0.5))
 

@@ -10,12 +10,13 @@ import pytest
 from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.metrics import counting, cover
+from seg.metrics.events import event_measurements
 from seg.metrics.frame import Frame
 from seg.metrics.nucleation import density_current_slope, measure_series
 from seg.metrics.nucleation_laws import LAWS, Births, compare_laws, fit_law
 from seg.metrics.table import Measurement, Scale, to_table
 from seg.objects import object_table
-from seg.tracking import Tracker, event_measurements
+from seg.tracking import Tracker
 from seg.uncertainty import poisson_interval
 
 RATE_PER_S, DURATION_S, SHARE = 0.6, 10.0, 0.4
