@@ -27,7 +27,7 @@ def _family(module: str) -> Callable[..., Experiment]:
 
 
 FAMILIES: dict[str, Callable[..., Experiment]] = {
-    name: _family(name) for name in ("nucleation", "droplet", "dendrite", "interface", "sei")
+    name: _family(name) for name in ("nucleation", "droplet", "dendrite", "pits", "interface", "sei", "dead")
 }
 
 # Name -> family, seed, arguments. Together they are the content of data_samples/.

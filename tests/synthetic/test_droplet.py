@@ -6,7 +6,7 @@ import pytest
 from seg.errors import UsageError
 from seg.synthetic import make_experiment
 from seg.synthetic.area import union_area
-from seg.synthetic.droplet import Cap, Support, base_angle, cap_area, pinned_angle, radius_of
+from seg.synthetic.caps import Cap, Support, base_angle, cap_area, pinned_angle, radius_of
 
 
 def make(**options):

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from seg.synthetic import make_experiment
-from seg.synthetic.interface import Interface, Void, cap_volume
+from seg.synthetic.surfaces import Interface, Void, cap_volume
 
 VOXEL = (0.60, 0.55, 0.50)
 

@@ -6,7 +6,8 @@ import pytest
 from seg.errors import UsageError
 from seg.synthetic import make_experiment
 from seg.synthetic.cycler import UM_PER_MAH_CM2
-from seg.synthetic.nucleation import FIRST_RADIUS_UM, _Scene
+from seg.synthetic.nucleation import _Scene
+from seg.synthetic.nuclei import FIRST_RADIUS_UM
 
 
 def make(seed=3, **options):

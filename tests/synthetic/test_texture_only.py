@@ -51,4 +51,4 @@ def test_otsu_is_blind_to_texture(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_otsu_sees_grey_levels(family):
-    assert scores(family, texture_only=False)[0] > 0.6
+    assert scores(family, texture_only=False)[0] > 0.5
