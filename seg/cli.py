@@ -355,17 +355,19 @@ def _finish(results: Sequence[RunResult], args: argparse.Namespace) -> int:
 
 def _headline_text(rows: Any) -> str:
     """The rows as an aligned table; flags at the end."""
+    import pandas as pd
+
     cells = []
     for row in rows.rename(columns={"class": "class_name"}).itertuples():
-        of = f" ({row.class_name})" if isinstance(row.class_name, str) and row.class_name else ""
+        of = f" ({row.class_name})" if row.class_name else ""
         cells.append(
             (
                 f"{row.metric}{of}",
                 "not reported" if row.value != row.value else f"{row.value:.4g}",
                 "" if row.low != row.low else f"[{row.low:.4g}, {row.high:.4g}]",
                 str(row.unit),
-                "whole series" if row.frame != row.frame else f"frame {int(row.frame)}",
-                row.flags if isinstance(row.flags, str) else "",
+                "whole series" if pd.isna(row.frame) else f"frame {row.frame}",
+                row.flags,
             )
         )
     widths = [max(len(c[i]) for c in cells) for i in range(5)]

@@ -44,5 +44,5 @@ def _spread(n: int, count: int) -> list[int]:
 
 
 def _inside(n: int, count: int) -> list[int]:
-    """At most `count` indices spread over range(n), away from its ends: the outer slices of a volume are often empty."""
+    """At most `count` indices spread over range(n), away from its ends: outer slices of a volume are often empty."""
     return sorted({int((i + 0.5) * n / count) for i in range(count)})

@@ -114,7 +114,7 @@ def headline_rows(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     found = []
     for name in names:
         rows = metrics[metrics["metric"] == name]
-        rows = rows[rows["side"].fillna("").isin(["", "mean"])]
+        rows = rows[rows["side"].isin(["", "mean"])]
         if rows.empty:
             continue
         whole = rows[rows["frame"].isna()]
@@ -132,6 +132,6 @@ def headline_rows(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
             median[["value", "low", "high"]] = [rows["value"].median(), *rows["value"].quantile([0.025, 0.975])]
             median["object_id"], median["n"] = pd.NA, rows["value"].notna().sum()
             median["method"] = "median and 95 % range over the objects of the frame"
-            median["flags"] = ";".join(sorted({f for v in rows["flags"].dropna() for f in str(v).split(";") if f}))
+            median["flags"] = ";".join(sorted({f for v in rows["flags"] for f in v.split(";") if f}))
             found.append(median)
     return pd.concat(found, ignore_index=True) if found else metrics.iloc[:0]

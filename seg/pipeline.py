@@ -24,7 +24,7 @@ from seg.io.results import write_json, write_table
 from seg.keyframes import save_key_frames
 from seg.labels import load_schema
 from seg.measure import headline_rows, measure_frames, measure_over_time
-from seg.metrics.table import to_table
+from seg.metrics.table import read_table, to_table
 from seg.modality import modality
 from seg.progress import Progress, silent
 from seg.segmentation import Provenance, Segmentation
@@ -292,7 +292,7 @@ def _measure(
         write_json(record, folder / "run.json")
         write_report(folder)
         mark_done(folder, "measure", key, outputs)
-    return headline_rows(pd.read_csv(folder / "metrics.csv"), config.headline)
+    return headline_rows(read_table(folder / "metrics.csv"), config.headline)
 
 
 def _measure_tables(

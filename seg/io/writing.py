@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,9 @@ def _write_tiff(
     metadata["MapAnnotation"] = {
         "Namespace": NAMESPACE, **notes, **{key: json.dumps(value) for key, value in own.items()},
     }  # fmt: skip
+    # The same result is the same file, bit for bit: the identifier comes from what the file says of itself.
+    stated = json.dumps([path.name.split(".")[0], shape, str(dtype), axes, metadata], sort_keys=True, default=str)
+    metadata["UUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, stated))
     tiled = shape[-2] * shape[-1] > _STRIP_PLANE_PX
     planes = (plane for frame in frames for plane in frame.reshape(-1, *shape[-2:]))
     resolution = None

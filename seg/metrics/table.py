@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -72,6 +73,15 @@ def to_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
             "frame": "Int64", "object_id": "Int64", "n": "Int64",
         }
     )  # fmt: skip
+
+
+TEXT_COLUMNS = ("metric", "unit", "class", "side", "method", "flags")
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """Read ``metrics.csv`` as `to_table` made it: text that is absent is empty, not NaN."""
+    table = pd.read_csv(path, dtype={**dict.fromkeys(TEXT_COLUMNS, str), "frame": "Int64", "object_id": "Int64"})
+    return table.fillna(dict.fromkeys(TEXT_COLUMNS, ""))
 
 
 @dataclass(frozen=True)
