@@ -21,6 +21,7 @@ from seg.synthetic.training_scenes import (
     SCENES,
     SEPARATOR,
     SUBSTRATE,
+    VOID,
     Sketch,
 )
 
@@ -78,7 +79,9 @@ def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> tuple[np.nd
     contrast = 0.0 if texture_only else rng.uniform(0.06, 0.2) if rng.uniform() < 0.3 else rng.uniform(0.2, 0.8)
     as_sem = modality == "sem" and not texture_only and rng.uniform() < 0.5
     table = np.zeros(11, np.float32)
-    table[present] = _sem_levels(rng, present) if as_sem else _levels(rng, present, contrast, sketch.hollow)
+    table[present] = _sem_levels(rng, present) if as_sem else _levels(rng, present, contrast, sketch.hollow, modality)
+    if DENDRITE in present and DEPOSIT in present and rng.uniform() < 0.5:  # one metal, told apart by its shape
+        table[DENDRITE] = table[DEPOSIT]
     image = table[labels]
     strength = rng.uniform(0.08, 0.2) if texture_only else rng.uniform(0.005, 0.1) * (0.3 if as_sem else 1.0)
     lengths = np.exp(rng.permutation(np.linspace(math.log(1.0), math.log(12.0), max(2, len(present)))))
@@ -93,7 +96,7 @@ def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> tuple[np.nd
         image += np.where(where, own * field, 0)
     if not texture_only:
         metal = np.isin(labels, (DEPOSIT, DENDRITE, DEAD))
-        image = _background_marks(rng, image, labels)
+        image = _background_marks(rng, image, labels, modality)
         image = _relief(rng, image, metal, modality)
         if sketch.hollow:
             image = _hollows(rng, image, labels == PIT)
@@ -103,17 +106,23 @@ def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> tuple[np.nd
     return image.astype(np.float32), strength if texture_only else contrast
 
 
-def _levels(rng: np.random.Generator, present: list[int], contrast: float, hollow: bool) -> np.ndarray:
+# Usual orders from dark to bright: by height where light or electrons come back, by attenuation for X-rays. Where
+# nothing is hollow they come inverted as often (bright field).
+_RANK_BY_HEIGHT = {PIT: 0, VOID: 0, DEPOSIT: 2, DENDRITE: 2, DEAD: 2}
+_RANK_BY_ATTENUATION = {VOID: 0, DEPOSIT: 1, DENDRITE: 1, DEAD: 1, ELECTROLYTE: 2, SEPARATOR: 3, SUBSTRATE: 4}
+
+
+def _levels(rng: np.random.Generator, present: list[int], contrast: float, hollow: bool, modality: str) -> np.ndarray:
     """One mean grey level per class: random order, spread over the contrast."""
     n = len(present)
     spread = np.linspace(-0.5, 0.5, n) if n > 1 else np.zeros(1)
     spread = spread + rng.uniform(-0.25, 0.25, n) / max(n, 2)
     levels = rng.uniform(0.3, 0.7) + contrast * rng.permutation(spread)
-    # Usual orders (bright metal in SEM, dark metal in XCT and bright field) come up as often as random ones; hollows
-    # are darker than their rims wherever light or electrons have to come back out.
+    # Usual orders come up as often as random ones; pits are darker than their rims wherever light has to come back out.
     if n > 1 and (hollow or rng.uniform() < 0.5):
-        rank = [2 if v in (DEPOSIT, DENDRITE, DEAD) else 0 if v == PIT else 1 for v in present]
-        sign = 1 if hollow else int(rng.choice([-1, 1]))
+        ranks = _RANK_BY_ATTENUATION if modality == "xct" else _RANK_BY_HEIGHT
+        rank = [ranks.get(v, 1) for v in present]
+        sign = 1 if hollow or modality == "xct" else int(rng.choice([-1, 1]))
         levels = np.sort(levels)[::sign][np.argsort(np.argsort(rank, kind="stable"))]
     return levels
 
@@ -126,11 +135,13 @@ def _sem_levels(rng: np.random.Generator, present: list[int]) -> list[float]:
     return [usual.get(v, 0.5) + rng.normal(0, 0.06) for v in present]
 
 
-def _background_marks(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _background_marks(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, modality: str) -> np.ndarray:
     """Patterns of the ground that are no objects: lattices, scratches, grain boundaries, gradients towards edges."""
     ground = np.isin(labels, (SUBSTRATE, ELECTROLYTE, SEPARATOR))
     amount = rng.uniform(0.03, 0.15) * rng.choice([-1, 1])
     kind = rng.uniform()
+    if modality in ("xct", "cryoem"):  # no patterned or scratched surface in a section
+        kind = 0.4 + 0.6 * kind
     if kind < 0.16:
         image = image + np.where(
             ground, amount * dot_lattice(rng, labels.shape, np.exp(rng.uniform(1.8, 3.6)), rng.uniform(0.2, 0.42)), 0
