@@ -9,7 +9,9 @@ T = TypeVar("T")
 class Progress(Protocol):
     """Wraps an iterable and reports how far it has come; ``tqdm.tqdm`` fits as it is."""
 
-    def __call__(self, iterable: Iterable[T], *, total: int | None = None, desc: str = "") -> Iterable[T]: ...
+    def __call__(self, iterable: Iterable[T], *, total: int | None = None, desc: str = "") -> Iterable[T]:
+        """Yield what `iterable` holds."""
+        ...
 
 
 def silent(iterable: Iterable[T], *, total: int | None = None, desc: str = "") -> Iterator[T]:
