@@ -30,6 +30,8 @@ _LETTER = {
     "mixed": "mixed (burst at the start, then saturation)",
 }
 
+_BURST_SHARE = 0.05
+
 
 @dataclass(frozen=True)
 class BirthSeries:
@@ -80,7 +82,9 @@ class BirthSeries:
         return float(self.clock[index]) if self.timed else None
 
 
-def measure_series(table: pd.DataFrame, *, onset_s: float | None = None) -> list[Measurement]:
+def measure_series(
+    table: pd.DataFrame, *, onset_s: float | None = None, burst_s: float | None = None
+) -> list[Measurement]:
     """Nucleation over a series, from the rows of its frames.
 
     Parameters
@@ -92,6 +96,9 @@ def measure_series(table: pd.DataFrame, *, onset_s: float | None = None) -> list
     onset_s : float or None
         When nucleation could begin, on the clock of the frames. None: the frame before the first birth, which then
         only sets the clock and is not one of the births that the law is fitted to.
+    burst_s : float or None
+        Births this soon after onset count as simultaneous: nuclei that form together grow at different rates, and so
+        pass the detection limit one after the other. None: 5 % of the time from onset to the last frame.
 
     Returns
     -------
@@ -116,7 +123,7 @@ def measure_series(table: pd.DataFrame, *, onset_s: float | None = None) -> list
         nothing = partial(row, value=math.nan, flags=(*series.flags, "single-frame"))
         return [nothing("nucleation_density", unit=series.per_area), nothing("nucleation_mode", unit="1")]
     rows = _density_rows(series, row) + _rate_rows(series, row)
-    since = _since_onset(series, onset_s)
+    since = _since_onset(series, onset_s, burst_s)
     flags = series.flags
     if onset_s is None and series.births[0]:
         flags = (*flags, "extrapolated")
@@ -217,9 +224,10 @@ class _SinceOnset:
     set_aside: int = 0
 
 
-def _since_onset(series: BirthSeries, onset_s: float | None) -> _SinceOnset | None:
+def _since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | None) -> _SinceOnset | None:
     """Births on the clock that starts at onset; None for fewer than two."""
     clock, counts, set_aside = series.clock, series.births, 0
+    unit = " s" if series.timed else " frames"
     if onset_s is not None:
         if not series.timed:
             raise UsageError("nucleation: onset_s needs frame times; give the frame interval.")
@@ -239,12 +247,14 @@ def _since_onset(series: BirthSeries, onset_s: float | None) -> _SinceOnset | No
         first, onset, set_aside = int(born[0]), float(clock[born[0] - 1]), 1
         new = counts[first:].copy()
         new[0] -= set_aside
-        how = f"onset with the first birth, {onset:.4g}{' s' if series.timed else ' frames'}"
+        how = f"onset with the first birth, {onset:.4g}{unit}"
     if new.sum() < 2:
         return None
     edges = np.concatenate([[0.0], clock[first:] - onset])
     before = series.bare[first - 1 : -1] if first else np.concatenate([[1.0], series.bare[:-1]])
-    return _SinceOnset(Births(edges, new, (before + series.bare[first:]) / 2), how, set_aside)
+    burst = _BURST_SHARE * edges[-1] if burst_s is None else burst_s
+    births = Births(edges, new, (before + series.bare[first:]) / 2).from_burst(burst)
+    return _SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside)
 
 
 def _law_rows(

@@ -39,6 +39,7 @@ _CONTAINED = {
 MIN_BIRTHS = 20
 MIN_DELTA = 2.0
 _STRAY = 0.01
+_AT_ONCE = 3.0  # rate constant times first interval
 _DROP = 1.920729  # of the log-likelihood at the ends of a 95 % profile interval, chi2(1) / 2
 _GRID_RATES, _GRID_FRACTIONS, _GRID_NUMBERS = 160, 81, 241
 
@@ -73,6 +74,18 @@ class Births:
     def n(self) -> int:
         """All births."""
         return int(self.counts.sum())
+
+    def from_burst(self, burst_s: float) -> Births:
+        """Join the first intervals into one of at least `burst_s`: what is born in it may have been born at once."""
+        m = int(np.searchsorted(self.edges_s, burst_s * (1 - 1e-9)))
+        m = min(max(m, 1), len(self.counts) - 1 or 1)
+        lengths = np.diff(self.edges_s)[:m]
+        bare = float((self.bare[:m] * lengths).sum() / lengths.sum())
+        return Births(
+            np.concatenate([[0.0], self.edges_s[m:]]),
+            np.concatenate([[self.counts[:m].sum()], self.counts[m:]]),
+            np.concatenate([[bare], self.bare[m:]]),
+        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,8 @@ def fit_law(births: Births, law: str) -> LawFit:
         sites = _number_interval(n, np.array([0.0]), np.array([1.0]))
         return _finish(law, _poisson(births.counts, shape * n), n, sites, fraction=Estimate(1.0))
     fractions = np.zeros(1) if law == "saturating" else np.sin(np.linspace(0, math.pi / 2, _GRID_FRACTIONS)) ** 2
-    rates = np.geomspace(0.02 / births.edges_s[-1], 30 / lengths[0], 2 * _GRID_RATES)
+    # Faster than that is at once: the first interval cannot tell.
+    rates = np.geomspace(0.02 / births.edges_s[-1], _AT_ONCE / lengths[0], 2 * _GRID_RATES)
     # Twice closer to where the likelihood is: a fixed grid would be too coarse for thousands of births.
     for _ in range(2):
         surface = _Surface.of(births, fractions, rates)
