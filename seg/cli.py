@@ -251,8 +251,9 @@ def _demo(args: argparse.Namespace) -> int:
     from seg.synthetic import make_sample, write_experiment
 
     data = args.out / "data"
-    write_experiment(make_sample("optical"), data)
-    options = RunOptions(echem=data / "cycler.csv", command=args.command_line)
+    experiment = make_sample("optical")
+    write_experiment(experiment, data)
+    options = RunOptions(echem=data / "cycler.csv", echem_offset_s=experiment.clock_offset_s, command=args.command_line)
     config = load_analysis("optical-plan")
     results = run([data / "image.ome.tif"], config, args.out, options, progress=_progress(args))
     return _finish(results, args)

@@ -47,6 +47,9 @@ OPTICAL_LOOK = Look(
     shading=0.05,
 )
 
+# Modality -> how the scene looks in it, and the instrument.
+SEEN_BY = {"sem": (SEM_LOOK, Sem), "optical": (OPTICAL_LOOK, Optical)}
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -152,13 +155,11 @@ def make(
     """
     if kind not in KINDS:
         raise UsageError(f"There is no kind of dendrite {kind!r}; there are {', '.join(KINDS)}.")
-    if modality not in ("sem", "optical"):
-        raise UsageError(f"Dendrites are seen in 'sem' or 'optical', not in {modality!r}.")
+    if modality not in SEEN_BY:
+        raise UsageError(f"Dendrites are seen in {' or '.join(map(repr, SEEN_BY))}, not in {modality!r}.")
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     scene = _Scene(seed, parameters)
-    look, instrument = (
-        (SEM_LOOK, Sem(shape_px, seed, dial)) if modality == "sem" else (OPTICAL_LOOK, Optical(shape_px, seed, dial))
-    )
+    look, instrument_of = SEEN_BY[modality]
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in scene.times), "file")
     images, labels, instances = record(
         scene.view,
@@ -167,7 +168,7 @@ def make(
         seed=seed,
         look=look.texture_only() if texture_only else look,
         name=f"dendrite-{seed}",
-        instrument=instrument,
+        instrument=instrument_of(shape_px, seed, dial),
         burnt_in=scene.text if burnt_in else None,
     )
     lead_s = 60.0 + seed % 11

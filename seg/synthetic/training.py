@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -26,6 +27,43 @@ from seg.synthetic.training_scenes import (
 )
 
 TEXTURE_ONLY_SHARE = 0.12
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What images of one modality tend to show; numbers are the shares of samples that do.
+
+    Parameters
+    ----------
+    sem_levels : float
+        Grey levels in the usual order of secondary electrons.
+    by_attenuation : bool
+        Grey follows attenuation, never inverted, rather than height.
+    surface : bool
+        A surface is seen: patterns, scratches, bright edges. Else a section.
+    darkest_edge : float
+        Lower end of what an edge adds to the grey level.
+    bubbles, glare, fringes, rings, lines, burnt_in : float
+    """
+
+    sem_levels: float = 0.0
+    by_attenuation: bool = False
+    surface: bool = True
+    darkest_edge: float = 0.0
+    bubbles: float = 0.0
+    glare: float = 0.0
+    fringes: float = 0.0
+    rings: float = 0.0
+    lines: float = 0.0
+    burnt_in: float = 0.12
+
+
+HABITS = {
+    "optical": Habits(darkest_edge=-0.12, bubbles=0.2, glare=0.08, burnt_in=0.3),
+    "sem": Habits(sem_levels=0.5, glare=0.08, lines=0.3, burnt_in=0.3),
+    "cryoem": Habits(surface=False, fringes=0.5, lines=0.3),
+    "xct": Habits(by_attenuation=True, surface=False, fringes=0.5, rings=0.6),
+}
 
 
 def training_sample(
@@ -61,25 +99,26 @@ def training_sample(
     scenes = list(SCENES[modality])
     weights = np.array([SCENES[modality][s] for s in scenes], float)
     sketch = scenes[rng.choice(len(scenes), p=weights / weights.sum())](rng, size_px)
-    image, signal = _lit(rng, sketch, modality)
-    _obstruct(rng, image, sketch.labels, modality)
-    image = _seen(rng, image, modality, signal)
-    _burn_in(rng, image, sketch.labels, modality)
+    habits = HABITS[modality]
+    image, signal = _lit(rng, sketch, habits)
+    _obstruct(rng, image, sketch.labels, habits)
+    image = _seen(rng, image, habits, signal)
+    _burn_in(rng, image, sketch.labels, habits)
     if rng.uniform() < 0.15:
         image = _jpeg(rng, image)
     return np.clip(image, 0, 1).astype(np.float32), sketch.labels
 
 
-def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> tuple[np.ndarray, float]:
+def _lit(rng: np.random.Generator, sketch: Sketch, habits: Habits) -> tuple[np.ndarray, float]:
     """Grey levels, textures and relief of a scene before the instrument, and how strongly its classes differ."""
     labels = sketch.labels
     shape = labels.shape
     present = [int(v) for v in np.unique(labels)]
     texture_only = not sketch.thin and rng.uniform() < TEXTURE_ONLY_SHARE
     contrast = 0.0 if texture_only else rng.uniform(0.06, 0.2) if rng.uniform() < 0.3 else rng.uniform(0.2, 0.8)
-    as_sem = modality == "sem" and not texture_only and rng.uniform() < 0.5
+    as_sem = habits.sem_levels > 0 and not texture_only and rng.uniform() < habits.sem_levels
     table = np.zeros(11, np.float32)
-    table[present] = _sem_levels(rng, present) if as_sem else _levels(rng, present, contrast, sketch.hollow, modality)
+    table[present] = _sem_levels(rng, present) if as_sem else _levels(rng, present, contrast, sketch.hollow, habits)
     if DENDRITE in present and DEPOSIT in present and rng.uniform() < 0.5:  # one metal, told apart by its shape
         table[DENDRITE] = table[DEPOSIT]
     image = table[labels]
@@ -96,8 +135,8 @@ def _lit(rng: np.random.Generator, sketch: Sketch, modality: str) -> tuple[np.nd
         image += np.where(where, own * field, 0)
     if not texture_only:
         metal = np.isin(labels, (DEPOSIT, DENDRITE, DEAD))
-        image = _background_marks(rng, image, labels, modality)
-        image = _relief(rng, image, metal, modality)
+        image = _background_marks(rng, image, labels, habits)
+        image = _relief(rng, image, metal, habits)
         if sketch.hollow:
             image = _hollows(rng, image, labels == PIT)
         edges = sketch.marks.get("edges")
@@ -112,7 +151,7 @@ _RANK_BY_HEIGHT = {PIT: 0, VOID: 0, DEPOSIT: 2, DENDRITE: 2, DEAD: 2}
 _RANK_BY_ATTENUATION = {VOID: 0, DEPOSIT: 1, DENDRITE: 1, DEAD: 1, ELECTROLYTE: 2, SEPARATOR: 3, SUBSTRATE: 4}
 
 
-def _levels(rng: np.random.Generator, present: list[int], contrast: float, hollow: bool, modality: str) -> np.ndarray:
+def _levels(rng: np.random.Generator, present: list[int], contrast: float, hollow: bool, habits: Habits) -> np.ndarray:
     """One mean grey level per class: random order, spread over the contrast."""
     n = len(present)
     spread = np.linspace(-0.5, 0.5, n) if n > 1 else np.zeros(1)
@@ -120,9 +159,9 @@ def _levels(rng: np.random.Generator, present: list[int], contrast: float, hollo
     levels = rng.uniform(0.3, 0.7) + contrast * rng.permutation(spread)
     # Usual orders come up as often as random ones; pits are darker than their rims wherever light has to come back out.
     if n > 1 and (hollow or rng.uniform() < 0.5):
-        ranks = _RANK_BY_ATTENUATION if modality == "xct" else _RANK_BY_HEIGHT
+        ranks = _RANK_BY_ATTENUATION if habits.by_attenuation else _RANK_BY_HEIGHT
         rank = [ranks.get(v, 1) for v in present]
-        sign = 1 if hollow or modality == "xct" else int(rng.choice([-1, 1]))
+        sign = 1 if hollow or habits.by_attenuation else int(rng.choice([-1, 1]))
         levels = np.sort(levels)[::sign][np.argsort(np.argsort(rank, kind="stable"))]
     return levels
 
@@ -135,12 +174,12 @@ def _sem_levels(rng: np.random.Generator, present: list[int]) -> list[float]:
     return [usual.get(v, 0.5) + rng.normal(0, 0.06) for v in present]
 
 
-def _background_marks(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, modality: str) -> np.ndarray:
+def _background_marks(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, habits: Habits) -> np.ndarray:
     """Patterns of the ground that are no objects: lattices, scratches, grain boundaries, gradients towards edges."""
     ground = np.isin(labels, (SUBSTRATE, ELECTROLYTE, SEPARATOR))
     amount = rng.uniform(0.03, 0.15) * rng.choice([-1, 1])
     kind = rng.uniform()
-    if modality in ("xct", "cryoem"):  # no patterned or scratched surface in a section
+    if not habits.surface:  # no patterned or scratched surface in a section
         kind = 0.4 + 0.6 * kind
     if kind < 0.16:
         image = image + np.where(
@@ -157,16 +196,16 @@ def _background_marks(rng: np.random.Generator, image: np.ndarray, labels: np.nd
     return image
 
 
-def _relief(rng: np.random.Generator, image: np.ndarray, metal: np.ndarray, modality: str) -> np.ndarray:
+def _relief(rng: np.random.Generator, image: np.ndarray, metal: np.ndarray, habits: Habits) -> np.ndarray:
     """Edge brightness and shading of metal that stands out of the plane."""
     if not metal.any() or metal.all():
         return image
     depth = ndimage.distance_transform_edt(metal).astype(np.float32)
     kind = rng.uniform()
-    if modality in ("sem", "optical") and kind < 0.55:  # secondary electrons leave edges; light is scattered there
+    if habits.surface and kind < 0.55:  # secondary electrons leave edges; light is scattered there
         width = np.exp(rng.uniform(0, 1.8))
         edge = np.exp(-depth / width) * metal
-        image = image + rng.uniform(-0.12 if modality == "optical" else 0.0, 0.4) * edge
+        image = image + rng.uniform(habits.darkest_edge, 0.4) * edge
     if kind > 0.4:  # light from one side over domes
         height = np.sqrt(np.minimum(depth, np.exp(rng.uniform(1, 3.5))))
         height = ndimage.gaussian_filter(height, 1.0)
@@ -193,11 +232,11 @@ def _hollows(rng: np.random.Generator, image: np.ndarray, pit: np.ndarray) -> np
     return image + rng.uniform(-0.05, 0.25) * rim
 
 
-def _obstruct(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, modality: str) -> None:
+def _obstruct(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, habits: Habits) -> None:
     """Bubbles and glare that hide the scene; labelled ``artifact``."""
     n = labels.shape[0]
     y, x = np.mgrid[:n, :n].astype(np.float32)
-    if modality == "optical" and rng.uniform() < 0.2:
+    if habits.bubbles and rng.uniform() < habits.bubbles:
         for _ in range(rng.integers(1, 4)):
             cy, cx, r = rng.uniform(0, n), rng.uniform(0, n), np.exp(rng.uniform(math.log(0.03 * n), math.log(0.2 * n)))
             d = np.hypot(y - cy, x - cx) / r
@@ -206,7 +245,7 @@ def _obstruct(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, m
             spot = np.hypot(y - cy + 0.4 * r, x - cx + 0.3 * r) < 0.15 * r
             image[spot] = rng.uniform(0.8, 1.2)
             labels[inside] = ARTIFACT
-    if modality in ("optical", "sem") and rng.uniform() < 0.08:
+    if habits.glare and rng.uniform() < habits.glare:
         cy, cx, r = rng.uniform(0, n), rng.uniform(0, n), rng.uniform(0.05, 0.3) * n
         glow = 1.5 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * r * r))
         image += glow
@@ -214,21 +253,21 @@ def _obstruct(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, m
         np.minimum(image, 1.2, out=image)
 
 
-def _seen(rng: np.random.Generator, image: np.ndarray, modality: str, signal: float) -> np.ndarray:
+def _seen(rng: np.random.Generator, image: np.ndarray, habits: Habits, signal: float) -> np.ndarray:
     """Image after the instrument: blur, uneven light, noise, stripes and rings, contrast and offset."""
     shape = image.shape
     sigma = float(np.exp(rng.uniform(math.log(0.45), math.log(2.0))))
     image = ndimage.gaussian_filter(image, sigma)
-    if modality in ("xct", "cryoem") and rng.uniform() < 0.5:  # phase fringes
+    if habits.fringes and rng.uniform() < habits.fringes:  # phase fringes
         image = image - rng.uniform(0.2, 2.0) * ndimage.gaussian_laplace(image, rng.uniform(0.8, 2.0))
     if rng.uniform() < 0.6:
         light = smooth_noise(rng, shape, shape[0] * rng.uniform(0.4, 1.2))
         image = (
             image * (1 + rng.uniform(0, 0.25) * light) if rng.uniform() < 0.5 else image + rng.uniform(0, 0.2) * light
         )
-    if modality == "xct" and rng.uniform() < 0.6:
+    if habits.rings and rng.uniform() < habits.rings:
         image = image + _rings(rng, shape)
-    if modality in ("sem", "cryoem") and rng.uniform() < 0.3:  # line noise, curtains
+    if habits.lines and rng.uniform() < habits.lines:  # line noise, curtains
         line = smooth_noise(rng, shape, (0.5, 400.0)) if rng.uniform() < 0.7 else smooth_noise(rng, shape, (200.0, 1.5))
         image = image + rng.uniform(0.005, 0.05) * line
     noise = min(float(np.exp(rng.uniform(math.log(0.004), math.log(0.12)))), 0.6 * signal)
@@ -264,9 +303,9 @@ def _rings(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return (rng.uniform(0.005, 0.07) * profile[radius]).astype(np.float32)
 
 
-def _burn_in(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, modality: str) -> None:
+def _burn_in(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, habits: Habits) -> None:
     """Time stamps, scale bars and data strips; labelled ``artifact``."""
-    if rng.uniform() > (0.3 if modality in ("optical", "sem") else 0.12):
+    if rng.uniform() > habits.burnt_in:
         return
     n = labels.shape[0]
     canvas = Image.new("L", (n, n))
