@@ -1,0 +1,151 @@
+"""Contact angles of one deposit from the curve that describes its whole free boundary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from seg.metrics.baseline import Substrate
+from seg.metrics.contact_geometry import (
+    MIN_CAP_PX,
+    Contact,
+    across,
+    contact_angles,
+    contact_points,
+    gated,
+    propagate,
+    tilt_of,
+)
+from seg.metrics.contact_local import MAX_RMS_PX, local_contact
+from seg.metrics.curves import Fit, fit_circle, fit_ellipse
+from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
+
+# Boundary points nearer to the substrate than this mix three regions.
+CLEARANCE_PX = 1.6
+MAX_RMS_3D_PX = 0.8
+# A circle below this needs no comparison with an ellipse; above, the ellipse must lower chi-squared by that much.
+PLAIN_RMS_PX, ELLIPSE_GAIN = 0.3, 15.0
+# A rough boundary still has a shape: residuals up to this are accepted where they average out over twelve stretches.
+MAX_ROUGHNESS_PX, N_ARCS = 2.0, 12
+
+
+def measure_contact(
+    outline: CrackPoints, substrate: Substrate, contact: CrackPoints, spacing: Sequence[float]
+) -> Contact:
+    """Contact angles from the free boundary of one deposit and the fitted substrate.
+
+    Parameters
+    ----------
+    outline : CrackPoints
+        From the deposit to the electrolyte (not to substrate, other deposits or the frame).
+    substrate : Substrate
+    contact : CrackPoints
+        From the substrate to the deposit.
+    spacing : sequence of float
+
+    Notes
+    -----
+    Circle by geometric least squares; an ellipse where the circle leaves more than 0.55 px, or where the ellipse is
+    clearly better (half of a flat ellipse passes for a wide arc); a rough boundary may leave up to 2 px that average
+    out along it. Where neither fits, the boundary near each contact decides: a straight stretch of 1.5 times the run
+    that a circle of that size would show is a facet, which has no contact angle in the sense of wetting (refused);
+    anything else gets a parabola over half a radius.
+    Standard errors join the covariance of the fit and the error of the baseline, which dominates on substrates along
+    an axis: ``sigma = (1/sqrt(12) px) / (R sin(angle))``.
+    """
+    ndim = len(spacing)
+    base = substrate.curve
+    above_px = base.signed_distance(outline.position) / pixel_along(base.normal(outline.position), spacing)
+    free = outline[above_px > CLEARANCE_PX]
+    tilt = {"baseline_tilt": tilt_of(base, contact), "tilt_error": math.degrees(substrate.tilt_error)}
+    top_px = float(above_px.max(initial=0.0))
+    if top_px < MIN_CAP_PX or len(free) < 8:
+        return Contact(cap_height=top_px * across(base, contact, spacing), flags=("few-pixels",), **tilt)
+
+    circle = fit_circle(free, spacing)
+    fit = _shape(free, circle, spacing)
+    if fit is None:
+        if ndim == 3:
+            return Contact(flags=("ambiguous",), model="no ball", **tilt)
+        return local_contact(free, substrate, contact, spacing, circle.curve.radius if circle else math.inf, tilt)
+
+    def evaluate(values: np.ndarray) -> np.ndarray | None:
+        moved = base.moved(values[-2], values[-1], contact.position.mean(axis=0))
+        return contact_angles(fit.curve.with_parameters(values[:-2]), moved)
+
+    values = np.append(fit.curve.parameters, [0.0, 0.0])
+    covariance = np.zeros((len(values), len(values)))
+    covariance[:-2, :-2] = fit.covariance * _samples_per_degree_of_freedom(free, fit, spacing)
+    covariance[-2, -2], covariance[-1, -1] = substrate.offset_error**2, substrate.tilt_error**2
+    result = propagate(evaluate, values, covariance, fit.curve)
+    name = "ball" if ndim == 3 else type(fit.curve).__name__.lower()
+    model = f"{name} on {substrate.name}, rms {fit.rms_px:.2f} px"
+    ends = contact_points(fit.curve, base) if ndim == 2 else None
+    if result is None or (ndim == 2 and ends is None):
+        return Contact(flags=("ambiguous",), model=f"{model}: they do not meet", **tilt)
+    angles, errors = result
+    if ndim == 2:
+        base_width = float(np.linalg.norm(ends[1] - ends[0]))
+        grid = fit.curve.points(np.linspace(0, 2 * math.pi, 721))
+        height = float(base.signed_distance(grid).max())
+    else:
+        base_width = 2 * fit.curve.radius * math.sin(math.radians(angles["mean"]))
+        height = fit.curve.radius + float(base.signed_distance(fit.curve.centre))
+    return gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
+
+
+def _shape(free: CrackPoints, circle: Fit | None, spacing: Sequence[float]) -> Fit | None:
+    """Choose the circle or the ellipse that describes a boundary; None where neither does."""
+    if circle is None:
+        return None
+    round_enough = circle.curve.side == 1 and _describes(free, circle, spacing)
+    if len(spacing) == 3 or (round_enough and circle.rms_px <= PLAIN_RMS_PX):
+        return circle if round_enough else None
+    ellipse = fit_ellipse(free, spacing, circle.curve)
+    if ellipse is None or not _describes(free, ellipse, spacing):
+        return circle if round_enough else None
+    if not round_enough:
+        return ellipse
+    # Half of a flat ellipse passes for an arc of a larger circle: let the residuals say whether two more axes help.
+    noise = max(ellipse.rms_px, DIGITISATION_PX)
+    samples = len(free) / _samples_per_degree_of_freedom(free, ellipse, spacing)
+    gain = samples * (circle.rms_px**2 - ellipse.rms_px**2) / noise**2
+    return ellipse if gain > ELLIPSE_GAIN else circle
+
+
+def _arc_means(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> np.ndarray:
+    """Mean residual (pixels) of each of twelve stretches of a 2-D boundary."""
+    residual = fit.curve.signed_distance(free.position) / pixel_along(fit.curve.normal(free.position), spacing)
+    away = free.position - fit.curve.centre
+    top = away.mean(axis=0)
+    angle = np.arctan2(away[:, 0] * top[1] - away[:, 1] * top[0], away @ top)
+    order = np.argsort(angle)
+    return np.array([residual[part].mean() for part in np.array_split(order, N_ARCS)])
+
+
+def _describes(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> bool:
+    """Whether what a curve leaves is the grain of the mask (pixels, roughness) and not another shape."""
+    if len(spacing) == 3:
+        return fit.rms_px <= MAX_RMS_3D_PX
+    if fit.rms_px <= MAX_RMS_PX:
+        return True
+    if fit.rms_px > MAX_ROUGHNESS_PX or len(free) < 4 * N_ARCS:
+        return False
+    return float(np.sqrt(np.mean(_arc_means(free, fit, spacing) ** 2))) <= 0.7 * fit.rms_px
+
+
+def _samples_per_degree_of_freedom(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> float:
+    """How many boundary points share one independent residual.
+
+    Along a shallow boundary residuals repeat between digital steps, so that only the steps count; along a rough one
+    they are as correlated as the means over stretches of it show.
+    """
+    ndim = len(spacing)
+    crossed = np.count_nonzero(free.direction, axis=0)
+    repeated = len(free) / max(ndim * int(crossed.min()), ndim)
+    if ndim == 3 or len(free) < 4 * N_ARCS:
+        return max(repeated, 1.0)
+    means = _arc_means(free, fit, spacing)
+    return max(repeated, len(free) / N_ARCS * float(np.mean(means**2)) / fit.rms_px**2, 1.0)
