@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,3 +70,30 @@ def polygon_area(vertices: np.ndarray) -> float:
 def rectangle(top: float, left: float, bottom: float, right: float) -> np.ndarray:
     """Vertices (y, x) of an upright rectangle."""
     return np.array([[top, left], [top, right], [bottom, right], [bottom, left]], float)
+
+
+def mask_rectangles(mask: np.ndarray, pixel_um: Sequence[float]) -> list[np.ndarray]:
+    """Polygons (y, x) in µm of the runs of true pixels along the rows of a mask, shape (Y, X)."""
+    found = []
+    for y, row in enumerate(mask):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
+        found += [rectangle(y, a, y + 1, b) * np.asarray(pixel_um) for a, b in edges.reshape(-1, 2)]
+    return found
+
+
+def circle(y: float, x: float, radius: float, vertices: int = 128) -> np.ndarray:
+    """Polygon (y, x) with the area of the circle."""
+    angle = np.linspace(0, 2 * math.pi, vertices, endpoint=False)
+    r = radius * math.sqrt(2 * math.pi / vertices / math.sin(2 * math.pi / vertices))
+    return np.column_stack([y + r * np.sin(angle), x + r * np.cos(angle)])
+
+
+def ribbon(line: np.ndarray, width: float) -> list[np.ndarray]:
+    """Polygons whose union is everything within half of `width` of a polyline (y, x)."""
+    if len(line) < 2:
+        return []
+    line = line[np.concatenate([[True], (np.abs(np.diff(line, axis=0)) > 1e-12).any(axis=1)])]
+    along = np.diff(line, axis=0)
+    across = np.column_stack([-along[:, 1], along[:, 0]]) / np.hypot(*along.T)[:, None] * width / 2
+    straight = [np.array([a + n, b + n, b - n, a - n]) for a, b, n in zip(line[:-1], line[1:], across, strict=True)]
+    return straight + [circle(y, x, width / 2, 64) for y, x in line]

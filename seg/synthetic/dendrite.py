@@ -1,16 +1,16 @@
-"""Side view of dendrites that grow from an electrode: needles, ferns, tip-splitting crowns, over a layer of moss.
+"""Dendrites from the side or from above: needles, columns, ferns, tip-splitting crowns, fractals, and moss.
 
-The scene. A dendrite is a tree of bent branches of constant width. Its trunk's tip moves at a constant velocity; a side
-branch starts when the tip has passed and grows at a share of that velocity. A branch ends where it would come closer to
+The scene. A dendrite is a tree of bent branches of constant width (`seg.synthetic.branches`), or of the bonds of a
+diffusion-limited aggregate (`seg.synthetic.aggregation`). A trunk's tip moves at a constant velocity; a side branch
+starts when the tip has passed and grows at a share of that velocity. A branch ends where it would come closer to
 another one than a set gap, so branches never touch, and length, tips and branch points are those of the parameters.
 Before a set time only moss grows (the moss-to-dendrite transition).
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,17 @@ from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.metrics.table import Measurement
 from seg.stack import Calibration
+from seg.synthetic.aggregation import grow_aggregate
+from seg.synthetic.area import circle, mask_rectangles, rectangle, ribbon, union_area
+from seg.synthetic.branches import Branch, Habit, grow_branches, length_of
 from seg.synthetic.burnt_in import scale_bar, time_stamp
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
 from seg.synthetic.imaging import Look, Material, Optical, Sem, View
 from seg.synthetic.recording import layered, pixel_centers, record
 
-KINDS = ("needle", "fern", "crown")
+KINDS = ("needle", "columnar", "fern", "crown", "fractal", "moss")
+SEEN_FROM = ("side", "above")
 SEM_LOOK = Look(
     {
         1: Material(0.34, "fractal", 12.0, 0.012),
@@ -49,55 +53,8 @@ OPTICAL_LOOK = Look(
 
 # Modality -> how the scene looks in it, and the instrument.
 SEEN_BY = {"sem": (SEM_LOOK, Sem), "optical": (OPTICAL_LOOK, Optical)}
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A bent branch.
-
-    Parameters
-    ----------
-    points : ndarray (n, 2)
-        Centre line (y, x), µm, from the parent's centre line (trunk: from the surface) to the tip.
-    width_um : float
-    start_um : float
-        How far the trunk's tip has come when the branch starts.
-    speed : float
-        Its velocity in units of the trunk's.
-    parent : int
-        Index of its parent; -1 for a trunk.
-    tree : int
-        Id of the dendrite.
-    """
-
-    points: np.ndarray
-    width_um: float
-    start_um: float
-    speed: float
-    parent: int
-    tree: int
-
-    @property
-    def full_length_um(self) -> float:
-        """Length of the centre line when grown out."""
-        return float(np.hypot(*np.diff(self.points, axis=0).T).sum())
-
-    def visible(self, grown_um: float) -> np.ndarray:
-        """Centre line as far as it has grown when the trunk's tip has come `grown_um`; empty before its start."""
-        length = (grown_um - self.start_um) * self.speed
-        if length <= 0:
-            return np.empty((0, 2))
-        along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(self.points, axis=0).T))])
-        if length >= along[-1]:
-            return self.points
-        keep = along < length
-        end = [np.interp(length, along, self.points[:, axis]) for axis in range(2)]
-        return np.vstack([self.points[keep], end])
-
-
-def length_of(line: np.ndarray) -> float:
-    """Length of a polyline."""
-    return float(np.hypot(*np.diff(line, axis=0).T).sum()) if len(line) > 1 else 0.0
+# Modality -> the foil under dendrites that are seen from above.
+FOIL = {"sem": Material(0.30, "rolled", 1.5, 0.018), "optical": Material(0.62, "rolled", 1.2, 0.02)}
 
 
 def make(
@@ -111,6 +68,7 @@ def make(
     frame_interval_s: float = 20.0,
     modality: str = "sem",
     kind: str = "fern",
+    seen_from: str = "side",
     n_trees: int = 4,
     width_um: float = 0.75,
     height_share: float = 0.8,
@@ -120,7 +78,7 @@ def make(
     moss_until: float = 0.0,
     burnt_in: bool = True,
 ) -> Experiment:
-    """Dendrites seen from the side, in the electron or the light microscope.
+    """Dendrites in the electron or the light microscope.
 
     Parameters
     ----------
@@ -137,17 +95,21 @@ def make(
     modality : str
         ``"sem"`` or ``"optical"`` (a capillary cell).
     kind : str
-        ``"needle"``, ``"fern"`` or ``"crown"``.
+        ``"needle"`` (one kink in most), ``"columnar"``, ``"fern"``, ``"crown"`` (tips that split), ``"fractal"``
+        (diffusion-limited aggregation) or ``"moss"`` (nothing but moss).
+    seen_from : str
+        ``"side"``: on an electrode, as in a capillary cell; ``"above"``: on a foil, several arms from each root.
     n_trees : int
     width_um : float
         Diameter of trunks; side branches are thinner by a fifth per generation.
     height_share : float
-        Length of the longest trunk at the end, as a share of the height above the electrode.
+        Length of the longest trunk at the end, as a share of the height above the electrode (from above: of half
+        of the shorter side of the field).
     orders : int
         Generations of side branches.
     side_angle_deg : float
     moss_um : float
-        Height of the moss layer at the end of its growth; 0 = none.
+        Height of the moss layer at the end of its growth; 0 = none, or a quarter of the height where only moss grows.
     moss_until : float
         Share of the time during which only moss grows; dendrites start then.
     burnt_in : bool
@@ -155,11 +117,17 @@ def make(
     """
     if kind not in KINDS:
         raise UsageError(f"There is no kind of dendrite {kind!r}; there are {', '.join(KINDS)}.")
+    if seen_from not in SEEN_FROM:
+        raise UsageError(f"Dendrites are seen from {' or '.join(map(repr, SEEN_FROM))}, not from {seen_from!r}.")
+    if seen_from == "above" and (kind == "moss" or moss_um > 0):
+        raise UsageError("Moss is drawn from the side only; leave seen_from at 'side' or moss_um at 0.")
     if modality not in SEEN_BY:
         raise UsageError(f"Dendrites are seen in {' or '.join(map(repr, SEEN_BY))}, not in {modality!r}.")
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     scene = _Scene(seed, parameters)
     look, instrument_of = SEEN_BY[modality]
+    if seen_from == "above":
+        look = replace(look, materials={**look.materials, 2: FOIL[modality]})
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in scene.times), "file")
     images, labels, instances = record(
         scene.view,
@@ -200,146 +168,45 @@ class _Scene:
         self.times = np.arange(p["n_frames"]) * p["frame_interval_s"]
         rng = np.random.default_rng([seed, 1])
         self.surface_um = 0.86 * self.field[0] + rng.uniform() * self.pixel[0]
-        self.gap_um = 4.5 * max(self.pixel)  # clear space between branches, so that a mask can resolve them
+        self.from_above = p["seen_from"] == "above"
+        full_um = p["height_share"] * (min(self.field) / 2 if self.from_above else self.surface_um)
         end = float(self.times[-1])
         self.start_s = p["moss_until"] * end
-        self.velocity = p["height_share"] * self.surface_um / max(end - self.start_s, 1e-9)
+        self.velocity = full_um / max(end - self.start_s, 1e-9)
         if end == 0:
-            self.start_s, self.velocity = -1.0, p["height_share"] * self.surface_um
-        self.branches = self._grow(rng)
+            self.start_s, self.velocity = -1.0, full_um
+        self.habit = Habit(
+            p["kind"],
+            self.field,
+            self.pixel,
+            math.inf if self.from_above else self.surface_um,
+            0 if p["kind"] == "moss" else p["n_trees"],
+            p["orders"],
+            p["width_um"],
+            full_um,
+            p["side_angle_deg"],
+        )
+        self.branches = (grow_aggregate if p["kind"] == "fractal" else grow_branches)(rng, self.habit)
+        self.moss_um = p["moss_um"] or (0.25 * self.surface_um if p["kind"] == "moss" else 0.0)
         self.moss = self._moss(rng)
 
     def grown_um(self, frame: int) -> float:
         """How far the longest trunk has come."""
         return max(0.0, (float(self.times[frame]) - self.start_s) * self.velocity)
 
-    def _grow(self, rng: np.random.Generator) -> list[Branch]:
-        p = self.p
-        n, width = p["n_trees"], self.field[1]
-        full = p["height_share"] * self.surface_um
-        roots = (np.arange(n) + 0.5 + rng.uniform(-0.16, 0.16, n)) / n * width
-        heads = rng.permutation(np.linspace(1.0, 0.55, n)) if n > 1 else np.ones(1)
-        # Branches that start first are laid first: what comes later has to give way.
-        todo: list[tuple[float, int, tuple]] = []
-        for k in range(n):
-            turn = math.pi / 2 + rng.normal(0, 0.10)
-            heapq.heappush(
-                todo, (0.0, k, ((self.surface_um, roots[k]), turn, full * heads[k], 0, float(heads[k]), -1, k + 1))
-            )
-        laid: list[Branch] = []
-        serial = n
-        while todo and len(laid) < 400:
-            start, _, (point, heading, length, order, speed, parent, tree) = heapq.heappop(todo)
-            branch_width = p["width_um"] * 0.8**order
-            line = self._line(rng, point, heading, length, branch_width, laid, parent)
-            # A stub shorter than this would not stand out of its parent.
-            if length_of(line) < 1.5 * branch_width + 5 * max(self.pixel):
-                continue
-            laid.append(Branch(line, branch_width, start, speed, parent, tree))
-            me = len(laid) - 1
-            for child in self._children(rng, laid[me], order, heading, tree, me):
-                serial += 1
-                heapq.heappush(todo, (child[0], serial, child[1]))
-        return laid
-
-    def _line(
-        self,
-        rng: np.random.Generator,
-        point: tuple[float, float],
-        heading: float,
-        length: float,
-        width: float,
-        laid: list[Branch],
-        parent: int,
-    ) -> np.ndarray:
-        """Centre line up to where it would leave the field or come too close to another branch."""
-        step = max(2.0 * width, 4 * max(self.pixel))
-        n = max(1, math.ceil(length / step))
-        bend = 0.0 if self.p["kind"] == "needle" else 0.07
-        kink = self.p["kind"] == "needle" and rng.uniform() < 0.6
-        kink_at = int(rng.integers(1, n)) if kink and n > 2 else -1
-        others = [b for k, b in enumerate(laid) if k != parent]
-        starts = np.concatenate([b.points[:-1] for b in others]) if others else np.empty((0, 2))
-        ends = np.concatenate([b.points[1:] for b in others]) if others else np.empty((0, 2))
-        reach = np.concatenate([np.full(len(b.points) - 1, b.width_um / 2) for b in others]) if others else np.empty(0)
-        line = [np.asarray(point, float)]
-        margin = width / 2 + 2 * max(self.pixel)
-        for k in range(n):
-            heading += rng.normal(0, bend)
-            if k == kink_at:
-                heading += rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
-            tip = line[-1] + step * np.array([-math.sin(heading), math.cos(heading)])
-            if not (margin < tip[0] < self.surface_um - 1.2 * width and margin < tip[1] < self.field[1] - margin):
-                break
-            if len(starts):
-                probe = np.linspace(line[-1], tip, 5)[1:]
-                clear = _distance(probe, starts, ends) - reach - width / 2
-                if clear.min() < self.gap_um:
-                    break
-            if parent >= 0 and k > 0:  # not back to its own parent either
-                mother = laid[parent]
-                clear = _distance(tip[None], mother.points[:-1], mother.points[1:]) - mother.width_um / 2 - width / 2
-                if clear.min() < self.gap_um:
-                    break
-            line.append(tip)
-        return np.array(line)
-
-    def _children(
-        self, rng: np.random.Generator, branch: Branch, order: int, heading: float, tree: int, me: int
-    ) -> list[tuple]:
-        p = self.p
-        if order >= p["orders"] or p["kind"] == "needle":
-            return []
-        length, found = branch.full_length_um, []
-        side = math.radians(p["side_angle_deg"])
-        child_width = p["width_um"] * 0.8 ** (order + 1)
-        if p["kind"] == "crown":
-            tip = branch.points[-1]
-            last = branch.points[-1] - branch.points[-2]
-            turn = math.atan2(-last[0], last[1])
-            for sign in (-1, 1):
-                begin = branch.start_um + length / branch.speed
-                found.append(
-                    (
-                        begin,
-                        (
-                            tuple(tip),
-                            turn + sign * 0.6 * side * rng.uniform(0.8, 1.2),
-                            0.75 * length * rng.uniform(0.7, 1.1),
-                            order + 1,
-                            branch.speed,
-                            me,
-                            tree,
-                        ),
-                    )
-                )
-            return found
-        spacing = 2.2 * (child_width + self.gap_um)
-        along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(branch.points, axis=0).T))])
-        at = spacing * rng.uniform(0.8, 1.2)
-        sign = rng.choice([-1, 1])
-        while at < length - spacing:
-            point = tuple(float(np.interp(at, along, branch.points[:, axis])) for axis in range(2))
-            piece = min(int(np.searchsorted(along, at)), len(along) - 1)
-            way = branch.points[piece] - branch.points[piece - 1]
-            turn = math.atan2(-way[0], way[1]) + sign * side * rng.uniform(0.85, 1.15)
-            begin = branch.start_um + at / branch.speed + 0.6 * spacing
-            found.append(
-                (begin, (point, turn, 0.62 * (length - at) + spacing, order + 1, 0.6 * branch.speed, me, tree))
-            )
-            sign = -sign
-            at += spacing * rng.uniform(0.55, 0.8)
-        return found
-
     def _moss(self, rng: np.random.Generator) -> np.ndarray:
-        """Humps of the moss: position, final radius (µm)."""
-        if self.p["moss_um"] <= 0:
-            return np.empty((0, 2))
-        n = int(2.4 * self.field[1] / self.p["moss_um"]) + 2
-        return np.column_stack([rng.uniform(0, self.field[1], n), self.p["moss_um"] * rng.uniform(0.55, 1.0, n)])
+        """Grains of the moss: height above the electrode, position, radius (µm) when grown."""
+        top, width = self.moss_um, self.field[1]
+        if top <= 0:
+            return np.empty((0, 3))
+        foot = int(2.4 * width / top) + 2  # half discs on the electrode that carry the others
+        n = foot + int(14 * width / top)
+        radius = top * np.concatenate([rng.uniform(0.3, 0.6, foot), rng.uniform(0.10, 0.26, n - foot)])
+        height = np.concatenate([np.zeros(foot), rng.uniform(0.1, 1, n - foot) * (top - radius[foot:])])
+        return np.column_stack([height, rng.uniform(0, width, n), radius])
 
     def moss_share(self, frame: int) -> float:
-        """Radius of the humps in units of their final one."""
+        """Size of the moss in units of its final one."""
         if not len(self.moss):
             return 0.0
         until = self.start_s if self.start_s > 0 else float(self.times[-1])
@@ -359,16 +226,31 @@ class _Scene:
             for a, b in zip(line[:-1], line[1:], strict=True):
                 self._lay(inside, ids, y, x, a, b, branch)
         moss = np.full(self.shape, -1e9)
-        for center, radius in self.moss:
-            r = radius * self.moss_share(frame)
-            if r > 0:
-                moss = np.maximum(moss, r - np.hypot(y - self.surface_um, x - center))
-        layers = [(3, moss)] if len(self.moss) else []
-        view = layered(self.shape, 1, [*layers, (4, inside), (2, (y - self.surface_um) + 0 * x)], self.pixel)
+        for cy, cx, radius in self._grains(frame):
+            pad = radius + 2 * max(self.pixel)
+            rows, columns = (
+                slice(max(int((at - pad) / d), 0), max(int((at + pad) / d) + 2, 0))
+                for at, d in zip((cy, cx), self.pixel, strict=True)
+            )
+            away = np.hypot(y[rows] - cy, x[:, columns] - cx)
+            moss[rows, columns] = np.maximum(moss[rows, columns], radius - away)
         metal = np.maximum(inside, moss)
+        if self.from_above:
+            view = layered(self.shape, 2, [(4, inside)], self.pixel)
+        else:
+            layers = [(3, moss)] if len(self.moss) else []
+            view = layered(self.shape, 1, [*layers, (4, inside), (2, (y - self.surface_um) + 0 * x)], self.pixel)
         height = np.sqrt(np.clip(metal, 0, None) * 2 * self.p["width_um"]) / float(np.mean(self.pixel)) * 0.5
         ids[view.labels != 4] = 0
-        return View(view.labels, view.coverage, ids, np.where(y < self.surface_um, height, 0))
+        return View(view.labels, view.coverage, ids, np.where((y < self.surface_um) | self.from_above, height, 0))
+
+    def _grains(self, frame: int) -> np.ndarray:
+        """Grains of the moss in a frame: y, x, radius."""
+        share = self.moss_share(frame)
+        if share <= 0:
+            return np.empty((0, 3))
+        height, x, radius = self.moss.T
+        return np.column_stack([self.surface_um - share * height, x, share * radius])
 
     def _lay(
         self,
@@ -416,6 +298,7 @@ class _Scene:
             groups.append((None, list(counted)))
             for tree, which in groups:
                 rows += self._rows(f, float(time_s), tree, which, counted)
+            rows += self._cover(f, float(time_s))
             rows.append(
                 Measurement(
                     "object_count",
@@ -428,7 +311,7 @@ class _Scene:
                     method="dendrites",
                 )
             )
-        if len(self.times) > 1:
+        if len(self.times) > 1 and self.branches and self.p["kind"] != "fractal":
             rows.append(
                 Measurement(
                     "tip_velocity",
@@ -438,7 +321,7 @@ class _Scene:
                     method="of the longest trunk, along itself",
                 )
             )
-        if self.start_s > 0:
+        if self.start_s > 0 and self.branches:
             rows.append(Measurement("onset_time", self.start_s, "s", class_name="dendrite", method="dendrites start"))
         return rows
 
@@ -446,14 +329,7 @@ class _Scene:
         self, f: int, time_s: float, tree: int | None, which: list[int], counted: dict[int, float]
     ) -> list[Measurement]:
         grown = self.grown_um(f)
-        children = {k: [c for c in which if self.branches[c].parent == k] for k in which}
-        tips = 0
-        forks = 0
-        for k in which:
-            # Two branches that start at one tip make one fork, and that tip is none.
-            at_tip = [c for c in children[k] if np.allclose(self.branches[c].points[0], self.branches[k].points[-1])]
-            tips += 0 if at_tip else 1
-            forks += len(children[k]) - len(at_tip) + (1 if len(at_tip) > 1 else 0)
+        tips, forks = self._ends(which)
         length = sum(counted[k] for k in which)
         area = sum(counted[k] * self.branches[k].width_um for k in which)
         height = max(
@@ -474,10 +350,46 @@ class _Scene:
             row("skeleton_length", length, "um", f"centre lines; {stub}"),
             row("tip_count", tips, "1", stub),
             row("branch_point_count", forks, "1", stub),
-            row("dendrite_height", height, "um", "highest point above the electrode"),
         ]
+        if not self.from_above:
+            rows.append(row("dendrite_height", height, "um", "highest point above the electrode"))
         if which:
             rows.append(row("branch_width", area / length, "um", f"length-weighted mean; {stub}"))
+        return rows
+
+    def _ends(self, which: list[int]) -> tuple[int, int]:
+        """Tips and forks of the branches of the given indices."""
+        leaving: dict[tuple, int] = {}  # (branch, place) -> branches that leave it there
+        for k in which:
+            branch = self.branches[k]
+            if branch.parent in which:
+                place = (branch.parent, *np.round(branch.points[0], 9))
+                leaving[place] = leaving.get(place, 0) + 1
+        tips = forks = 0
+        for k in which:
+            root, tip = ((k, *np.round(self.branches[k].points[end], 9)) for end in (0, -1))
+            # A branch that only goes on makes no fork; at an end of its parent it takes two to make one.
+            forks += sum(1 for place, n in leaving.items() if place[0] == k and (n > 1 or place not in (root, tip)))
+            tips += tip not in leaving
+            # Seen from above, the root of a tree with one arm is an end, too.
+            tips += self.from_above and self.branches[k].parent < 0 and root not in leaving
+        return tips, forks
+
+    def _cover(self, f: int, time_s: float) -> list[Measurement]:
+        """Area of dendrites and of the moss between them, without what the text hides."""
+        grown, lines = self.grown_um(f), self.shape[0] * math.ceil(4096 / self.shape[0])
+        hidden = mask_rectangles(self.text(f), self.pixel) if self.p["burnt_in"] else []
+        if not self.from_above:
+            hidden.append(rectangle(self.surface_um, -1.0, self.field[0] + 1.0, self.field[1] + 1.0))
+        trees = [piece for branch in self.branches for piece in ribbon(branch.visible(grown), branch.width_um)]
+        blind = union_area(hidden, self.field, lines=lines)
+        dendrites = union_area(trees + hidden, self.field, lines=lines)
+        how = {"class_name": "dendrite", "frame": f, "time_s": time_s, "method": "union of outlines, scan lines"}
+        rows = [Measurement("covered_area", dendrites - blind, "um2", **how)]  # type: ignore[arg-type]
+        if len(self.moss):
+            grains = [circle(*grain) for grain in self._grains(f)]
+            moss = union_area(grains + trees + hidden, self.field, lines=lines) - dendrites
+            rows.append(Measurement("covered_area", moss, "um2", **{**how, "class_name": "deposit"}))  # type: ignore[arg-type]
         return rows
 
     def lineage(self) -> pd.DataFrame:
@@ -493,11 +405,3 @@ class _Scene:
                 "x_um": [b.points[0, 1] for b in trunks],
             }
         )
-
-
-def _distance(points: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Distances of points (P, 2) to segments (S, 2); shape (P, S)."""
-    along = ends - starts
-    away = points[:, None] - starts[None]
-    share = np.clip((away * along).sum(-1) / np.maximum((along**2).sum(-1), 1e-30), 0, 1)
-    return np.linalg.norm(away - share[..., None] * along, axis=-1)

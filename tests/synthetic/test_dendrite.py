@@ -7,7 +7,9 @@ from scipy import ndimage
 from seg.errors import UsageError
 from seg.metrics.dendrite import analyse_dendrite
 from seg.synthetic import make_experiment
-from seg.synthetic.dendrite import Branch, _distance, _Scene, length_of
+from seg.synthetic.aggregation import grow_aggregate
+from seg.synthetic.branches import Branch, Habit, distance_to_segments, length_of
+from seg.synthetic.dendrite import _Scene
 
 
 def make(seed=5, **options):
@@ -35,10 +37,10 @@ def test_branches_never_touch(kind):
         for b, second in enumerate(s.branches[:a]):
             if b == first.parent or first.parent == second.parent:
                 continue
-            gap = _distance(first.points, second.points[:-1], second.points[1:]).min()
+            gap = distance_to_segments(first.points, second.points[:-1], second.points[1:]).min()
             # children of `second`'s parent start on it; all others keep the gap
             if second.parent == a or first.tree != second.tree or first.parent != b:
-                assert gap - first.width_um / 2 - second.width_um / 2 > 0.8 * s.gap_um
+                assert gap - first.width_um / 2 - second.width_um / 2 > 0.8 * s.habit.gap_um
 
 
 def test_area_is_length_times_width():
@@ -85,3 +87,62 @@ def test_unknown_words_are_refused():
         make(kind="cactus")
     with pytest.raises(UsageError, match="xct"):
         make(modality="xct")
+    with pytest.raises(UsageError, match="below"):
+        make(seen_from="below")
+    with pytest.raises(UsageError, match="from the side only"):
+        make(seen_from="above", moss_um=2.0)
+
+
+@pytest.mark.parametrize(("kind", "seen_from"), [
+    ("needle", "above"), ("columnar", "side"), ("fern", "above"), ("crown", "above"), ("fractal", "side"),
+    ("fractal", "above"), ("moss", "side"),
+])  # fmt: skip
+def test_cover_agrees_with_the_pixels(kind, seen_from):
+    made = make(2, kind=kind, seen_from=seen_from, n_trees=6 if kind == "columnar" else 3)
+    labels, seen = made.labels.frame(3), 0
+    for value, name in ((4, "dendrite"), (3, "deposit")):
+        rows = [m for m in made.truth if (m.metric, m.class_name, m.frame) == ("covered_area", name, 3)]
+        for row in rows:
+            seen += 1
+            # pixel centres of a boundary of B px scatter by about sqrt(B) / 6: 10 px of some 3000
+            assert (labels == value).sum() * 0.105 * 0.100 == pytest.approx(row.value, rel=0.01)
+    assert seen == 1 + (kind == "moss")
+
+
+def test_moss_to_dendrite_keeps_both_areas():
+    made = make(moss_um=3.0, moss_until=0.3, modality="optical")
+    labels = made.labels.frame(3)
+    for value, name in ((4, "dendrite"), (3, "deposit")):
+        true = next(m for m in made.truth if (m.metric, m.class_name, m.frame) == ("covered_area", name, 3)).value
+        assert (labels == value).sum() * 0.105 * 0.100 == pytest.approx(true, rel=0.015)
+
+
+def test_a_tree_has_one_tip_more_than_forks_for_each_branch_that_leaves_them():
+    """On the electrode tips = trees + sum over forks of (branches that leave - 1): with two each, trees + forks."""
+    made = make(kind="fern", n_trees=3)
+    assert made.truth_value("tip_count", frame=3) == 3 + made.truth_value("branch_point_count", frame=3)
+
+
+def test_fractal_dimension_is_that_of_diffusion_limited_aggregation():
+    """Mass within r of the seed grows as r^1.71 in the plane (Witten & Sander); one cluster scatters by about 0.1."""
+    habit = Habit("fractal", (400.0, 400.0), (0.1, 0.1), math.inf, 1, 0, 1.0, 120.0, 0.0)
+    slopes = []
+    for seed in range(2):
+        branches = grow_aggregate(np.random.default_rng(seed), habit)
+        points = np.array([b.points[1] for b in branches])
+        root = branches[0].points[0]
+        away = np.sort(np.hypot(*(points - root).T))
+        radii = np.geomspace(6, 0.6 * away[-1], 12)
+        slopes.append(np.polyfit(np.log(radii), np.log(np.searchsorted(away, radii)), 1)[0])
+        # a tree: every bond hangs on one that was there before
+        assert all(b.parent < i for i, b in enumerate(branches))
+    assert np.mean(slopes) == pytest.approx(1.71, abs=0.12)
+
+
+def test_fractals_agree_with_an_independent_skeleton():
+    made = make(kind="fractal")
+    labels = made.labels.frame(3)
+    root = (labels == 4) & ndimage.binary_dilation(labels == 2)
+    found = analyse_dendrite(labels == 4, spacing=(0.105, 0.100), root=root)
+    assert found.skeleton_length == pytest.approx(made.truth_value("skeleton_length", frame=3), rel=0.05)
+    assert found.tip_count == pytest.approx(made.truth_value("tip_count", frame=3), abs=2)
