@@ -132,6 +132,20 @@ METRICS: dict[str, MetricGroup] = {
             needs_instances=True,
         ),
         MetricGroup(
+            "facets",
+            "Straight facets of the outlines, their share and corners; the size at which droplets become faceted.",
+            ("facet_count", "facet_fraction", "corner_count", "equivalent_diameter", "facet_transition_diameter"),
+            _frame("facets"),
+            needs_instances=True,
+        ),
+        MetricGroup(
+            "shape",
+            "Roundness, elongation and extent of every object.",
+            ("circularity", "solidity", "aspect_ratio", "sphericity", "orientation", "feret_diameter"),
+            _frame("shape"),
+            needs_instances=True,
+        ),
+        MetricGroup(
             "voids",
             "Void fraction, number, size and shape, and the contact they cost.",
             (
