@@ -60,9 +60,9 @@ def test_facets_of_polygons_above_the_limit_are_exact(rng, n, spacing):
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (2.0, 1.0)])
 def test_circles_have_none(rng, spacing):
     for radius in (20, 28, 50, 80):
-        size = 2 * radius + 12
-        centre = (size / 2 + rng.uniform(-0.5, 0.5, 2)) * spacing
-        mask = np.pad(polygon(0, radius * spacing[0] ** 0.5, 0, 0, centre, (size, 2 * size), spacing), 1)
+        size = 3 * radius + 12
+        centre = (np.array([size / 2, size]) + rng.uniform(-0.5, 0.5, 2)) * spacing
+        mask = polygon(0, radius * math.sqrt(math.prod(spacing)), 0, 0, centre, (size, 2 * size), spacing)
         found = find_facets(mask, spacing=spacing)
         assert (found.count, found.fraction, found.corners) == (0, 0, 0)
 
