@@ -3,7 +3,7 @@
 The scene. A droplet's profile is a circle that meets the support at the contact angle; above a transition size it
 turns, more and more, into a polygon with rounded corners. Plating adds profile area at a constant rate at a constant
 angle. Stripping takes it away: at constant angle, with a pinned base (the angle falls), or pinned until the receding
-angle is reached and at that angle from then on.
+angle is reached and at that angle from then on. Droplets keep apart, or fuse where they meet while metal is plated.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from seg.stack import Calibration
 from seg.synthetic.area import union_area
 from seg.synthetic.burnt_in import scale_bar
 from seg.synthetic.caps import Cap, Support, base_angle, pinned_angle, radius_of
+from seg.synthetic.coalescence import Fusion, Phase, coalesce
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
 from seg.synthetic.imaging import Look, Material, Tem, View
 from seg.synthetic.recording import layered, pixel_centers, record
+from seg.synthetic.surfaces import cap_volume
 
 REGIMES = ("constant-angle", "pinned", "mixed")
 _LINES = 32_768  # a level support is an edge along the scan lines
@@ -50,6 +52,7 @@ def make(
     tilt_deg: float = 4.0,
     fibre_radius_um: float = 0.22,
     n_droplets: int = 2,
+    coalescence: bool = False,
     plating_share: float = 0.6,
     area_rate_um2_s: float = 0.001,
     plating_angle_deg: float = 78.0,
@@ -79,6 +82,9 @@ def make(
     tilt_deg, fibre_radius_um : float
         Of a tilted support; of a fibre.
     n_droplets : int
+    coalescence : bool
+        Droplets that meet become one, of the sum of their volumes (`seg.synthetic.coalescence`). Else all of them
+        grow more slowly, so that none meet.
     plating_share : float
         Share of the frames in which metal is plated; then it is stripped.
     area_rate_um2_s : float
@@ -98,6 +104,8 @@ def make(
         raise UsageError(f"There is no support {support!r}; there are {', '.join(SUPPORTS)}.")
     if regime not in REGIMES:
         raise UsageError(f"There is no stripping regime {regime!r}; there are {', '.join(REGIMES)}.")
+    if coalescence and support == "fibre":
+        raise UsageError("Droplets fuse on a flat or tilted support only; leave coalescence off for a fibre.")
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     scene = _Scene(seed, parameters)
     look = _look(texture_only, inverted)
@@ -170,10 +178,11 @@ class _Scene:
         self.along = slots * span + rng.uniform(-0.06, 0.06, k) * span / k
         self.rates = p["area_rate_um2_s"] * np.exp(rng.normal(0, 0.12, k))
         self.births = np.sort(rng.uniform(0, 0.08 * max(self.turn_s, 1e-9), k))
-        largest = 0.36 * span / k
-        peak = self.rates.max() * max(self.turn_s, 1e-9)
+        # Neighbours must not touch, or all in one must fit the field: slower growth for all.
+        largest, grown = (0.36 * span, self.rates.sum()) if p["coalescence"] else (0.36 * span / k, self.rates.max())
+        peak = grown * max(self.turn_s, 1e-9)
         radius = radius_of(peak, math.radians(p["plating_angle_deg"]), self.support.radius_um)
-        if radius > largest:  # neighbours must not touch: slower growth for all
+        if radius > largest:
             self.rates *= (largest / radius) ** 2
         self.facet_normals = [
             tuple(
@@ -186,21 +195,35 @@ class _Scene:
             for _ in range(k)
         ]
 
+        self.lives: dict[int, list[Phase]] = {i + 1: [self._alone(i)] for i in range(k)}
+        self.fusions: list[Fusion] = []
+        if p["coalescence"]:
+            self.lives, self.fusions = coalesce(
+                self.births, self.along, self.rates, angle=math.radians(p["plating_angle_deg"]), until_s=self.turn_s
+            )
+
+    def _alone(self, k: int) -> Phase:
+        return Phase(float(self.births[k]), math.inf, float(self.along[k]), 0.0, float(self.rates[k]))
+
     def caps(self, frame: int) -> dict[int, Cap]:
         """Droplets of a frame, by object id."""
         found = {}
-        for k in range(self.p["n_droplets"]):
-            cap = self._cap(k, float(self.times[frame]))
+        for k in self.lives:
+            cap = self.cap(k, float(self.times[frame]))
             if cap is not None:
-                found[k + 1] = cap
+                found[k] = cap
         return found
 
-    def _cap(self, k: int, time_s: float) -> Cap | None:
+    def cap(self, k: int, time_s: float) -> Cap | None:
+        """Droplet of an object id at a time; None before its birth, after its fusion, and below four pixels."""
         p, rf = self.p, self.support.radius_um
         plating, receding = math.radians(p["plating_angle_deg"]), math.radians(p["receding_angle_deg"])
-        peak = self.rates[k] * (self.turn_s - self.births[k])
+        phase = next((q for q in self.lives[k] if q.from_s <= min(time_s, self.turn_s) < q.until_s), None)
+        if phase is None:
+            return None
+        peak = phase.area(self.turn_s)
         if time_s <= self.turn_s:
-            area, angle = self.rates[k] * (time_s - self.births[k]), plating
+            area, angle = phase.area(time_s), plating
         else:
             left = max(float(self.times[-1]) - self.turn_s, 1e-12)
             # A fifth is left at the end: an object too small to measure is no use as truth.
@@ -216,7 +239,8 @@ class _Scene:
             diameter = 2 * math.sqrt(area / math.pi)
             facets = 1 / (1 + math.exp(-12 * (diameter / p["facet_diameter_um"] - 1)))
             facets = facets if facets > 0.02 else 0.0
-        return Cap(self.support, float(self.along[k]), radius_of(area, angle, rf), angle, facets, self.facet_normals[k])
+        normals = self.facet_normals[k - 1]
+        return Cap(self.support, phase.along_um, radius_of(area, angle, rf), angle, facets, normals)
 
     def view(self, frame: int) -> View:
         """View of a frame."""
@@ -226,10 +250,10 @@ class _Scene:
         merged = np.max(np.stack(list(distances.values())), axis=0) if distances else np.full(self.shape, -1e9)
         view = layered(self.shape, 1, [(3, merged), (2, -above)], self.pixel)
         ids = np.zeros(self.shape, np.uint16)
-        thickness = np.zeros(self.shape)
+        thickness, caps = np.zeros(self.shape), self.caps(frame)
         for k, distance in distances.items():
             ids[(distance > 0) & (view.labels == 3)] = k
-            radius = self.caps(frame)[k].radius_um
+            radius = caps[k].radius_um
             inside = np.clip(distance, 0, radius)
             thickness = np.maximum(thickness, np.sqrt(inside * (2 * radius - inside)) / radius)
         return View(view.labels, view.coverage, ids, thickness)
@@ -284,6 +308,9 @@ class _Scene:
             for k, cap in caps.items():
                 own = union_area([cap.outline(), support], self.field, lines=_LINES) - ground
                 diameters.append(2 * math.sqrt(own / math.pi))
+                if self.support.flat and not cap.facets:
+                    volume = cap_volume(cap.radius_um * math.sin(cap.angle), cap.angle)
+                    row("volume", volume, "um3", object_id=k, method="part of a sphere")
                 flags = ("faceted-contact",) if cap.facets else ()
                 shape = cap.truth()
                 row("area", own, "um2", object_id=k, method="outline less support, scan lines")
@@ -311,6 +338,9 @@ class _Scene:
                 row("cap_height", shape["cap_height"], "um", object_id=k, method="greatest distance from the support")
             if caps:
                 row("mean_equivalent_diameter", np.mean(diameters), "um", n=len(caps), method="mean over droplets")
+        if self.p["coalescence"]:
+            n = len(self.fusions)
+            rows.append(Measurement("merge_count", n, "1", class_name="deposit", n=n, method="fusions of droplets"))
         rows.append(Measurement("stripping_regime", 1.0, "1", class_name="deposit", method=self.p["regime"]))
         if self.p["facet_diameter_um"] is not None:
             rows.append(
@@ -330,15 +360,12 @@ class _Scene:
         return rows
 
     def lineage(self) -> pd.DataFrame:
-        """One row per droplet."""
-        points = np.array([self.support.frame(float(a))[0] for a in self.along])
-        return pd.DataFrame(
-            {
-                "object_id": np.arange(1, len(self.along) + 1),
-                "birth_s": self.births,
-                "death_s": math.nan,
-                "merged_into": pd.array([pd.NA] * len(self.along), dtype="Int64"),
-                "y_um": points[:, 0],
-                "x_um": points[:, 1],
-            }
-        )
+        """One row per droplet; its place is that of its birth."""
+        points = np.array([self.support.frame(float(a))[0] for a in self.along]).reshape(-1, 2)
+        n = len(points)
+        table = pd.DataFrame({"object_id": np.arange(1, n + 1), "birth_s": self.births})
+        table["death_s"], table["merged_into"] = math.nan, pd.array([pd.NA] * n, dtype="Int64")
+        for fusion in self.fusions:
+            table.loc[fusion.gone - 1, ["death_s", "merged_into"]] = [fusion.time_s, fusion.kept]
+        table["y_um"], table["x_um"] = points.T
+        return table

@@ -2,11 +2,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from seg.errors import UsageError
 from seg.synthetic import make_experiment
 from seg.synthetic.area import union_area
 from seg.synthetic.caps import Cap, Support, base_angle, cap_area, pinned_angle, radius_of
+from seg.synthetic.droplet import _Scene
+from seg.synthetic.surfaces import cap_volume
 
 
 def make(**options):
@@ -85,6 +88,41 @@ def test_mixed_stripping_ends_at_the_receding_angle():
     assert made.truth_value("contact_angle", frame=10, object_id=1, side="mean") == pytest.approx(42.0, abs=1e-3)
 
 
+def test_fusion_keeps_the_volume_and_its_moment_is_that_of_contact():
+    made = make(n_droplets=6, coalescence=True, plating_share=0.8, n_frames=10, area_rate_um2_s=0.0007)
+    s = _Scene(3, dict(made.parameters))
+    assert s.fusions
+    assert made.truth_value("merge_count") == len(s.fusions) == made.lineage["merged_into"].notna().sum()
+    for fusion in s.fusions:
+        angle = math.radians(78.0)
+        before = [s.cap(k, fusion.time_s - 1e-9) for k in (fusion.kept, fusion.gone)]
+        after = s.cap(fusion.kept, fusion.time_s + 1e-9)
+        volumes = [cap_volume(c.radius_um * math.sin(angle), angle) for c in before]
+        # the area grows by 1e-9 s on either side
+        assert cap_volume(after.radius_um * math.sin(angle), angle) == pytest.approx(sum(volumes), rel=1e-6)
+        gap = abs(before[0].along_um - before[1].along_um)
+        assert sum(c.radius_um for c in before) * math.sin(angle) == pytest.approx(gap, rel=1e-6)
+        middle = sum(v * c.along_um for v, c in zip(volumes, before, strict=True)) / sum(volumes)
+        assert after.along_um == pytest.approx(middle, abs=1e-9)
+        assert s.cap(fusion.gone, fusion.time_s + 1e-9) is None
+    labels = made.labels.frame(7)
+    assert made.truth_value("object_count", frame=7) == ndimage.label(labels == 3)[1]
+    assert set(np.unique(made.instances.frame(7))) - {0} == set(s.caps(7))
+
+
+def test_volume_is_that_of_a_part_of_a_sphere():
+    """The profile, turned about its axis: integral of pi w^2 over the height, from the outline alone."""
+    made = make(n_droplets=1, support="flat")
+    cap = _Scene(3, dict(made.parameters)).caps(3)[1]
+    outline = cap.outline(20_001)
+    height = cap.support.height(outline[:, 0], outline[:, 1])
+    right = outline[(outline[:, 1] >= cap.center()[1]) & (height >= 0)]
+    order = np.argsort(right[:, 0])
+    y, w = right[order, 0], right[order, 1] - cap.center()[1]
+    numeric = math.pi * np.trapezoid(w**2, y)
+    assert made.truth_value("volume", frame=3, object_id=1) == pytest.approx(numeric, rel=1e-3)
+
+
 def test_facets_appear_with_size():
     made = make(facet_diameter_um=0.04, n_frames=6)
     rows = [m for m in made.truth if m.metric == "contact_angle" and m.side == "left" and m.object_id == 1]
@@ -105,3 +143,5 @@ def test_unknown_words_are_refused():
         make(support="sphere")
     with pytest.raises(UsageError, match="regime"):
         make(regime="slow")
+    with pytest.raises(UsageError, match="fibre"):
+        make(support="fibre", coalescence=True)
