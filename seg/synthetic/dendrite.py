@@ -25,7 +25,8 @@ from seg.synthetic.branches import Branch, Habit, grow_branches, length_of
 from seg.synthetic.burnt_in import scale_bar, time_stamp
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
-from seg.synthetic.imaging import Look, Material, Optical, Sem, View
+from seg.synthetic.imaging import Optical, Sem
+from seg.synthetic.looks import Look, Material, View
 from seg.synthetic.recording import layered, pixel_centers, record
 
 KINDS = ("needle", "columnar", "fern", "crown", "fractal", "moss")

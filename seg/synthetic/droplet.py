@@ -23,7 +23,8 @@ from seg.synthetic.caps import Cap, Support, base_angle, pinned_angle, radius_of
 from seg.synthetic.coalescence import Fusion, Phase, coalesce
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
-from seg.synthetic.imaging import Look, Material, Tem, View
+from seg.synthetic.imaging import Tem
+from seg.synthetic.looks import Look, Material, View
 from seg.synthetic.recording import layered, pixel_centers, record
 from seg.synthetic.surfaces import cap_volume
 

@@ -1,175 +1,20 @@
-"""How instruments see a scene: grey levels and textures of materials, then optics, detector and their faults.
+"""How instruments see a scene: optics, detector and their faults, on the ideal image of `seg.synthetic.looks`.
 
-A scene gives `View`s (what is where). `Paint` turns a view into an ideal image with the looks of the materials.
-An instrument (`Optical`, `Sem`, `Tem`, `Xct`) degrades it; its ``strength`` runs from 0 (hardly any fault) to 1 (as
-bad as published images get).
+An instrument (`Optical`, `Sem`, `Tem`, `Xct`) degrades an ideal image; its ``strength`` runs from 0 (hardly any fault)
+to 1 (as bad as published images get). Faults that hide the scene (bubbles, text) or move it (jitter) change the truth,
+so they belong to the scenes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
-from seg.synthetic.fields import FIELDS, correlated_noise
-
-
-@dataclass(frozen=True)
-class View:
-    """What is where in one frame or slab.
-
-    Parameters
-    ----------
-    labels : ndarray of uint8, shape ([Z,] Y, X)
-        Class at the centre of each pixel.
-    coverage : dict of int to ndarray of float, shape of `labels`
-        Share of each pixel that a class covers; they sum to 1.
-    instances : ndarray of int, shape of `labels`, or None
-    height : ndarray of float, shape of `labels`, or None
-        Height of metal above the ground, px; for shading only.
-    """
-
-    labels: np.ndarray
-    coverage: Mapping[int, np.ndarray]
-    instances: np.ndarray | None = None
-    height: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Material:
-    """Mean grey level of a class (0..1), and its texture: a name in `FIELDS`, a length in px, an sd in grey levels."""
-
-    level: float
-    texture: str = "smooth"
-    length_px: float = 3.0
-    amplitude: float = 0.03
-
-
-@dataclass(frozen=True)
-class Look:
-    """Materials by class index, and how relief shows.
-
-    Parameters
-    ----------
-    materials : mapping of int to Material
-    shading : float
-        Contrast of light from one side over `View.height`.
-    rim : float
-        Brightness added at the edge of raised metal (SEM: positive; bright-field light: negative).
-    rim_px : float
-    """
-
-    materials: Mapping[int, Material]
-    shading: float = 0.0
-    rim: float = 0.0
-    rim_px: float = 2.0
-
-    def texture_only(self, amplitude: float = 0.12, level: float = 0.5) -> Look:
-        """Look of the same scene with one mean level and spread for all classes; only the kind of texture differs."""
-        materials = {index: Material(level, *TEXTURE_ONLY[index], amplitude) for index in self.materials}
-        return Look(materials)
-
-
-# Texture of each class where texture is all there is: symmetric fields (a skewed one moves its median off the mean),
-# short lengths for objects (a small object must hold many grains, or its own mean gives it away).
-TEXTURE_ONLY: dict[int, tuple[str, float]] = {
-    1: ("smooth", 6.0), 2: ("rolled", 1.5), 3: ("smooth", 1.2), 4: ("smooth", 1.2), 5: ("fringes", 5.0),
-    6: ("fringes", 4.0), 7: ("smooth", 2.5), 8: ("fringes", 4.0), 9: ("rolled", 2.5), 10: ("smooth", 6.0),
-}  # fmt: skip
-
-
-class Paint:
-    """Materials laid over the scene once, so that a texture stays with its material from frame to frame.
-
-    Parameters
-    ----------
-    look : Look
-    shape : tuple of int
-        Of the frames to come.
-    rng : numpy Generator
-    marks : mapping of int to ndarray, optional
-        Grey levels added to single classes (grain boundaries, scratches).
-    """
-
-    def __init__(
-        self,
-        look: Look,
-        shape: tuple[int, ...],
-        rng: np.random.Generator,
-        *,
-        marks: Mapping[int, np.ndarray] | None = None,
-    ) -> None:
-        self.look = look
-        self._fields = {
-            index: m.level + m.amplitude * FIELDS[m.texture](rng, shape, m.length_px)
-            for index, m in sorted(look.materials.items())
-        }
-        for index, mark in (marks or {}).items():
-            self._fields[index] = self._fields[index] + mark
-
-    def __call__(self, view: View) -> np.ndarray:
-        """Ideal image of a view; float64, about 0..1."""
-        image = np.zeros(view.labels.shape)
-        for index, share in view.coverage.items():
-            image += share * self._fields[index]
-        look = self.look
-        if view.height is not None and (look.shading or look.rim):
-            raised = view.height > 0
-            smooth = ndimage.gaussian_filter(view.height, 1.0)
-            gy, gx = np.gradient(smooth)
-            slope = np.hypot(gx, gy)
-            # Lambert shading with light from the upper left, flattened where slopes are steep.
-            image += look.shading * (gx + gy) / np.sqrt(2 + 2 * slope**2) * raised
-            if look.rim:
-                inside = ndimage.distance_transform_edt(np.pad(raised, 1, mode="edge"))[1:-1, 1:-1]
-                image += look.rim * np.exp(-inside / look.rim_px) * raised
-        return image
-
-
-class SlicePaint:
-    """Materials of a volume, made slice by slice: textures correlated in 3-D without a volume in memory.
-
-    A slice of texture is the weighted sum of 2-D noises, each seeded by its own height; neighbouring slices share most
-    of them.
-
-    Parameters
-    ----------
-    look : Look
-        The texture ``"rolled"`` is drawn out along x, every other one is isotropic noise of its length.
-    shape : (int, int)
-        Of a slice.
-    seed : int
-    """
-
-    def __init__(self, look: Look, shape: tuple[int, int], seed: int) -> None:
-        self.look, self.shape, self.seed = look, shape, seed
-        self._noise = lru_cache(maxsize=256)(self._make_noise)
-
-    def _make_noise(self, index: int, height: int) -> np.ndarray:
-        material = self.look.materials[index]
-        rng = np.random.default_rng([self.seed, 51, index, height + 10_000])
-        stretch = 12.0 if material.texture == "rolled" else 1.0
-        return correlated_noise(rng, self.shape, (material.length_px, stretch * material.length_px))
-
-    def __call__(self, view: View, height: int) -> np.ndarray:
-        """Ideal image of the slice at a height."""
-        image = np.zeros(self.shape)
-        for index, share in view.coverage.items():
-            if not share.any():
-                continue
-            material = self.look.materials[index]
-            reach = min(8, math.ceil(material.length_px))
-            steps = np.arange(-reach, reach + 1)
-            weights = np.exp(-((steps / max(0.7 * material.length_px, 0.5)) ** 2))
-            weights /= math.sqrt(float(np.sum(weights**2)))
-            texture = sum(w * self._noise(index, height + int(k)) for w, k in zip(weights, steps, strict=True))
-            image += share * (material.level + material.amplitude * texture)
-        return image
+from seg.synthetic.fields import correlated_noise
 
 
 class Instrument(Protocol):
@@ -195,6 +40,38 @@ def poisson_gauss(rng: np.random.Generator, image: np.ndarray, electrons: float,
     return image + sd * rng.standard_normal(image.shape)
 
 
+# Luminance table of ITU-T T.81, annex K.1.
+_JPEG_TABLE = np.array([
+    [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56],
+    [14, 17, 22, 29, 51, 87, 80, 62], [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+], float)  # fmt: skip
+
+
+def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
+    """Image as baseline JPEG leaves it: 8 x 8 cosine transforms, rounded to multiples of the standard's table.
+
+    Parameters
+    ----------
+    image : ndarray, shape (Y, X)
+        0..1 for black to white of 8 bits.
+    quality : float
+        1..100, scaling the table as the Independent JPEG Group's library does.
+
+    Notes
+    -----
+    Computed here, so that it is the same whatever library for JPEG is installed.
+    """
+    scale = 50 / quality if quality < 50 else 2 - quality / 50
+    table = np.clip(np.floor(_JPEG_TABLE * scale + 0.5), 1, 255)
+    height, width = image.shape
+    padded = np.pad(np.clip(image, 0, 1) * 255 - 128, ((0, -height % 8), (0, -width % 8)), mode="edge")
+    blocks = padded.reshape(padded.shape[0] // 8, 8, -1, 8).swapaxes(1, 2)
+    kept = np.round(fft.dctn(blocks, axes=(2, 3), norm="ortho") / table) * table
+    decoded = fft.idctn(kept, axes=(2, 3), norm="ortho").swapaxes(1, 2).reshape(padded.shape)
+    return (np.clip(decoded[:height, :width], -128, 127) + 128) / 255
+
+
 @dataclass(frozen=True)
 class Optical:
     """Light microscope.
@@ -210,6 +87,7 @@ class Optical:
     Point spread: a Gaussian, within 1 % of the Airy pattern's core (Zhang, Zerubia & Olivo-Marin, Appl. Opt. 46 (2007)
     1819), whose width also wanders with the focus. Uneven light: a smooth multiplicative field (Smith et al., Nat.
     Methods 12 (2015) 404) with a slow drift of the lamp. Glare: an additive veil from one side. Noise: Poisson-Gauss.
+    JPEG (`jpeg`): quality 95 at 0.25, 72 at 1; none below 0.2, as good cameras store all they see.
     """
 
     shape: tuple[int, int]
@@ -238,7 +116,8 @@ class Optical:
         image = ndimage.gaussian_filter(image, 0.5 + 0.9 * s + 0.4 * s * abs(rng.normal()))
         lamp = 1 + 0.06 * s * math.sin(0.35 * frame + self.seed % 7) + 0.01 * s * rng.normal()
         image = image * self._light * lamp + 0.25 * s * s * self._glare
-        return poisson_gauss(rng, image, 40_000 / (1 + 20 * s * s), 0.001 + 0.004 * s)
+        noisy = poisson_gauss(rng, image, 40_000 / (1 + 20 * s * s), 0.001 + 0.004 * s)
+        return noisy if s < 0.2 else jpeg(noisy, 102.7 - 30.7 * s)
 
 
 @dataclass(frozen=True)
@@ -356,11 +235,13 @@ class Xct:
 
     Notes
     -----
-    Noise after filtered back-projection is fine-grained and slightly correlated. Rings: detector pixels with a wrong
-    gain become circles about the axis, the same in neighbouring slices only in part (Muench et al., Opt. Express 17
-    (2009) 8567). Streaks: bright lines tangent to dense parts. Phase fringes: edge enhancement -k Laplace of the object
-    (Cloetens et al., J. Phys. D 29 (1996) 133). Beam hardening: a cup, lower in the middle (Brooks & Di Chiro, Phys.
-    Med. Biol. 21 (1976) 390). Partial volume: the blur, and the coverage of the view itself.
+    Contrast falls with the dial, as that of light phases does with harder rays. Noise: Poisson-Gauss in what the
+    detector counts, so stronger where more is absorbed, and after filtered back-projection poor in long waves. Rings:
+    detector pixels with a wrong gain become circles about the axis, the same in neighbouring slices only in part
+    (Muench et al., Opt. Express 17 (2009) 8567). Streaks: bright lines tangent to dense parts. Phase fringes: edge
+    enhancement -k Laplace of the object (Cloetens et al., J. Phys. D 29 (1996) 133). Beam hardening: a cup, lower in
+    the middle (Brooks & Di Chiro, Phys. Med. Biol. 21 (1976) 390). Partial volume: the blur, and the coverage of the
+    view itself.
     """
 
     shape: tuple[int, int]
@@ -371,6 +252,7 @@ class Xct:
         """Slice `frame` as reconstructed."""
         s = self.strength
         rng = np.random.default_rng([self.seed, 42, frame])
+        image = 0.5 + (1 - 0.3 * s) * (image - 0.5)
         soft = ndimage.gaussian_filter(image, 0.5 + 0.6 * s)
         image = soft - (0.4 + 1.2 * s) * ndimage.laplace(soft)
         y, x = (np.arange(n) - (n - 1) / 2 for n in self.shape)
@@ -385,7 +267,7 @@ class Xct:
             image = image + 0.012 * s * ndimage.gaussian_filter1d(streak, 1.0)[bins]
         noise = rng.standard_normal(self.shape)
         noise = noise - 0.35 * ndimage.gaussian_filter(noise, 2.0)
-        return image + (0.012 + 0.06 * s) * noise
+        return image + (0.012 + 0.06 * s) * np.sqrt(0.5 + np.clip(image, 0, 1.5)) * noise
 
     def _rings(self, radius: np.ndarray, frame: int) -> np.ndarray:
         size = int(radius.max()) + 2

@@ -20,7 +20,8 @@ from seg.metrics.table import Measurement
 from seg.stack import Calibration, Stack
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment, LazyArray
-from seg.synthetic.imaging import Look, Material, SlicePaint, View, Xct, to_uint8
+from seg.synthetic.imaging import Xct, to_uint8
+from seg.synthetic.looks import Look, Material, SlicePaint, View
 from seg.synthetic.recording import layered
 from seg.synthetic.surfaces import Interface, Void, cap_volume
 

@@ -24,7 +24,8 @@ from seg.synthetic.area import rectangle, union_area
 from seg.synthetic.burnt_in import scale_bar, time_stamp
 from seg.synthetic.cycler import UM_PER_MAH_CM2, Step, run_programme
 from seg.synthetic.experiment import Experiment, LazyArray
-from seg.synthetic.imaging import Look, Material, Optical, Paint, View, to_uint8
+from seg.synthetic.imaging import Optical, to_uint8
+from seg.synthetic.looks import Look, Material, Paint, View
 from seg.synthetic.nuclei import FIRST_RADIUS_UM, Nuclei
 
 MODES = ("instantaneous", "progressive", "mixed")

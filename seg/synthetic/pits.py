@@ -24,7 +24,8 @@ from seg.synthetic.area import union_area
 from seg.synthetic.burnt_in import scale_bar
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
-from seg.synthetic.imaging import Look, Material, Optical, View
+from seg.synthetic.imaging import Optical
+from seg.synthetic.looks import Look, Material, View
 from seg.synthetic.recording import layered, pixel_centers, record
 
 LOOK = Look(

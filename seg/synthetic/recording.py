@@ -9,7 +9,8 @@ import numpy as np
 
 from seg.stack import Calibration, Stack
 from seg.synthetic.experiment import LazyArray
-from seg.synthetic.imaging import Instrument, Look, Paint, View, to_uint8
+from seg.synthetic.imaging import Instrument, to_uint8
+from seg.synthetic.looks import Look, Paint, View
 
 ARTIFACT = 10
 

@@ -22,7 +22,8 @@ from seg.stack import Calibration
 from seg.synthetic.burnt_in import scale_bar
 from seg.synthetic.experiment import Experiment
 from seg.synthetic.fields import fringes
-from seg.synthetic.imaging import Look, Material, Tem, View
+from seg.synthetic.imaging import Tem
+from seg.synthetic.looks import Look, Material, View
 from seg.synthetic.recording import pixel_centers, record, share_inside
 
 SHELLS = ("uniform", "wavy", "random")
