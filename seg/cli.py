@@ -150,7 +150,14 @@ def _inputs(command: argparse.ArgumentParser, name: str) -> None:
 
 def _results(command: argparse.ArgumentParser) -> None:
     command.add_argument("--echem", type=Path, metavar="FILE", help="cycler file with time, voltage, current")
-    command.add_argument("--echem-offset", metavar="TIME", help="image time of the cycler's zero, such as 12s")
+    command.add_argument(
+        "--echem-offset", metavar="TIME|files|coverage",
+        help="image time of the cycler's zero, such as 12s (before the first image: --echem-offset=-42s); or found "
+        "from the dates in both files, or from how coverage follows the current",
+    )  # fmt: skip
+    command.add_argument("--echem-drift", metavar="TIME", help="what the image clock gains per hour, such as 1.5s")
+    command.add_argument("--plating-current", choices=["negative", "positive"], default="negative",
+                         help="sign of the current that plates (default: negative)")  # fmt: skip
     command.add_argument("--electrode-area-cm2", type=float, metavar="AREA")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.add_argument("--json", action="store_true", help="results as JSON on stdout")
@@ -161,6 +168,8 @@ def _options(args: argparse.Namespace) -> Any:
     from seg.pipeline import RunOptions
 
     offset = getattr(args, "echem_offset", None)
+    clock = offset if offset in ("files", "coverage") else "offset"
+    drift = getattr(args, "echem_drift", None)
     label_map = getattr(args, "label_map", None)
     return RunOptions(
         axes=args.axes,
@@ -171,7 +180,10 @@ def _options(args: argparse.Namespace) -> Any:
         label_map=parse_label_map(label_map) if label_map else None,
         image=getattr(args, "image", None),
         echem=getattr(args, "echem", None),
-        echem_offset_s=parse_duration_s(offset) if offset else 0.0,
+        echem_clock=clock,
+        echem_offset_s=parse_duration_s(offset) if offset and clock == "offset" else None,
+        echem_drift_s_per_h=parse_duration_s(drift) if drift else 0.0,
+        plating_current=getattr(args, "plating_current", "negative"),
         electrode_area_cm2=getattr(args, "electrode_area_cm2", None),
         device=getattr(args, "device", "cpu"),
         command=args.command_line,

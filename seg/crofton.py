@@ -74,3 +74,21 @@ def _voronoi_shares(directions: np.ndarray) -> np.ndarray:
 
     areas = SphericalVoronoi(directions).calculate_areas()
     return np.asarray(areas / areas.sum())
+
+
+def shared_boundary(first: np.ndarray, second: np.ndarray, *, spacing: tuple[float, ...]) -> float:
+    """Length (2-D) or area (3-D) of the boundary between two masks, such as metal and electrolyte.
+
+    Parameters
+    ----------
+    first, second : ndarray of bool, shape ([Z,] Y, X)
+        Without common pixels; the end of the array is no boundary.
+    spacing : tuple of float
+    """
+    total = 0.0
+    for offset, weight in _directions(spacing):
+        here = tuple(slice(max(0, -o), None if o <= 0 else -o) for o in offset)
+        there = tuple(slice(max(0, o), None if o >= 0 else o) for o in offset)
+        crossings = np.count_nonzero(first[here] & second[there]) + np.count_nonzero(second[here] & first[there])
+        total += weight * crossings
+    return total

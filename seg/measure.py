@@ -9,23 +9,42 @@ import numpy as np
 import pandas as pd
 
 from seg.analysis import AnalysisConfig
-from seg.metrics import METRICS
+from seg.electrochem import HALF_CYCLES
+from seg.errors import UsageError
+from seg.metrics import METRICS, apply
 from seg.metrics.frame import Frame
-from seg.metrics.table import Measurement, Scale
+from seg.metrics.history import History
+from seg.metrics.table import Measurement, Scale, to_table
 from seg.objects import label_objects, object_table
 from seg.preprocess import to_grey
 from seg.progress import Progress, silent
 from seg.segmentation import Segmentation
 from seg.stack import Stack
+from seg.tracking import Tracker, TrackingSettings
+
+TRACKING_GROUP = "events"
 
 
 @dataclass(frozen=True)
 class FrameResult:
     """What was measured on one frame: object ids on its grid, the rows of metrics and of objects."""
 
+    frame: Frame
     instances: np.ndarray
     measurements: list[Measurement]
     objects: pd.DataFrame
+    drift_px: np.ndarray
+
+
+def make_tracker(config: AnalysisConfig, stack: Stack) -> Tracker | None:
+    """A tracker for an analysis that follows objects, else None."""
+    if TRACKING_GROUP not in config.metrics or stack.n_frames < 1:
+        return None
+    try:
+        settings = TrackingSettings(**config.metrics[TRACKING_GROUP])
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"Metric group {TRACKING_GROUP!r}: {error}") from error
+    return Tracker(Scale.of(stack), settings)
 
 
 def measure_frames(
@@ -34,9 +53,10 @@ def measure_frames(
     *,
     image: Stack | None = None,
     doubtful: Collection[int] = (),
+    tracker: Tracker | None = None,
     progress: Progress = silent,
 ) -> Iterator[FrameResult]:
-    """Measure a segmentation frame by frame.
+    """Measure a segmentation frame by frame; two frames are in memory.
 
     Parameters
     ----------
@@ -46,6 +66,8 @@ def measure_frames(
         Grey values on the same grid, for metrics that can use them.
     doubtful : collection of int
         Frames whose rows get the flag ``low-confidence``.
+    tracker : Tracker or None
+        Gets every frame; `Tracker.finish` is left to the caller.
     progress : Progress
 
     Yields
@@ -56,7 +78,9 @@ def measure_frames(
     stack, schema = segmentation.stack, segmentation.schema
     scale = Scale.of(stack)
     times = stack.frame_times_s
-    object_classes = [name for name in config.objects.classes if name in schema.names]
+    object_classes = tuple(name for name in config.objects.classes if name in schema.names)
+    before: Frame | None = None
+    drift_px = np.zeros(len(scale.spacing))
     for index in progress(range(stack.n_frames), total=stack.n_frames, desc=f"measure {stack.name}"):
         labels = stack.frame(index)
         schema.check(labels, where=f"{stack.name!r}, frame {index}")
@@ -69,6 +93,8 @@ def measure_frames(
             image=None
             if image is None
             else to_grey(image.frame(index), image.axes.replace("t", "")).astype(np.float32),
+            object_classes=object_classes,
+            min_diameter_px=config.objects.min_diameter_px,
         )
         instances = label_objects(
             frame.mask(object_classes),
@@ -76,34 +102,55 @@ def measure_frames(
             split_touching=config.objects.split_touching,
             min_diameter_px=config.objects.min_diameter_px,
         )
-        frame = replace(
-            frame,
-            instances=instances,
-            object_classes=tuple(object_classes),
-            min_diameter_px=config.objects.min_diameter_px,
-        )
-        rows = [
-            row
-            for group, options in config.metrics.items()
-            if (measure := METRICS[group].measure_frame) is not None
-            for row in measure(frame, **options)
-        ]
+        frame = replace(frame, instances=instances)
+        objects = object_table(frame, min_diameter_px=config.objects.min_diameter_px)
+        moved_px = np.zeros(len(scale.spacing))
+        if tracker is not None:
+            tracker.add(instances, objects, frame=index, time_s=frame.time_s)
+            # Whole pixels of the way since the first frame, so that rounding does not add up.
+            moved_px = np.rint(tracker.drift_px) - np.rint(drift_px)
+            drift_px = tracker.drift_px
+        rows = _frame_rows(frame, before, moved_px.astype(int), config)
         if index in doubtful:
             rows = [replace(row, flags=(*row.flags, "low-confidence")) for row in rows]
         if "artifact" in schema.names and np.mean(labels == schema.index("artifact")) > 0.5:
             rows = [replace(row, flags=(*row.flags, "artifact-frame")) for row in rows]
-        objects = object_table(frame, min_diameter_px=config.objects.min_diameter_px)
-        yield FrameResult(instances, rows, objects)
+        yield FrameResult(frame, instances, rows, objects, drift_px)
+        before = replace(frame, image=None)
 
 
-def measure_over_time(table: pd.DataFrame, config: AnalysisConfig) -> list[Measurement]:
-    """The numbers that need more than one frame (rates), from the table of all frames."""
-    return [
-        row
-        for group, options in config.metrics.items()
-        if (measure := METRICS[group].measure_series) is not None
-        for row in measure(table, **options)
-    ]
+def _frame_rows(frame: Frame, before: Frame | None, moved_px: np.ndarray, config: AnalysisConfig) -> list[Measurement]:
+    """The rows of one frame, alone and against the one before."""
+    rows: list[Measurement] = []
+    for group, options in config.metrics.items():
+        hooks = METRICS[group]
+        if hooks.measure_frame is not None:
+            rows += apply(hooks.measure_frame, frame, options=options)
+        if hooks.measure_pair is not None and before is not None:
+            rows += apply(hooks.measure_pair, before, frame, options=options, shift_px=moved_px)
+    return rows
+
+
+def measure_over_time(history: History, config: AnalysisConfig) -> list[Measurement]:
+    """The numbers that need more than one frame, from the tables of all frames.
+
+    Options of a group that the user left open and the current of the cycler tells are filled in.
+    """
+    found: list[Measurement] = []
+    table = history.table
+    for name, group in METRICS.items():
+        if name not in config.metrics:
+            continue
+        options = {**history.conditions, **config.metrics[name]}
+        rows: list[Measurement] = []
+        if group.measure_series is not None:
+            rows += apply(group.measure_series, table, options=options)
+        if group.measure_whole is not None:
+            rows += apply(group.measure_whole, replace(history, table=table), options=options)
+        if rows:
+            found += rows
+            table = pd.concat([table, to_table(rows)], ignore_index=True)
+    return found
 
 
 def headline_rows(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -114,19 +161,20 @@ def headline_rows(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     found = []
     for name in names:
         rows = metrics[metrics["metric"] == name]
-        rows = rows[rows["side"].isin(["", "mean"])]
+        rows = rows[rows["side"].isin(["", "mean", *HALF_CYCLES[:2]])]
         if rows.empty:
             continue
-        whole = rows[rows["frame"].isna()]
+        # A row with an object and no frame is that of a track.
+        whole = rows[rows["frame"].isna() & rows["object_id"].isna()]
         if len(whole):
-            found.append(whole)
+            found.append(whole.drop_duplicates(["class", "side"]))
             continue
         valid = rows[rows["value"].notna()]
         last = (valid if len(valid) else rows)["frame"].max()
         rows = rows[rows["frame"] == last]
         of_frame = rows[rows["object_id"].isna()]
-        if len(of_frame):
-            found.append(of_frame)
+        if len(of_frame):  # a second method for the same number comes after the first
+            found.append(of_frame.drop_duplicates(["class", "side"]))
         else:
             median = rows.iloc[[0]].copy()
             median[["value", "low", "high"]] = [rows["value"].median(), *rows["value"].quantile([0.025, 0.975])]

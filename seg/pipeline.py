@@ -6,37 +6,36 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from seg import __version__
 from seg.analysis import AnalysisConfig
 from seg.batch import RunResult, each_input
+from seg.electrochem import CyclerFile
 from seg.errors import DataError
-from seg.io import fingerprint, open_stack, read_labels, write_image, write_labels
-from seg.io.results import write_json, write_table
+from seg.io import fingerprint, open_stack, read_labels, write_labels
+from seg.io.results import write_json
 from seg.keyframes import save_key_frames
 from seg.labels import load_schema
-from seg.measure import headline_rows, measure_frames, measure_over_time
-from seg.metrics.table import read_table, to_table
+from seg.measure import headline_rows
+from seg.metrics.table import read_table
 from seg.modality import modality
 from seg.progress import Progress, silent
 from seg.segmentation import Provenance, Segmentation
 from seg.slabs import open_slabs
 from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done, work_dir
+from seg.tabulate import TABLES, Tabulated, write_tables
 
 logger = logging.getLogger(__name__)
 
-RESULTS = (
-    "run.json", "report.html", "metrics.csv", "objects.csv", "electrochem.csv", "labels.ome.tif", "instances.ome.tif",
-)  # fmt: skip
+RESULTS = ("run.json", "report.html", "labels.ome.tif", *TABLES)
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,9 @@ class RunOptions:
     image : Path or None
         The image that belongs to a label file (`measure`).
     echem : Path or None
-        Cycler file; `echem_offset_s` is added to its clock to give image time.
-    electrode_area_cm2 : float or None
+        Cycler file.
+    echem_clock, echem_offset_s, echem_drift_s_per_h, electrode_area_cm2, plating_current
+        How it is put on the frames, as in `seg.electrochem.CyclerFile`.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     command : str
@@ -74,10 +74,23 @@ class RunOptions:
     label_map: Mapping[int, str] | None = None
     image: Path | None = None
     echem: Path | None = None
-    echem_offset_s: float = 0.0
+    echem_clock: Literal["offset", "files", "coverage"] = "offset"
+    echem_offset_s: float | None = None
+    echem_drift_s_per_h: float = 0.0
     electrode_area_cm2: float | None = None
+    plating_current: Literal["negative", "positive"] = "negative"
     device: str = "auto"
     command: str = ""
+
+    @property
+    def cycler(self) -> CyclerFile | None:
+        """The cycler file with everything said about it."""
+        if self.echem is None:
+            return None
+        return CyclerFile(
+            self.echem, self.echem_clock, self.echem_offset_s, self.echem_drift_s_per_h, self.electrode_area_cm2,
+            self.plating_current,
+        )  # fmt: skip
 
 
 def run(
@@ -275,8 +288,7 @@ def _measure(
     key = key_of(
         labels=labels_print, image=fingerprint(options.image) if options.image else None, analysis=config.to_dict(),
         calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), schema=segmentation.schema.to_dict(),
-        echem=fingerprint(options.echem) if options.echem else None,
-        echem_options=(options.echem_offset_s, options.electrode_area_cm2), version=__version__,
+        echem=fingerprint(options.echem) if options.echem else None, echem_options=options.cycler, version=__version__,
     )  # fmt: skip
     outputs = [folder / name for name in ("metrics.csv", "run.json", "report.html")]
     if not is_done(folder, "measure", key):
@@ -284,46 +296,17 @@ def _measure(
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         doubtful = _doubtful_frames(made.get("confidence", []), config.min_confidence)
-        warnings = _measure_tables(segmentation, image, folder, config, {d["frame"] for d in doubtful}, progress)
-        electrochem = _align_electrochem(stack, folder, options)
+        said = write_tables(
+            segmentation, image, folder, config, source=options.image or path, cycler=options.cycler,
+            doubtful={d["frame"] for d in doubtful}, progress=progress,
+        )  # fmt: skip
         timings = {**timings, "measure": time.monotonic() - started}
         save_key_frames(segmentation, image, folder / "keyframes", config.key_frames)
-        record = _record(segmentation, path, config, options, made, timings, doubtful, warnings, electrochem)
+        record = _record(segmentation, path, config, options, made, timings, doubtful, said)
         write_json(record, folder / "run.json")
         write_report(folder)
         mark_done(folder, "measure", key, outputs)
     return headline_rows(read_table(folder / "metrics.csv"), config.headline)
-
-
-def _measure_tables(
-    segmentation: Segmentation, image: Stack | None, folder: Path, config: AnalysisConfig, doubtful: set[int],
-    progress: Progress,
-) -> list[str]:  # fmt: skip
-    """Write metrics.csv, objects.csv and the instances in one pass over the frames; returns warnings."""
-    stack = segmentation.stack
-    rows: list[Any] = []
-    objects: list[pd.DataFrame] = []
-
-    def instances() -> Iterator[np.ndarray]:
-        for result in measure_frames(segmentation, config, image=image, doubtful=doubtful, progress=progress):
-            rows.extend(result.measurements)
-            objects.append(result.objects)
-            yield result.instances
-
-    write_image(
-        folder / "instances.ome.tif", instances(), shape=stack.shape, dtype=np.dtype(np.int32), axes=stack.axes,
-        calibration=stack.calibration,
-    )  # fmt: skip
-    table = to_table(rows)
-    table = pd.concat([table, to_table(measure_over_time(table, config))], ignore_index=True)
-    write_table(table, folder / "metrics.csv")
-    write_table(pd.concat(objects, ignore_index=True), folder / "objects.csv")
-    warnings = []
-    if stack.spacing_um is None:
-        warnings.append("The input has no pixel size: lengths are in pixels and no areal density per cm2 is given.")
-    if stack.n_frames > 1 and stack.frame_times_s is None:
-        warnings.append("The input has no frame times: rates are per frame.")
-    return warnings
 
 
 def _forget_results(folder: Path, stage: str) -> None:
@@ -343,31 +326,9 @@ def _doubtful_frames(confidence: Sequence[float], minimum: float) -> list[dict[s
     ]
 
 
-def _align_electrochem(stack: Stack, folder: Path, options: RunOptions) -> dict[str, Any] | None:
-    if options.echem is None:
-        return None
-    from seg.electrochem import align_to_frames, read_cycler
-
-    if stack.frame_times_s is None:
-        raise DataError(
-            f"{stack.name!r} has no frame times, so {options.echem.name} cannot be put on its clock; "
-            "pass --frame-interval, such as 2s."
-        )
-    cycler = read_cycler(options.echem)
-    table = align_to_frames(cycler, np.asarray(stack.frame_times_s), offset_s=options.echem_offset_s)
-    write_table(table, folder / "electrochem.csv")
-    return {
-        "path": str(options.echem),
-        "offset_s": options.echem_offset_s,
-        "area_cm2": options.electrode_area_cm2,
-        "fingerprint": fingerprint(options.echem),
-    }
-
-
 def _record(
     segmentation: Segmentation, path: Path, config: AnalysisConfig, options: RunOptions, made: dict[str, Any],
-    timings: dict[str, float], doubtful: list[dict[str, Any]], warnings: Sequence[str],
-    electrochem: dict[str, Any] | None,
+    timings: dict[str, float], doubtful: list[dict[str, Any]], said: Tabulated,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything needed to do it again."""
     stack = segmentation.stack
@@ -395,9 +356,9 @@ def _record(
         "seeds": {"bootstrap": 0},
         "timings_s": {stage: round(seconds, 2) for stage, seconds in timings.items()},
         "versions": _versions(),
-        "warnings": list(warnings),
+        "warnings": said.warnings,
         "frames_doubtful": doubtful,
-        "electrochem": electrochem,
+        "electrochem": said.electrochem,
     }
 
 

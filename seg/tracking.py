@@ -247,6 +247,11 @@ class Tracker:
                 there = there[~mine]
         return np.flatnonzero(free[:-1])
 
+    @property
+    def drift_px(self) -> np.ndarray:
+        """How far the sample has moved from the first frame to the last one added, shape (D,)."""
+        return self._drift_px.copy()
+
     def finish(self) -> Tracking:
         """Tracks and events of all frames added."""
         ndim = len(self.scale.spacing)

@@ -75,6 +75,7 @@ def video(tmp_path, rng) -> Path:
 def value(folder: Path, metric: str, frame: int | None = None) -> pd.Series:
     table = pd.read_csv(folder / "metrics.csv")
     rows = table[(table.metric == metric) & (table.frame.isna() if frame is None else table.frame == frame)]
+    rows = rows[rows.object_id.isna()]  # not those of single tracks
     assert len(rows) == 1, rows
     return rows.iloc[0]
 

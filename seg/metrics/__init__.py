@@ -32,8 +32,8 @@ class Deferred:
         return function
 
     # Options pass through: the signature that documents and checks them is the one of the topic module.
-    def __call__(self, subject: Any, **options: Any) -> list[Measurement]:
-        return self.resolve()(subject, **options)
+    def __call__(self, *subjects: Any, **options: Any) -> list[Measurement]:
+        return self.resolve()(*subjects, **options)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class MetricGroup:
         Whether it reads ``Frame.instances``.
     requires : tuple of str
         Groups whose rows `measure_series` reads.
+    measure_pair : callable or None
+        ``(before: Frame, frame: Frame, *, shift_px, options) -> list[Measurement]``: two consecutive frames of a
+        series, and how far the sample has moved between them.
+    measure_whole : callable or None
+        ``(history: History, *, options) -> list[Measurement]``: what also needs objects, tracks or the current.
+        Groups are asked in the order of `METRICS`; each sees the rows of those before it.
     """
 
     name: str
@@ -65,19 +71,39 @@ class MetricGroup:
     measure_series: Callable[..., list[Measurement]] | None = None
     needs_instances: bool = False
     requires: tuple[str, ...] = ()
+    measure_pair: Callable[..., list[Measurement]] | None = None
+    measure_whole: Callable[..., list[Measurement]] | None = None
+
+    @property
+    def hooks(self) -> tuple[Callable[..., list[Measurement]], ...]:
+        """The functions it has."""
+        hooks = (self.measure_frame, self.measure_pair, self.measure_series, self.measure_whole)
+        return tuple(hook for hook in hooks if hook is not None)
 
     @property
     def options(self) -> dict[str, Any]:
         """Options of the group with their defaults, from the signatures of its functions."""
         found = {}
-        for measure in (self.measure_frame, self.measure_series):
-            if measure is None:
-                continue
-            function = measure.resolve() if isinstance(measure, Deferred) else measure
-            for parameter in inspect.signature(function).parameters.values():
-                if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-                    found[parameter.name] = parameter.default
+        for hook in self.hooks:
+            found |= options_of(hook)
         return found
+
+
+# How far the sample moved is told to a function, not chosen by an analysis.
+_TOLD = {"shift_px"}
+
+
+def options_of(hook: Callable[..., list[Measurement]]) -> dict[str, Any]:
+    """Options of one function of a group with their defaults."""
+    function = hook.resolve() if isinstance(hook, Deferred) else hook
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in _TOLD}
+
+
+def apply(hook: Callable[..., list[Measurement]], *subjects: Any, options: Mapping[str, Any], **told: Any) -> Any:
+    """Call a function of a group with those of the group's options that it takes."""
+    known = options_of(hook)
+    return hook(*subjects, **{key: value for key, value in options.items() if key in known}, **told)
 
 
 def _frame(module: str) -> Deferred:
@@ -108,10 +134,38 @@ METRICS: dict[str, MetricGroup] = {
             _frame("cover"),
         ),
         MetricGroup(
+            "spatial",
+            "Whether objects lie at random, in clusters or evenly, and prefer the outline of a class.",
+            ("clark_evans_ratio", "ripley_l_max_deviation", "spatial_class", "enrichment", "enrichment_p"),
+            _frame("spatial"),
+            needs_instances=True,
+        ),
+        MetricGroup(
+            "events",
+            "Tracks of the objects; births, merges, splits and disappearances.",
+            ("birth_count", "merge_count", "split_count", "disappearance_count"),
+            measure_whole=Deferred("seg.metrics.events", "measure_whole"),
+            needs_instances=True,
+        ),
+        MetricGroup(
+            "nucleation",
+            "Births per area over time, the law they follow and its parameters.",
+            (
+                "nucleation_density", "nucleation_rate", "nucleation_mode", "nucleation_mode_textbook",
+                "nucleation_saturation_density", "nucleation_rate_constant", "instantaneous_fraction",
+            ),
+            measure_series=Deferred("seg.metrics.nucleation", "measure_series"),
+            requires=("counting", "events"),
+        ),
+        MetricGroup(
             "growth",
-            "Rates of area, volume and radius over the series and from frame to frame.",
-            ("area_rate", "volume_rate", "radial_velocity", "local_current_density"),
-            measure_series=Deferred("seg.metrics.growth", "measure_series"),
+            "Rates of area, volume, radius and front over the series, its half-cycles, its tracks and frame to frame.",
+            (
+                "area_rate", "volume_rate", "radial_velocity", "front_velocity", "local_current_density",
+                "growth_asymmetry",
+            ),
+            measure_pair=Deferred("seg.metrics.front", "measure_pair"),
+            measure_whole=Deferred("seg.metrics.growth", "measure_whole"),
             requires=("cover",),
         ),
         MetricGroup(
@@ -162,6 +216,15 @@ METRICS: dict[str, MetricGroup] = {
                 "sei_roughness_outer", "core_to_sei_ratio",
             ),
             _frame("sei"),
+        ),
+        MetricGroup(
+            "theory",
+            "What Sand, Chazalviel, Faraday and nucleation theory expect under the conditions of the experiment.",
+            (
+                "sand_time", "sand_time_ratio", "chazalviel_current", "faraday_thickness", "critical_radius",
+                "nucleation_barrier",
+            ),
+            measure_series=Deferred("seg.metrics.theory", "measure_series"),
         ),
     )
 }  # fmt: skip

@@ -5,9 +5,30 @@ from __future__ import annotations
 import math
 
 from seg.lineage import EVENTS
+from seg.metrics.history import History
 from seg.metrics.table import Measurement, Scale
-from seg.tracking import Tracking
+from seg.tracking import Tracking, TrackingSettings
 from seg.uncertainty import poisson_interval
+
+_DEFAULT = TrackingSettings()
+
+
+def measure_whole(
+    history: History,
+    *,
+    max_gap_frames: int = _DEFAULT.max_gap_frames,
+    min_overlap: float = _DEFAULT.min_overlap,
+    min_frames: int = _DEFAULT.min_frames,
+    remove_drift: bool = _DEFAULT.remove_drift,
+    contact_px: int = _DEFAULT.contact_px,
+) -> list[Measurement]:
+    """Count the events of a series that was tracked; the options are those of `TrackingSettings`.
+
+    They act while the frames are read, before this function is called.
+    """
+    if history.tracking is None:
+        return []
+    return event_measurements(history.tracking, scale=history.scale, class_name="+".join(history.object_classes))
 
 
 def event_measurements(tracking: Tracking, *, scale: Scale, class_name: str = "") -> list[Measurement]:

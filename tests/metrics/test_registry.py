@@ -12,8 +12,10 @@ import pytest
 from seg.errors import UsageError
 from seg.metrics import METRIC_UNITS, METRICS, check_options, check_requirements, metric_unit
 from seg.metrics.frame import Frame
+from seg.metrics.history import History
 from seg.metrics.table import Scale, to_table
-from seg.objects import label_objects
+from seg.objects import label_objects, object_table
+from seg.tracking import Tracker
 
 ENTRIES = sorted(METRICS)
 
@@ -38,28 +40,49 @@ def test_entry_is_complete(name):
     group = METRICS[name]
     assert group.name == name
     assert group.description.endswith(".")
-    assert group.measure_frame is not None or group.measure_series is not None
+    assert group.hooks
     assert set(group.metrics) <= set(METRIC_UNITS)
     assert set(group.requires) <= set(METRICS)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_functions_take_one_subject_and_keyword_options_with_defaults(name):
-    for measure in filter(None, (METRICS[name].measure_frame, METRICS[name].measure_series)):
-        first, *options = inspect.signature(measure.resolve()).parameters.values()
-        assert first.name in ("frame", "table")
+    for measure in METRICS[name].hooks:
+        parameters = inspect.signature(measure.resolve()).parameters.values()
+        options = [p for p in parameters if p.name not in ("frame", "before", "table", "history")]
+        assert len(options) < len(parameters)
         assert [p for p in options if p.kind is not p.KEYWORD_ONLY or p.default is p.empty] == []
+
+
+def _rows_of(name, frame):
+    """All rows of a group for a series of two equal frames, with the rows it requires."""
+    group, scale = METRICS[name], frame.scale
+    later = replace(frame, index=1)
+    tables = [object_table(f) for f in (frame, later)]
+    tracker = Tracker(scale)
+    for f, objects in zip((frame, later), tables, strict=True):
+        tracker.add(f.instances, objects)
+    needed = [row for other in group.requires for row in _rows_of(other, frame)]
+    history = History(to_table(needed), scale, pd.concat(tables), tracker.finish())
+    rows = []
+    if group.measure_frame is not None:
+        rows += group.measure_frame(frame)
+    if group.measure_pair is not None:
+        rows += group.measure_pair(frame, later)
+    if group.measure_series is not None:
+        rows += group.measure_series(history.table)
+    if group.measure_whole is not None:
+        rows += group.measure_whole(history)
+    return rows
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_emitted_metric_is_declared_with_its_unit(name, schema):
     group = METRICS[name]
-    if group.measure_frame is None:
-        rows = [row for needed in group.requires for row in METRICS[needed].measure_frame(_frame(schema))]
-        rows = group.measure_series(to_table(rows))
-    else:
-        rows = group.measure_frame(_frame(schema))
-    assert rows
+    frame = _frame(schema)
+    rows = _rows_of(name, frame)
+    if name != "theory":  # without the conditions of the experiment it has nothing to say
+        assert rows
     assert {row.metric for row in rows} <= set(group.metrics)
     # The series of this test has no times, so its rates are per frame.
     units = {row.metric: row.unit.replace("/frame", "/s") for row in rows}

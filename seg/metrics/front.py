@@ -1,0 +1,349 @@
+"""How far the growth front moved from one frame to the next: mean and local velocity, asymmetry, maps of growth.
+
+Notes
+-----
+The mean normal velocity is the area (volume) gained less that lost, over the length (area) of the front and the time
+(Crofton's formula). Motions far below a pixel are right on average this way. Local velocities are signed distances
+from the new front to the old one; they are quantised to pixels.
+
+New objects and objects that vanish are no motion of a front: they are left out of both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from seg.crofton import shared_boundary
+from seg.errors import UsageError
+from seg.metrics.frame import Frame
+from seg.metrics.table import Measurement, Scale, rate_unit
+
+FARADAY_C_PER_MOL = 96485.33212
+LITHIUM_MOLAR_VOLUME_CM3 = 13.00
+CHARGE_NUMBER = 1
+# Metal whose surface velocity is a current density.
+_METAL = {"deposit", "dendrite", "dead_lithium"}
+
+# 95 % of what a mask can be off at its outline: half a pixel in each of two frames, independently.
+_DISPLACEMENT_PX = 0.5 * math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class FrontMotion:
+    """Change of a body between two frames.
+
+    Parameters
+    ----------
+    gained, lost : float
+        Area (2-D) or volume, in units of the pixel size.
+    length : float
+        Of the front (area, in 3-D), the mean of both frames.
+    """
+
+    gained: float
+    lost: float
+    length: float
+
+    @property
+    def displacement(self) -> float:
+        """Mean way along the normal; NaN without a front."""
+        return (self.gained - self.lost) / self.length if self.length > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Front:
+    """The front of a body in two consecutive frames on one grid.
+
+    Parameters
+    ----------
+    before, after : ndarray of bool, shape ([Z,] Y, X)
+        The body, without what appears or vanishes.
+    known : ndarray of bool
+        Where both frames say something.
+    free_before, free_after : ndarray of bool
+        What the front can move into: known, not of the body, not of anything that stays in place.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    known: np.ndarray
+    free_before: np.ndarray
+    free_after: np.ndarray
+
+    @classmethod
+    def between(cls, before: np.ndarray, after: np.ndarray, known: np.ndarray, fixed: np.ndarray) -> Front:
+        """Leave out regions of one frame that nothing of the other touches."""
+        old, new = before & known, after & known
+        new_kept, old_kept = _touching(new, old), _touching(old, new)
+        return cls(old_kept, new_kept, known & ~(new & ~new_kept) & ~(old & ~old_kept),
+                   known & ~old & ~fixed, known & ~new & ~fixed)  # fmt: skip
+
+    def motion(self, spacing: tuple[float, ...]) -> FrontMotion:
+        """Gain, loss and length of the front."""
+        pixel = math.prod(spacing)
+        gained = float(np.count_nonzero(self.after & ~self.before & self.known)) * pixel
+        lost = float(np.count_nonzero(self.before & ~self.after & self.known)) * pixel
+        lengths = [
+            shared_boundary(self.before, self.free_before, spacing=spacing),
+            shared_boundary(self.after, self.free_after, spacing=spacing),
+        ]
+        return FrontMotion(gained, lost, float(np.mean(lengths)))
+
+    def displacements(self, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Signed distance of the new front from the old one, and the length that each value stands for.
+
+        Returns
+        -------
+        distances : ndarray of float, shape (N,)
+            Positive where the body has grown. One per pair of unlike neighbours.
+        lengths : ndarray of float, shape (N,)
+            They add up to the length of the front.
+
+        Notes
+        -----
+        Distances run from centre to centre of pixels less half of one at either side, so a front that stays reads 0.
+        Where the end of what is known is nearer than the old front, the distance is not known and left out.
+        """
+        from scipy.ndimage import distance_transform_edt as edt
+
+        if not self.before.any() or not self.free_before.any():
+            return np.zeros(0), np.zeros(0)
+        half = min(spacing) / 2
+        # Inside, the way to the free side counts: the foot of a deposit on its substrate is no front.
+        signed = np.where(self.before, half - edt(~self.free_before, sampling=spacing),
+                          edt(~self.before, sampling=spacing) - half)  # fmt: skip
+        seen = edt(np.pad(self.known, 1), sampling=spacing)[(slice(1, -1),) * self.known.ndim]
+        gradient = np.gradient(signed, *spacing)
+        norm = np.sqrt(sum(g**2 for g in gradient)) + 1e-12
+        values, weights = [], []
+        for axis, step in enumerate(spacing):
+            here = (slice(None),) * axis + (slice(None, -1),)
+            there = (slice(None),) * axis + (slice(1, None),)
+            unlike = (self.after[here] & self.free_after[there]) | (self.free_after[here] & self.after[there])
+            distance = (signed[here][unlike] + signed[there][unlike]) / 2
+            certain = np.abs(distance) <= np.minimum(seen[here][unlike], seen[there][unlike])
+            share = (np.abs(gradient[axis] / norm)[here][unlike] + np.abs(gradient[axis] / norm)[there][unlike]) / 2
+            values.append(distance[certain])
+            weights.append((share * math.prod(spacing) / step)[certain])
+        return np.concatenate(values), np.concatenate(weights)
+
+
+def measure_pair(
+    before: Frame,
+    frame: Frame,
+    *,
+    shift_px: Sequence[int] = (),
+    classes: Sequence[str] = ("deposit", "dendrite"),
+    fixed_classes: Sequence[str] = (),
+    asymmetry_axis: str | None = None,
+    local_velocities: bool = False,
+    molar_volume_cm3: float = LITHIUM_MOLAR_VOLUME_CM3,
+    charge_number: int = CHARGE_NUMBER,
+) -> list[Measurement]:
+    """Velocity of the front between two frames; rows belong to the later one.
+
+    Parameters
+    ----------
+    before, frame : Frame
+        The later one with a time where times are known.
+    shift_px : sequence of int
+        Drift of the sample from the first to the second, removed first.
+    classes : sequence of str
+        What grows.
+    fixed_classes : sequence of str
+        What the front cannot move into: the substrate, in profile.
+    asymmetry_axis : str or None
+        ``x`` or ``y``: growth to the two sides of each object along it.
+    local_velocities : bool
+        Also the 5 % and 95 % quantile of velocity along the front.
+    molar_volume_cm3 : float
+        Of the metal, per mol.
+    charge_number : int
+        Electrons per atom.
+
+    Returns
+    -------
+    list of Measurement
+        ``front_velocity`` (sides ``slowest 5 %`` and ``fastest 5 %`` for the quantiles); ``local_current_density`` for
+        calibrated velocities of metal; ``growth_asymmetry``: growth towards larger coordinates less that towards
+        smaller ones, over both, NaN with ``ambiguous`` where one side grows and the other shrinks. Without a front:
+        NaN with ``regime-not-reached``. A motion smaller than half a pixel in each frame can cause is flagged
+        ``few-pixels``.
+    """
+    interval = _interval(before, frame)
+    if interval is None:
+        return []
+    scale, timed = frame.scale, frame.time_s is not None
+    shift = np.asarray(shift_px if len(shift_px) else [0] * frame.labels.ndim, int)
+    old_mask, old_valid, old_fixed = (
+        moved(mask, shift) for mask in (before.mask(classes), before.valid, before.mask(fixed_classes))
+    )
+    known = old_valid & frame.valid
+    front = Front.between(old_mask, frame.mask(classes), known, old_fixed | frame.mask(fixed_classes))
+    row = partial(Measurement, class_name="+".join(classes), frame=frame.index, time_s=frame.time_s)
+    unit = rate_unit(scale.unit("um"), timed=timed)
+    flags = scale.flags if timed else ("uncalibrated",)
+    motion = front.motion(scale.spacing)
+    way, unsure = motion.displacement, _unsure(scale)
+    if math.isnan(way):
+        rows = [row("front_velocity", math.nan, unit, method="no front", flags=(*flags, "regime-not-reached"))]
+    else:
+        ends = ((way - unsure) / interval, (way + unsure) / interval)
+        small = ("few-pixels",) if abs(way) < unsure else ()
+        method = "gain less loss over Crofton length of the front, boundary ±0.5 px in each frame"
+        rows = [row("front_velocity", way / interval, unit, *ends, method=method, flags=(*flags, *small))]
+    if local_velocities:
+        rows += _quantiles(front, scale, partial(row, unit=unit, flags=flags), interval)
+    if unit == "um/s" and is_metal(rows[0].class_name):
+        to_current = partial(as_current, molar_volume_cm3=molar_volume_cm3, charge_number=charge_number)
+        rows += [to_current(velocity) for velocity in rows]
+    if asymmetry_axis is not None:
+        rows.append(_asymmetry(front, frame, asymmetry_axis, partial(row, unit="1", flags=scale.flags)))
+    return rows
+
+
+def local_current_density(
+    velocity_um_per_s: float, *, molar_volume_cm3: float = LITHIUM_MOLAR_VOLUME_CM3, charge_number: int = CHARGE_NUMBER
+) -> float:
+    """Convert the velocity of a metal surface to a current density in mA/cm2, by Faraday's law.
+
+    Notes
+    -----
+    j = z F v / V_m; 1 nm/s of lithium is 0.742 mA/cm2. It is the current of the metal volume: pores, SEI and side
+    reactions are not in it.
+    """
+    cm_per_s = velocity_um_per_s * 1e-4
+    return charge_number * FARADAY_C_PER_MOL * cm_per_s / molar_volume_cm3 * 1e3
+
+
+def is_metal(class_name: str) -> bool:
+    """Whether all classes of a row are metal."""
+    return all(name in _METAL for name in class_name.split("+"))
+
+
+def as_current(row: Measurement, *, molar_volume_cm3: float, charge_number: int) -> Measurement:
+    """Turn a velocity into a current density; frame, interval and flags stay."""
+    density = partial(local_current_density, molar_volume_cm3=molar_volume_cm3, charge_number=charge_number)
+    return replace(
+        row, metric="local_current_density", value=density(row.value), low=density(row.low), high=density(row.high),
+        unit="mA/cm2", method=f"Faraday's law on {row.metric} ({row.method})",
+    )  # fmt: skip
+
+
+def moved(array: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
+    """A mask moved by whole pixels; what comes in is False."""
+    if not np.any(shift_px):
+        return array
+    result = np.zeros_like(array)
+    if all(abs(int(s)) < n for s, n in zip(shift_px, array.shape, strict=True)):
+        to = tuple(slice(max(0, int(s)), n + min(0, int(s))) for s, n in zip(shift_px, array.shape, strict=True))
+        of = tuple(slice(max(0, -int(s)), n - max(0, int(s))) for s, n in zip(shift_px, array.shape, strict=True))
+        result[to] = array[of]
+    return result
+
+
+class GrowthMap:
+    """When each place was first covered and last uncovered, on the sample as it lay in the first frame.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Y, X)
+    classes : sequence of str
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.arrival = np.full(shape, np.nan, np.float32)
+        self.departure = np.full(shape, np.nan, np.float32)
+        self._before: np.ndarray | None = None
+
+    def add(self, frame: Frame, drift_px: np.ndarray) -> None:
+        """Take the next frame, whose sample has moved by `drift_px` since the first."""
+        shift = -np.rint(drift_px).astype(int)
+        mask, valid = moved(frame.mask(self.classes), shift), moved(frame.valid, shift)
+        now = frame.index if frame.time_s is None else frame.time_s
+        self.arrival[mask & np.isnan(self.arrival)] = now
+        if self._before is not None:
+            self.departure[self._before & valid & ~mask] = now
+            # What an artefact hides keeps its state.
+            mask = np.where(valid, mask, self._before)
+        self._before = mask
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is in it."""
+        return bool(np.isfinite(self.arrival).any())
+
+
+def _interval(before: Frame, frame: Frame) -> float | None:
+    """Time between two frames (1 where unknown); None where they have the same time."""
+    if frame.time_s is None or before.time_s is None:
+        return 1.0
+    interval = frame.time_s - before.time_s
+    return interval if interval > 0 else None
+
+
+def _unsure(scale: Scale) -> float:
+    return _DISPLACEMENT_PX * scale.pixel ** (1 / len(scale.spacing))
+
+
+def _touching(regions: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Connected regions that share a pixel with `other`, or lie right beside it."""
+    from scipy import ndimage
+
+    around = np.ones((3,) * regions.ndim, bool)
+    labels, n = ndimage.label(regions, around)
+    kept = np.zeros(n + 1, bool)
+    kept[np.unique(labels[other])] = True
+    if not kept[1:].all():  # a small fast object may have left its old place, but not by more than itself
+        near = ndimage.binary_dilation(other, around)
+        kept[np.unique(labels[near])] = True
+    kept[0] = False
+    return np.asarray(kept[labels])
+
+
+def _quantiles(front: Front, scale: Scale, row: partial[Measurement], interval: float) -> list[Measurement]:
+    distances, lengths = front.displacements(scale.spacing)
+    if not len(distances):
+        return []
+    order = np.argsort(distances)
+    share = (np.cumsum(lengths[order]) - lengths[order] / 2) / lengths.sum()
+    method = "quantile along the front of the signed distance to the front before"
+    return [
+        row("front_velocity", float(np.interp(at, share, distances[order])) / interval, side=side, n=len(distances),
+            method=method)
+        for side, at in (("slowest 5 %", 0.05), ("fastest 5 %", 0.95))
+    ]  # fmt: skip
+
+
+def _asymmetry(front: Front, frame: Frame, axis: str, row: partial[Measurement]) -> Measurement:
+    """Net growth to either side of each object's centre along an axis, summed over the objects."""
+    from scipy import ndimage
+
+    axes = "zyx"[-frame.labels.ndim :]
+    if axis not in axes:
+        raise UsageError(f"growth: asymmetry_axis {axis!r} is not an axis of this frame ({', '.join(axes)}).")
+    along = axes.index(axis)
+    bodies, n = ndimage.label(front.before | front.after, np.ones((3,) * frame.labels.ndim, bool))
+    flat = np.flatnonzero(bodies)
+    of = bodies.ravel()[flat]
+    position = (flat // math.prod(bodies.shape[along + 1 :])) % bodies.shape[along]
+    old, new = front.before.ravel()[flat], front.after.ravel()[flat]
+    counts = np.bincount(of[old], minlength=n + 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = np.bincount(of[old], weights=position[old], minlength=n + 1) / counts
+    # A pixel on the centre counts half to each side.
+    side = np.sign(np.round(position - centre[of], 6))
+    change = new.astype(float) - old
+    right = float(np.sum(change * (side > 0)) + np.sum(change * (side == 0)) / 2)
+    left = float(np.sum(change * (side < 0)) + np.sum(change * (side == 0)) / 2)
+    method = f"growth along {axis} beyond the centre of each object less that before it, over both"
+    if right * left < 0 or right == left == 0:
+        return row("growth_asymmetry", math.nan, method=method, n=n, flags=(*frame.scale.flags, "ambiguous"))
+    return row("growth_asymmetry", (abs(right) - abs(left)) / (abs(right) + abs(left)), method=method, n=n)

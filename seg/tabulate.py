@@ -1,0 +1,146 @@
+"""The tables of one input: one pass over its frames, then what needs all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seg.analysis import AnalysisConfig
+from seg.electrochem import CyclerFile, place_on_frames
+from seg.io import fingerprint, write_image
+from seg.io.results import write_table
+from seg.measure import FrameResult, make_tracker, measure_frames, measure_over_time
+from seg.metrics.front import GrowthMap
+from seg.metrics.history import History
+from seg.metrics.table import Measurement, Scale, to_table
+from seg.progress import Progress, silent
+from seg.segmentation import Segmentation
+from seg.stack import Stack
+
+TABLES = (
+    "metrics.csv", "objects.csv", "tracks.csv", "events.csv", "electrochem.csv", "instances.ome.tif", "growth.ome.tif",
+)  # fmt: skip
+
+
+@dataclass
+class Tabulated:
+    """What to say about the tables: warnings, and how the cycler was put on the frames (for ``run.json``)."""
+
+    warnings: list[str] = field(default_factory=list)
+    electrochem: dict[str, Any] | None = None
+
+
+def write_tables(
+    segmentation: Segmentation,
+    image: Stack | None,
+    folder: Path,
+    config: AnalysisConfig,
+    *,
+    source: Path,
+    cycler: CyclerFile | None = None,
+    doubtful: set[int] | None = None,
+    progress: Progress = silent,
+) -> Tabulated:
+    """Measure a segmentation and write everything but the report.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    image : Stack or None
+    folder : Path
+        Gets those of `TABLES` that apply: ``tracks.csv`` and ``events.csv`` where the analysis has the group events,
+        ``growth.ome.tif`` (time of arrival and of departure, two channels) for 2-D series with the group growth.
+    config : AnalysisConfig
+    source : Path
+        File of the images, or of the labels.
+    cycler : CyclerFile or None
+    doubtful : set of int or None
+        Frames whose rows get the flag ``low-confidence``.
+    progress : Progress
+    """
+    stack = segmentation.stack
+    said = Tabulated(_warnings(stack))
+    tracker = make_tracker(config, stack)
+    growth = _growth_map(stack, config)
+    rows: list[Measurement] = []
+    objects: list[pd.DataFrame] = []
+
+    def instances() -> Iterator[np.ndarray]:
+        results = measure_frames(
+            segmentation, config, image=image, doubtful=doubtful or set(), tracker=tracker, progress=progress
+        )
+        for result in results:
+            rows.extend(result.measurements)
+            objects.append(result.objects)
+            _add(growth, result)
+            yield result.instances
+
+    write_image(
+        folder / "instances.ome.tif", instances(), shape=stack.shape, dtype=np.dtype(np.int32), axes=stack.axes,
+        calibration=stack.calibration,
+    )  # fmt: skip
+    table = to_table(rows)
+    electrochem = None
+    if cycler is not None:
+        placed = place_on_frames(
+            cycler, stack.frame_times_s, name=stack.name, image=source, coverage=coverage_of(table, stack.n_frames)
+        )
+        electrochem = placed.table
+        write_table(electrochem, folder / "electrochem.csv")
+        said.warnings += placed.warnings
+        said.electrochem = {**placed.record, "fingerprint": fingerprint(cycler.path)}
+    tracking = tracker.finish() if tracker is not None else None
+    history = History(
+        table, Scale.of(stack), pd.concat(objects, ignore_index=True), tracking, electrochem,
+        tuple(name for name in config.objects.classes if name in segmentation.schema.names),
+    )  # fmt: skip
+    if said.electrochem is not None:
+        said.electrochem |= history.conditions
+    table = pd.concat([table, to_table(measure_over_time(history, config))], ignore_index=True)
+    write_table(table, folder / "metrics.csv")
+    write_table(history.objects, folder / "objects.csv")
+    if tracking is not None:
+        write_table(tracking.tracks, folder / "tracks.csv")
+        write_table(tracking.events, folder / "events.csv")
+    if growth is not None and growth.changed:
+        maps = np.stack([growth.arrival, growth.departure])
+        write_image(
+            folder / "growth.ome.tif", [maps], shape=maps.shape, dtype=maps.dtype, axes="cyx",
+            calibration=replace(stack.calibration, frame_times_s=None),
+        )  # fmt: skip
+    return said
+
+
+def coverage_of(table: pd.DataFrame, n_frames: int) -> np.ndarray | None:
+    """Covered area (volume, in 3-D) of each frame; None where the analysis does not measure it."""
+    for metric in ("volume", "covered_area"):
+        rows = table[(table["metric"] == metric) & table["frame"].notna() & table["object_id"].isna()]
+        if len(rows):
+            rows = rows.drop_duplicates("frame").set_index("frame")["value"]
+            return rows.reindex(range(n_frames)).to_numpy(float)
+    return None
+
+
+def _growth_map(stack: Stack, config: AnalysisConfig) -> GrowthMap | None:
+    if "growth" not in config.metrics or stack.n_frames < 2 or stack.spatial_axes != "yx":
+        return None
+    return GrowthMap(stack.spatial_shape, config.metrics["growth"].get("classes", ("deposit", "dendrite")))
+
+
+def _add(growth: GrowthMap | None, result: FrameResult) -> None:
+    if growth is not None:
+        growth.add(result.frame, result.drift_px)
+
+
+def _warnings(stack: Stack) -> list[str]:
+    warnings = []
+    if stack.spacing_um is None:
+        warnings.append("The input has no pixel size: lengths are in pixels and no areal density per cm2 is given.")
+    if stack.n_frames > 1 and stack.frame_times_s is None:
+        warnings.append("The input has no frame times: rates are per frame.")
+    return warnings
