@@ -22,7 +22,7 @@ from seg.resources import config_names
 
 @dataclass
 class SourceConfig:
-    """One set of labelled images. Paths are relative to ``data.root`` unless absolute."""
+    """One set of labelled images. Paths are relative to ``data.root``, or absolute, or from here: ``./``."""
 
     images: str = MISSING  # glob; every match is one image or stack
     labels: str = MISSING  # path with * for the name of the image without its ending

@@ -6,6 +6,7 @@ import yaml
 from PIL import Image
 
 from seg.models.bundle import load_bundle
+from seg.synthetic.twins import write_twins
 from training.cli import main
 
 
@@ -65,13 +66,15 @@ def test_ctrl_c_ends_with_130(words, monkeypatch, capsys):
 @pytest.mark.parametrize("experiment", ["generalist"])
 def test_shipped_recipes_run_on_real_images(experiment, shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.chdir(tmp_path)
+    write_twins(tmp_path / "runs" / "twins", per_family=1, seed=3)
     words = [
         f"experiment={experiment}", "debug=fast_dev", f"data.root={shared_data}", f"runs={tmp_path}",
         "trainer.threads=1", "trainer.max_steps=1",
     ]  # fmt: skip
     assert main(words) == 0
-    card = (tmp_path / experiment / "model" / "card.md").read_text()
+    card = (tmp_path / "generalist-2d" / "model" / "card.md").read_text()
     assert "held out: 70nm_diameter_100nm_pitch" in card
     assert "CC BY 4.0" in card
     assert "npj Comput. Mater." in card
-    assert str(shared_data) not in card + (tmp_path / experiment / "model" / "model.json").read_text()
+    assert str(shared_data) not in card + (tmp_path / "generalist-2d" / "model" / "model.json").read_text()

@@ -1,0 +1,32 @@
+"""Random twins as training data: every family, exact labels, the same again from the same seed."""
+
+import numpy as np
+import pytest
+
+from seg.io import open_stack, read_labels
+from seg.synthetic import FAMILIES
+from seg.synthetic.twins import DRAWS, draw_twin, write_twins
+
+
+def test_every_family_is_drawn():
+    assert set(DRAWS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", ["nucleation", "sei"])
+def test_a_twin_is_a_function_of_its_seed(family):
+    first, again, other = (draw_twin(family, seed) for seed in (4, 4, 5))
+    np.testing.assert_array_equal(first.images.frame(0), again.images.frame(0))
+    assert not np.array_equal(first.images.frame(0), other.images.frame(0))
+
+
+def test_images_and_labels_lie_on_one_grid_and_volumes_are_cut_across_their_layers(tmp_path, monkeypatch):
+    monkeypatch.setattr("seg.synthetic.twins.DRAWS", {"interface": DRAWS["interface"]})
+    assert write_twins(tmp_path, per_family=1, seed=2) == 1
+    image = open_stack(tmp_path / "images" / "interface-0000.ome.tif")
+    labels = read_labels(tmp_path / "labels" / "interface-0000.ome.tif").stack
+    assert image.axes == labels.axes == "tyx"
+    assert image.shape == labels.shape == (6, 64, 96)
+    assert image.spacing_um == pytest.approx((0.60, 0.50))
+    # Metal below, separator above: every slice shows both.
+    for t in range(6):
+        assert {3, 9} <= set(np.unique(labels.frame(t)).tolist())
