@@ -18,7 +18,7 @@ from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.metrics.table import Measurement
 from seg.stack import Calibration
-from seg.synthetic.area import union_area
+from seg.synthetic.area import circle, union_area
 from seg.synthetic.burnt_in import scale_bar
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
@@ -313,7 +313,7 @@ class _Scene:
             row("compact_interphase_thickness", self.interphase_um(f), "um", "sei", "parameter: cycles times step")
             if self.interphase_um(f) > 0 and len(self.pores):
                 pores = [p for p in self.pores if p[0] < self.interphase_um(f)]
-                empty = union_area([_circle(self.surface_um - h, x, r) for h, x, r in pores], self.field, lines=16_384)
+                empty = union_area([circle(self.surface_um - h, x, r) for h, x, r in pores], self.field, lines=16_384)
                 row("porosity", empty / (self.interphase_um(f) * width), "1", "sei", "pores / interphase, scan lines")
         half = self.times[1] - self.times[0] if len(self.times) > 1 else 1.0
         tallest = max(c.height_um for c in self.columns[0])
@@ -338,9 +338,3 @@ class _Scene:
                 off = strip + column.detach * int(self.strip_frames[c]) * half if column.detach <= 1 else math.nan
                 rows.append((k, c + 1, start, off, self.surface_um - c * self.p["interphase_step_um"], column.x))
         return pd.DataFrame(rows, columns=["object_id", "cycle", "birth_s", "detached_s", "y_um", "x_um"])
-
-
-def _circle(y: float, x: float, radius: float) -> np.ndarray:
-    phi = np.linspace(0, 2 * math.pi, 180, endpoint=False)
-    r = radius * math.sqrt(2 * math.pi / 180 / math.sin(2 * math.pi / 180))
-    return np.column_stack([y + r * np.sin(phi), x + r * np.cos(phi)])

@@ -20,7 +20,7 @@ from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.metrics.table import UM2_PER_CM2, Measurement
 from seg.stack import Calibration
-from seg.synthetic.area import union_area
+from seg.synthetic.area import circle, mask_rectangles, union_area
 from seg.synthetic.burnt_in import scale_bar
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
@@ -334,14 +334,14 @@ class _Scene:
         rows: list[Measurement] = []
         hidden = np.zeros(self.shape, bool) if text is None else text
         valid = (hidden.size - int(hidden.sum())) * self.pixel[0] * self.pixel[1]
-        bar = [_run(r, a, b, self.pixel) for r, line in enumerate(hidden) for a, b in _runs(line)]
+        bar = mask_rectangles(hidden, self.pixel)
         lines = self.shape[0] * math.ceil(4096 / self.shape[0])
         blind = union_area(bar, self.field, lines=lines)
         for f in range(len(self.times)):
             pits, discs = self.pits(f), self.discs(f)
             home = [p for p in pits if self._at_home(p.y, p.x, hidden)]
             outlines = [p.outline() for p in pits]
-            circles = [_circle(*disc) for disc in discs]
+            circles = [circle(*disc) for disc in discs]
             metal = union_area(circles + bar, self.field, lines=lines) - blind
             opening = union_area(outlines + circles + bar, self.field, lines=lines) - blind - metal
 
@@ -423,19 +423,3 @@ def _box(y: float, x: float, reach: float, shape: tuple[int, int], pixel: tuple[
         pad = reach + 2 * max(pixel)
         slices.append(slice(min(max(int((at - pad) / d), 0), n), min(max(int((at + pad) / d) + 2, 0), n)))
     return slices[0], slices[1]
-
-
-def _circle(y: float, x: float, radius: float) -> np.ndarray:
-    """Polygon with the area of the circle."""
-    phi = np.linspace(0, 2 * math.pi, 128, endpoint=False)
-    r = radius * math.sqrt(2 * math.pi / 128 / math.sin(2 * math.pi / 128))
-    return np.column_stack([y + r * np.sin(phi), x + r * np.cos(phi)])
-
-
-def _runs(line: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]]))).reshape(-1, 2)
-
-
-def _run(row: int, start: int, end: int, pixel: tuple[float, float]) -> np.ndarray:
-    corners = np.array([[row, start], [row, end], [row + 1, end], [row + 1, start]], float)
-    return corners * np.asarray(pixel)

@@ -80,7 +80,7 @@ def test_jpeg_is_that_of_a_jpeg_library(quality, rng):
     # The library's transforms are integers: off by a level here and there, and a coefficient between two multiples
     # may go either way, which changes its block. Its padding beyond the edge is its own.
     difference = np.abs(ours - decoded)[:56, :72]
-    assert (difference > 1).mean() < 0.05
+    assert (difference > 1).mean() < 0.10
     assert difference.mean() < 0.25 * np.abs(decoded - image.astype(int)).mean()
 
 

@@ -6,7 +6,7 @@ import pytest
 from seg.errors import UsageError
 from seg.synthetic import make_experiment
 from seg.synthetic.cycler import UM_PER_MAH_CM2
-from seg.synthetic.nucleation import _Scene
+from seg.synthetic.nucleation_scene import Scene
 from seg.synthetic.nuclei import FIRST_RADIUS_UM
 
 
@@ -16,7 +16,7 @@ def make(seed=3, **options):
 
 def scene(seed=3, **options):
     made = make(seed, **options)
-    return _Scene(seed, dict(made.parameters), np.asarray(made.images.frame_times_s))
+    return Scene(seed, dict(made.parameters), np.asarray(made.images.frame_times_s))
 
 
 def test_cover_agrees_with_the_pixels():
@@ -93,9 +93,9 @@ def test_births_follow_the_mode():
 
 def test_boundaries_are_decorated():
     s = scene(boundary_enrichment=6.0, density_per_cm2=8e5, mode="instantaneous", n_frames=2)
-    near = s._to_boundary(s.grain_seeds, s.nuclei.position) < 3.0
+    near = s.to_boundary(s.grain_seeds, s.nuclei.position) < 3.0
     rng = np.random.default_rng(0)
-    share = (s._to_boundary(s.grain_seeds, rng.uniform(*s.padded, (20_000, 2))) < 3.0).mean()
+    share = (s.to_boundary(s.grain_seeds, rng.uniform(*s.padded, (20_000, 2))) < 3.0).mean()
     ratio = near.mean() / share / ((1 - near.mean()) / (1 - share))
     assert ratio == pytest.approx(6.0, rel=3 * math.sqrt(1 / near.sum() + 1 / (~near).sum()))
 
