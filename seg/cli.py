@@ -122,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     synth = add("synth", _synth, "a synthetic twin of an experiment with its truth")
     synth.add_argument("family", metavar="FAMILY")
     synth.add_argument("--seed", type=int, default=0, metavar="N")
+    synth.add_argument("--size", metavar="PX", help='"512x640" (rows x columns), for volumes "96x128x128"')
+    synth.add_argument("--frames", type=int, metavar="N", help="frames of the series")
+    synth.add_argument("--dial", type=float, metavar="S", help="strength of the instrument's faults, 0 to 1")
+    synth.add_argument("--texture-only", action="store_true", help="classes differ by texture, not by brightness")
+    synth.add_argument("--currents-mA-cm2", metavar="LIST", help="such as 0.5,1,2: one experiment per current density")
+    synth.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any option of the family")
+    synth.add_argument("--format", choices=["tif", "zarr"], default="tif", help="OME-TIFF or OME-Zarr (default: tif)")
     synth.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     check = add("check", _check, "look at inputs before a run: axes, units, values, blank or repeated frames")
@@ -250,11 +257,45 @@ def _report(args: argparse.Namespace) -> int:
 
 def _synth(args: argparse.Namespace) -> int:
     from seg.synthetic import make_experiment, write_experiment
+    from seg.synthetic.study import write_study
 
-    experiment = make_experiment(args.family, args.seed)
-    write_experiment(experiment, args.out)
+    options = _synth_options(args)
+    if args.currents_mA_cm2 is None:
+        write_experiment(make_experiment(args.family, args.seed, **options), args.out, image_format=args.format)
+    else:
+        currents = _numbers(args.currents_mA_cm2, "--currents-mA-cm2", ",")
+        write_study(args.family, args.seed, currents, args.out, image_format=args.format, **options)
     print(args.out)
     return 0
+
+
+def _synth_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the family that the command line gives."""
+    import yaml
+
+    options: dict[str, Any] = {}
+    for text in args.set:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError(f"--set has {text!r}; write NAME=VALUE.")
+        given = yaml.safe_load(value)
+        options[name] = tuple(given) if isinstance(given, list) else given
+    if args.size:
+        options["shape_px"] = tuple(int(n) for n in _numbers(args.size.lower(), "--size", "x"))
+    if args.frames is not None:
+        options["n_frames"] = args.frames
+    if args.dial is not None:
+        options["dial"] = args.dial
+    if args.texture_only:
+        options["texture_only"] = True
+    return options
+
+
+def _numbers(text: str, option: str, separator: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(separator)]
+    except ValueError:
+        raise UsageError(f"{option} has {text!r}; write numbers with {separator!r} between them.") from None
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -370,9 +411,12 @@ def _headline_text(rows: Any) -> str:
     """The rows as an aligned table; flags at the end."""
     import pandas as pd
 
+    from seg.metrics.names import text_result
+
     cells = []
     for row in rows.rename(columns={"class": "class_name"}).itertuples():
-        of = f" ({row.class_name})" if row.class_name else ""
+        of = ", ".join(part for part in (row.class_name, row.side, text_result(row.metric, row.method)) if part)
+        of = f" ({of})" if of else ""
         cells.append(
             (
                 f"{row.metric}{of}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 
 from seg.errors import UsageError
@@ -204,6 +205,17 @@ METRIC_UNITS: dict[str, tuple[str, str]] = {
     **_DENDRITE, **_THEORY, **_PITS, **_VOIDS, **_DEAD, **_SEI, **_LAYERS, **_BALANCE, **_QUALITY,
 }  # fmt: skip
 """Metric name -> (unit of calibrated data, definition in one sentence)."""
+
+# Metrics whose result is a word: it opens `method`, the value is its probability (for spatial_class, p of chance).
+TEXT_METRICS = (
+    "nucleation_mode", "nucleation_mode_textbook", "spatial_class", "stripping_regime", "morphology_class",
+    "sei_texture",
+)  # fmt: skip
+
+
+def text_result(name: str, method: str) -> str | None:
+    """The word that a metric of `TEXT_METRICS` found, from its `method`; None for all other metrics."""
+    return re.split(r"[;:,(]", method, maxsplit=1)[0].strip() or None if name in TEXT_METRICS else None
 
 
 def metric_unit(name: str) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from seg.measure import headline_rows
 from seg.metrics import METRIC_UNITS
+from seg.metrics.names import text_result
 from seg.report import figures
 from seg.report.methods import extent_text, group_description, methods
 from seg.report.saved import Saved
@@ -105,23 +106,34 @@ def _cards(saved: Saved, metrics: pd.DataFrame, series: list[Series]) -> list[di
         names = [members[0] for members in groups_of(saved, metrics["metric"]).values()]
     cards = []
     for row in headline_rows(metrics, names).itertuples():
-        shown = number(row.value, row.low, row.high, row.unit)
+        shown, chance = _shown(row)
         flags = flag_list(row.flags)
         first = next(
             (s for s in series if (s.metric, s.class_name, s.side) == (row.metric, row[_CLASS], row.side)), None
         )
-        note = _reason(flags) if not shown.reported else _when(saved, row.frame, str(row.method))
+        when = [chance, _when(saved, row.frame, str(row.method))]
+        note = _reason(flags) if not shown.reported else ", ".join(part for part in when if part)
         start = None
-        if shown.reported and first is not None and not math.isnan(row.frame) and len(first.frames) > 1:
+        if shown.reported and not chance and first is not None and not pd.isna(row.frame) and len(first.frames) > 1:
             start = number(first.values[0], unit=first.unit)
         cards.append(
             {
-                "title": metric_title(row.metric), "class": class_text(str(row[_CLASS])), "number": shown,
+                "title": metric_title(row.metric), "number": shown,
+                "class": _of(str(row[_CLASS]), row.side if row.side != "mean" else ""),
                 "note": note, "start": f"{start}, frame {first.frames[0]}" if start and start.reported else None,
                 "flags": [flag for flag in flags if flag != "uncalibrated"] if shown.reported else [],
             }
         )  # fmt: skip
     return cards[:MAX_CARDS]
+
+
+def _shown(row: Any) -> tuple[Number, str]:
+    """The result of a row, and the probability that goes with it where the result is a word."""
+    shown = number(row.value, row.low, row.high, row.unit)
+    word = text_result(row.metric, str(row.method)) if shown.reported else None
+    if word is None:
+        return shown, ""
+    return Number(word), f"{'p' if row.metric == 'spatial_class' else 'probability'} {shown.bare}"
 
 
 # itertuples renames the column "class" to its position; index 0 is the row label
@@ -240,10 +252,11 @@ def _alt(name: str, drawn: list[Series], axis: Axis) -> str:
 def _rows(saved: Saved, metrics: pd.DataFrame, members: list[Series]) -> list[dict[str, Any]]:
     """Rows of a group's table: numbers of the whole input first, then one row per series."""
     rows = []
-    for row in metrics[metrics["frame"].isna()].itertuples():
+    # A row with an object and no frame is that of a track; the median over the tracks stands for them.
+    for row in metrics[metrics["frame"].isna() & metrics["object_id"].isna()].itertuples():
         flags = flag_list(row.flags)
         rows.append(
-            _row(row.metric, str(row[_CLASS]), row.side, number(row.value, row.low, row.high, row.unit), flags)
+            _row(row.metric, str(row[_CLASS]), row.side, _shown(row)[0], flags)
             | {"when": "whole series" if saved.size("t") > 1 else "", "n": _n(row.n), "method": row.method}
         )
     for one in members:
@@ -265,8 +278,11 @@ def _rows(saved: Saved, metrics: pd.DataFrame, members: list[Series]) -> list[di
 
 
 def _row(name: str, class_name: str, side: str, shown: Number, flags: list[str]) -> dict[str, Any]:
-    what = ", ".join(part for part in (class_text(class_name), side) if part)
-    return {"metric": metric_title(name), "name": name, "of": what, "number": shown, "flags": flags}
+    return {"metric": metric_title(name), "name": name, "of": _of(class_name, side), "number": shown, "flags": flags}
+
+
+def _of(class_name: str, side: str) -> str:
+    return ", ".join(part for part in (class_text(class_name), side) if part)
 
 
 def _n(n: float) -> str:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 # Okabe-Ito, the members that hold 3:1 against white; line styles tell the series apart without colour.
 PALETTE = ("#0072b2", "#d55e00", "#00795a", "#b0578d", "#7a4b2a", "#333333")
 STYLES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (1, 1)))
-SIDE_COLOURS = {"left": "#0072b2", "right": "#d55e00", "mean": "#333333"}
+SIDE_COLOURS = {
+    "left": "#0072b2", "right": "#d55e00", "mean": "#333333", "plating": "#0072b2", "stripping": "#d55e00",
+}  # fmt: skip
 # Half-cycles: a faint ground and a strip along the top that names it.
 BAND_COLOURS = {"plating": ("#f0f6fb", "#9cc4e4"), "stripping": ("#fdf4ec", "#f0b78c")}
 INK, FAINT, GRID = "#1f2933", "#8a949e", "#e6e9ec"
@@ -105,7 +107,8 @@ def curves(
     classes = {s.class_name for s in drawn}
     # what all lines have in common stands once, above them
     common = class_text(drawn[0].class_name) if len(classes) == 1 else ""
-    labels = [s.label if len(classes) > 1 else s.side or s.method for s in drawn]
+    plain = "mean" if any(s.side for s in drawn) else ""
+    labels = [s.label if len(classes) > 1 else s.side or plain or s.method for s in drawn]
     columns = max(1, min(len(labels), 42 // (max(map(len, labels)) + 6)))
     lines = -(-len(labels) // columns) + bool(common) if len(drawn) > 1 else 1
     power = _power_of(np.concatenate([v for s in drawn for v in (s.values, s.low, s.high)]))
