@@ -44,8 +44,9 @@ def measure_frame(
     as seen with the substrate below. Refused (NaN with a flag): cap below 4 px or base below 10 px (`few-pixels`; up to
     8 px of cap the angle is given and flagged), objects cut by the frame (`touches-border`), no straight or round
     substrate under the object (`no-credible-baseline`), a straight facet at the contact (`faceted-contact`), curves
-    that do not meet where the mask does (`ambiguous`). In volumes a ball on a plane or ball is fitted. The frame row
-    (no `object_id`) is the mean over the accepted objects; NaN without one.
+    that do not meet where the mask does (`ambiguous`). In volumes the angle is that of a ball on a plane or ball, or
+    the mean along the contact line with its spread in `method`. The frame row (no `object_id`) is the mean over the
+    accepted objects; NaN without one.
     """
     spacing, ndim = frame.scale.spacing, frame.labels.ndim
     deposit, substrate, valid = frame.mask(deposit_classes), frame.mask(substrate_classes), frame.valid
@@ -88,10 +89,8 @@ def _object_contact(
     if min(s.stop - s.start for s in box) < MIN_CAP_PX:
         return Contact(flags=("few-pixels",))
     base = fit_substrate(surface, contact, spacing)
-    if base is None:
-        return Contact(flags=("no-credible-baseline",), model="substrate is neither straight nor round here")
     outline = crack_points(filled, free[near] & ~filled, spacing, origin=origin)
-    return measure_contact(outline, base, contact, spacing)
+    return measure_contact(outline, base, contact, surface, spacing)
 
 
 def _rows(frame: Frame, contact: Contact, classes: Sequence[str], object_id: int) -> list[Measurement]:

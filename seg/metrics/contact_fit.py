@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from seg.metrics.baseline import Substrate
+from seg.metrics.contact_angle_3d import contact_along_line
 from seg.metrics.contact_geometry import (
     MIN_CAP_PX,
     Contact,
@@ -24,7 +26,8 @@ from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
 
 # Boundary points nearer to the substrate than this mix three regions.
 CLEARANCE_PX = 1.6
-MAX_RMS_3D_PX = 0.8
+# In 3-D digitisation leaves 0.2 voxels; an ellipsoid that passes for a ball has an angle wrong by ten degrees.
+MAX_RMS_3D_PX = 0.4
 # A circle below this needs no comparison with an ellipse; above, the ellipse must lower chi-squared by that much.
 PLAIN_RMS_PX, ELLIPSE_GAIN = 0.3, 15.0
 # A rough boundary still has a shape: residuals up to this are accepted where they average out over twelve stretches.
@@ -32,17 +35,19 @@ MAX_ROUGHNESS_PX, N_ARCS = 2.0, 12
 
 
 def measure_contact(
-    outline: CrackPoints, substrate: Substrate, contact: CrackPoints, spacing: Sequence[float]
-) -> Contact:
+    outline: CrackPoints, substrate: Substrate | None, contact: CrackPoints, surface: CrackPoints,
+    spacing: Sequence[float],
+) -> Contact:  # fmt: skip
     """Contact angles from the free boundary of one deposit and the fitted substrate.
 
     Parameters
     ----------
     outline : CrackPoints
         From the deposit to the electrolyte (not to substrate, other deposits or the frame).
-    substrate : Substrate
-    contact : CrackPoints
-        From the substrate to the deposit.
+    substrate : Substrate or None
+        None where no line or circle (plane or ball) is credible: refused in 2-D, taken next to each place in 3-D.
+    contact, surface : CrackPoints
+        From the substrate to the deposit, and to everything else.
     spacing : sequence of float
 
     Notes
@@ -51,11 +56,14 @@ def measure_contact(
     clearly better (half of a flat ellipse passes for a wide arc); a rough boundary may leave up to 2 px that average
     out along it. Where neither fits, the boundary near each contact decides: a straight stretch of 1.5 times the run
     that a circle of that size would show is a facet, which has no contact angle in the sense of wetting (refused);
-    anything else gets a parabola over half a radius.
+    anything else gets a parabola over half a radius. In volumes a ball on a plane or ball has one angle; where either
+    does not describe its surface, the angle is the mean along the contact line.
     Standard errors join the covariance of the fit and the error of the baseline, which dominates on substrates along
     an axis: ``sigma = (1/sqrt(12) px) / (R sin(angle))``.
     """
     ndim = len(spacing)
+    if substrate is None:
+        return _without_baseline(outline, contact, surface, spacing)
     base = substrate.curve
     above_px = base.signed_distance(outline.position) / pixel_along(base.normal(outline.position), spacing)
     free = outline[above_px > CLEARANCE_PX]
@@ -68,7 +76,7 @@ def measure_contact(
     fit = _shape(free, circle, spacing)
     if fit is None:
         if ndim == 3:
-            return Contact(flags=("ambiguous",), model="no ball", **tilt)
+            return contact_along_line(outline, contact, surface, spacing, substrate=substrate, ball=None, tilt=tilt)
         return local_contact(free, substrate, contact, spacing, circle.curve.radius if circle else math.inf, tilt)
 
     def evaluate(values: np.ndarray) -> np.ndarray | None:
@@ -94,6 +102,21 @@ def measure_contact(
         base_width = 2 * fit.curve.radius * math.sin(math.radians(angles["mean"]))
         height = fit.curve.radius + float(base.signed_distance(fit.curve.centre))
     return gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
+
+
+def _without_baseline(
+    outline: CrackPoints, contact: CrackPoints, surface: CrackPoints, spacing: Sequence[float]
+) -> Contact:
+    """Contact on a substrate that is neither straight nor round: refused in 2-D, followed along the line in 3-D."""
+    if len(spacing) == 2:
+        return Contact(flags=("no-credible-baseline",), model="substrate is neither straight nor round here")
+    voxel = math.prod(spacing) ** (1 / 3)
+    clear = outline[cKDTree(surface.position).query(outline.position)[0] > CLEARANCE_PX * voxel]
+    if len(clear) < 8:
+        return Contact(flags=("few-pixels",))
+    fit = fit_circle(clear, spacing)
+    ball = fit.curve if fit is not None and fit.curve.side == 1 and _describes(clear, fit, spacing) else None
+    return contact_along_line(outline, contact, surface, spacing, substrate=None, ball=ball, tilt={})
 
 
 def _shape(free: CrackPoints, circle: Fit | None, spacing: Sequence[float]) -> Fit | None:
