@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any
 
 from seg.errors import UsageError
@@ -24,6 +25,12 @@ def _family(module: str) -> Callable[..., Experiment]:
 
     make.__doc__ = f"See `seg.synthetic.{module}.make`."
     return make
+
+
+def _options_of(family: str) -> dict[str, Parameter]:
+    """Keyword arguments of a family's ``make``."""
+    found = signature(import_module(f"seg.synthetic.{family}").make).parameters
+    return {name: parameter for name, parameter in found.items() if name != "seed"}
 
 
 FAMILIES: dict[str, Callable[..., Experiment]] = {
@@ -61,12 +68,26 @@ def make_experiment(family: str, seed: int, **options: Any) -> Experiment:
         A key of `FAMILIES`.
     seed : int
     **options
-        Keyword arguments of the family's ``make``; all know ``shape_px``, ``dial`` and ``texture_only``.
+        Keyword arguments of the family's ``make``; all know ``shape_px``, ``n_frames``, ``dial`` and
+        ``texture_only``.
     """
     if family not in FAMILIES:
         near = get_close_matches(family, FAMILIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FAMILIES)}."
         raise UsageError(f"There is no synthetic family {family!r}; {hint}")
+    known = _options_of(family)
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+            raise UsageError(f"The family {family!r} has no option {name!r}; {hint}")
+    shape, axes = options.get("shape_px"), len(known["shape_px"].default)
+    if shape is not None and (len(shape) != axes or min(shape) < 1):
+        raise UsageError(f"The size is {' x '.join(map(str, shape))}; {family!r} needs {axes} lengths above 0.")
+    if options.get("n_frames", 1) < 1:
+        raise UsageError(f"The number of frames is {options['n_frames']}; give 1 or more.")
+    if not 0 <= options.get("dial", 0) <= 1:
+        raise UsageError(f"The dial is {options['dial']:g}; give 0 (hardly any fault) to 1 (as bad as published).")
     if seed < 0:
         raise UsageError(f"The seed is {seed}; give 0 or a positive number.")
     return FAMILIES[family](seed, **options)

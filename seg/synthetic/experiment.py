@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seg.errors import UsageError
 from seg.labels import LabelSchema
 from seg.metrics.table import Measurement, to_table
 from seg.stack import Stack
@@ -132,7 +131,10 @@ class Experiment:
         return rows[0].value
 
 
-def write_experiment(experiment: Experiment, out_dir: Path | str) -> Path:
+FORMATS = {"tif": ".ome.tif", "zarr": ".ome.zarr"}
+
+
+def write_experiment(experiment: Experiment, out_dir: Path | str, *, image_format: str = "tif") -> Path:
     """Write an experiment into a folder, one frame or volume in memory at a time.
 
     Parameters
@@ -140,27 +142,30 @@ def write_experiment(experiment: Experiment, out_dir: Path | str) -> Path:
     experiment : Experiment
     out_dir : Path or str
         Made where it does not exist; files of the same names are replaced.
+    image_format : str
+        ``"tif"`` (OME-TIFF) or ``"zarr"`` (OME-Zarr).
 
     Returns
     -------
     Path
-        The folder. It holds ``image.ome.tif``, ``labels.ome.tif``, ``truth.csv``, ``experiment.json`` and, where the
-        experiment has them, ``instances.ome.tif``, ``cycler.csv`` and ``lineage.csv``.
+        The folder. It holds ``image.ome.tif`` (or ``.ome.zarr``), ``labels.ome.tif``, ``truth.csv``,
+        ``experiment.json`` and, where the experiment has them, ``instances.ome.tif``, ``cycler.csv`` and
+        ``lineage.csv``.
     """
     from seg.io import write_image, write_labels
 
-    folder = Path(out_dir)
+    if image_format not in FORMATS:
+        raise UsageError(f"There is no image format {image_format!r}; there are {', '.join(FORMATS)}.")
+    folder, suffix = Path(out_dir), FORMATS[image_format]
     folder.mkdir(parents=True, exist_ok=True)
     images, labels, instances = experiment.images, experiment.labels, experiment.instances
-    write_image(folder / "image.ome.tif", _frames(images), shape=images.shape, dtype=images.dtype, axes=images.axes,
+    write_image(folder / f"image{suffix}", _frames(images), shape=images.shape, dtype=images.dtype, axes=images.axes,
                 calibration=images.calibration)  # fmt: skip
-    write_labels(folder / "labels.ome.tif", _frames(labels), shape=labels.shape, axes=labels.axes,
+    write_labels(folder / f"labels{suffix}", _frames(labels), shape=labels.shape, axes=labels.axes,
                  calibration=labels.calibration, schema=experiment.schema)  # fmt: skip
     if instances is not None:
-        write_image(folder / "instances.ome.tif", _frames(instances), shape=instances.shape, dtype=instances.dtype,
+        write_image(folder / f"instances{suffix}", _frames(instances), shape=instances.shape, dtype=instances.dtype,
                     axes=instances.axes, calibration=instances.calibration)  # fmt: skip
-    for path in folder.glob("*.ome.tif"):
-        _pin_uuid(path, f"operandoseg {json.dumps(describe(experiment), sort_keys=True)} {path.name}")
     tables = {"truth": experiment.truth_table(), "cycler": experiment.cycler, "lineage": experiment.lineage}
     for name, table in tables.items():
         if table is not None:
@@ -174,16 +179,6 @@ def write_experiment(experiment: Experiment, out_dir: Path | str) -> Path:
 
 def _frames(stack: Stack) -> Iterator[np.ndarray]:
     return (stack.frame(index) for index in range(stack.n_frames))
-
-
-def _pin_uuid(path: Path, text: str) -> None:
-    """Replace the random identifier that OME-XML carries by one made from `text`: equal content, equal bytes."""
-    fixed = str(uuid.uuid5(uuid.NAMESPACE_URL, text)).encode()
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-        at = content.find(b"urn:uuid:")
-        while at >= 0:
-            content[at + 9 : at + 9 + len(fixed)] = fixed
-            at = content.find(b"urn:uuid:", at + 9)
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def make(
     density_per_cm2, density_exponent : float
         Site density at 1 mA/cm2, and the power with which it rises with the current density.
     mode : str
-        ``"instantaneous"``, ``"progressive"`` or ``"mixed"``.
+        ``"instantaneous"``, ``"progressive"`` (no burst; the births saturate once the rate constant times the time
+        comes to about 1, and the truth calls that law so) or ``"mixed"``.
     instantaneous_fraction, rate_constant_per_s : float
         Share of sites that nucleate at once (mixed), and rate constant of the others.
     activity_spread : float

@@ -314,12 +314,22 @@ class Scene:
                 row("area_rate", rate, "um2/s", "difference to the frame before")
         return rows + self._series_truth()
 
+    @property
+    def law(self) -> str:
+        """Law that the births follow, in the words of the metric.
+
+        Sites without burst nucleate at one rate constant A each while they are bare: N0 (1 - exp(-A t)). That is the
+        progressive law while A t is small, and saturates after.
+        """
+        saturates = self.p["rate_constant_per_s"] * self.times[-1] > 0.5
+        return "saturating" if self.p["mode"] == "progressive" and saturates else str(self.p["mode"])
+
     def _series_truth(self) -> list[Measurement]:
         p = self.p
         share = {"instantaneous": 1.0, "progressive": 0.0, "mixed": p["instantaneous_fraction"]}[p["mode"]]
         density = self._density()
         rows = [
-            Measurement("nucleation_mode", 1.0, "1", class_name="deposit", method=p["mode"]),
+            Measurement("nucleation_mode", 1.0, "1", class_name="deposit", method=self.law),
             Measurement("instantaneous_fraction", share, "1", class_name="deposit", method="parameter"),
             Measurement(
                 "nucleation_saturation_density", density, "1/cm2", class_name="deposit", method="mean site density"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from seg.errors import UsageError
+from seg.metrics.nucleation_laws import Births, compare_laws
 from seg.synthetic import make_experiment
 from seg.synthetic.cycler import UM_PER_MAH_CM2
 from seg.synthetic.nucleation_scene import Scene
@@ -89,6 +90,25 @@ def test_births_follow_the_mode():
     expected = (1 - math.exp(-0.18)) / (1 - math.exp(-0.36))
     assert n > 40
     assert early == pytest.approx(expected, abs=3 * math.sqrt(0.25 / n) + 0.03)
+
+
+def test_births_on_bare_foil_follow_the_rate_constant():
+    """Sites that are covered are lost, so births per bare area fall as exp(-A t): A and no burst, by an own fit."""
+    rates, shares = [], []
+    for seed in range(4):
+        made = make(seed, mode="progressive", density_per_cm2=9e5, n_frames=12, bubble=False, burnt_in=False)
+        assert next(m for m in made.truth if m.metric == "nucleation_mode").method == "saturating"
+        times = np.array(made.images.frame_times_s)
+        births = np.histogram(made.lineage.loc[made.lineage["in_field"], "birth_s"], times)[0]
+        cover = np.array([made.truth_value("covered_fraction", frame=f) for f in range(12)])
+        fits = compare_laws(Births(times, births, 1 - (cover[1:] + cover[:-1]) / 2)).fits
+        rates.append(fits["saturating"].rate_constant_per_s.value)
+        shares.append(fits["mixed"].instantaneous_fraction.value)
+    # some 80 births each: 15 % of A, over four
+    assert np.mean(rates) == pytest.approx(2.5e-3, rel=3 * 0.15 / 2)
+    assert np.mean(shares) < 0.1
+    slow = make(mode="progressive", rate_constant_per_s=1e-4)
+    assert next(m for m in slow.truth if m.metric == "nucleation_mode").method == "progressive"
 
 
 def test_boundaries_are_decorated():
