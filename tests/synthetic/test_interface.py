@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from seg.errors import UsageError
 from seg.synthetic import make_experiment
 from seg.synthetic.surfaces import Interface, Void, cap_volume
 
@@ -82,3 +83,25 @@ def test_slices_are_made_alone():
     made = make()
     one = np.array(made.images.data[40])
     np.testing.assert_array_equal(made.images.frame(0)[40], one)
+
+
+def test_isolated_metal_hollows_and_shrinks_near_the_metal_first():
+    options = {"n_frames": 3, "hollowing": 0.3, "shrinkage": 0.2, "loss_length_um": 12.0, "dead_share": 0.04}
+    made = make(shape_px=(72, 80, 84), contact_loss=0.0, n_filaments=1, **options)
+    labels, voxel = [made.labels.frame(f) for f in range(3)], math.prod(VOXEL)
+    for f in (0, 1, 2):
+        # balls of 10 voxels and hollows of 5 across: some percent of the smaller
+        assert (labels[f] == 5).sum() * voxel == pytest.approx(made.truth_value("dead_volume", frame=f), rel=0.03)
+        assert (labels[f] == 7).sum() * voxel == pytest.approx(
+            made.truth_value("void_volume", frame=f), rel=0.12, abs=20 * voxel
+        )
+    assert made.truth_value("void_count", frame=0) == 0
+    assert made.truth_value("void_count", frame=2) == len(made.lineage)
+    lineage, depth = made.lineage.set_index("object_id"), 0.5 * 72 * 0.60
+    for k in lineage.index:
+        before, after = (made.truth_value("volume", frame=f, object_id=k) for f in (0, 2))
+        # the tilt of 1.5 degrees moves the interface by 0.5 um at most: 5 % of the loss
+        expected = 0.5 * math.exp(-(depth - lineage.loc[k, "z_um"]) / 12.0)
+        assert 1 - after / before == pytest.approx(expected, rel=0.06)
+    with pytest.raises(UsageError, match="less than 1"):
+        make(hollowing=0.7, shrinkage=0.4)
