@@ -13,6 +13,8 @@ import pandas as pd
 
 from seg.errors import DataError, SegError
 from seg.io.results import write_table
+from seg.metrics.table import to_table
+from seg.study import density_against_current
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def each_input(inputs: Sequence[Path], out: Path, one: Callable[[Path, Path], pd
         if result.error:
             logger.error("%s: %s", path, result.error)
         results.append(replace(result, seconds=time.monotonic() - started))
-        _write_summary(results, out)
+        _write_summary(results, out, complete=len(results) == len(inputs))
     return results
 
 
@@ -78,12 +80,18 @@ def _stem(path: Path) -> str:
     return path.stem if path.is_file() else name
 
 
-def _write_summary(results: Sequence[RunResult], out: Path) -> None:
-    """``summary.csv`` (headline numbers of all inputs) and ``failures.csv``."""
+def _write_summary(results: Sequence[RunResult], out: Path, *, complete: bool) -> None:
+    """``summary.csv`` (headline numbers of all inputs, and what only all of them tell) and ``failures.csv``."""
     tables = [
         r.headline.assign(input=str(r.source), folder=r.folder.name) for r in results if not r.error and len(r.headline)
     ]
-    columns = ["input", "folder", "metric", "value", "low", "high", "unit", "class", "frame", "time_s", "side", "flags"]
+    columns = [
+        "input", "folder", "metric", "value", "low", "high", "unit", "class", "frame", "time_s", "side", "method",
+        "flags",
+    ]  # fmt: skip
+    slope = density_against_current([r.folder for r in results if not r.error]) if complete else None
+    if slope is not None:
+        tables.append(to_table([slope]).assign(input="all inputs", folder=""))
     summary = pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
     write_table(summary, out / "summary.csv")
     failures = pd.DataFrame(

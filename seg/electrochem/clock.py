@@ -89,6 +89,9 @@ def find_clock_offset(times_s: Sequence[float], coverage: Sequence[float], cycle
     coarse = _candidates(times, records, step)
     profile = _Profile(times, covered, records, charge)
     gain = np.array([profile.gain(offset) for offset in coarse])
+    if (np.nan_to_num(gain) > 0).any():
+        profile.correlation = profile.at(coarse[int(np.nanargmax(gain))])[2]
+        gain = np.array([profile.gain(offset) for offset in coarse])
     if not (np.nan_to_num(gain) > 0).any():
         raise DataError(
             "The current does not change while the images run, so the offset of the cycler's clock cannot be told "
@@ -100,15 +103,15 @@ def find_clock_offset(times_s: Sequence[float], coverage: Sequence[float], cycle
     order = np.argsort(offsets)
     offsets, gain = offsets[order], gain[order]
     best = int(np.nanargmax(gain))
-    n, score, independent = profile.at(offsets[best])
+    n, score, _ = profile.at(offsets[best])
     # Offsets closer than a frame interval are not independent trials.
-    chance = min(1.0, max(1.0, np.ptp(coarse) / step) * _chance(score, n * independent))
+    chance = min(1.0, max(1.0, np.ptp(coarse) / step) * _chance(score, n))
     if chance > MAX_CHANCE:
         raise DataError(
             f"Coverage does not follow the current beyond chance (p = {chance:.2g} at the best offset, "
             f"{offsets[best]:.4g} s); give the offset of the cycler's clock with --echem-offset, such as 12s."
         )
-    inside = np.flatnonzero(gain > gain[best] - _LEVEL / independent)
+    inside = np.flatnonzero(gain > gain[best] - _LEVEL)
     low, high = offsets[inside[0]], offsets[inside[-1]]
     if high - low > max(2 * step, 0.25 * np.ptp(times)):
         raise DataError(
@@ -138,6 +141,7 @@ class _Profile:
         self.rate = np.diff(covered) / self.duration
         middle = (times[1:] + times[:-1]) / 2
         self.when = (middle - middle.mean()) / np.ptp(times)
+        self.correlation = 0.0
 
     def gain(self, offset: float) -> float:
         """Twice the gain in log-likelihood over a straight line; 0 for a constant current, NaN off the record."""
@@ -148,12 +152,12 @@ class _Profile:
         return len(null) * math.log(_sum2(null) / _sum2(full)) if len(null) else 0.0
 
     def at(self, offset: float) -> tuple[int, float, float]:
-        """Intervals, share of the variance explained, and share of the intervals that are independent."""
+        """Intervals, share of the variance explained, and correlation of the errors of neighbouring intervals."""
         fit = self._fit(offset)
         assert fit is not None
         null, full = fit
         lagged = float(full[1:] @ full[:-1]) / _sum2(full)
-        return len(null), 1 - _sum2(full) / _sum2(null), min(1.0, max(0.1, (1 - lagged) / (1 + lagged)))
+        return len(null), 1 - _sum2(full) / _sum2(null), lagged
 
     def _fit(self, offset: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Residuals without and with the current; both empty where they cannot differ."""
@@ -166,10 +170,28 @@ class _Profile:
         if np.ptp(c) < 0.2 * np.abs(c).max():
             return np.zeros(0), np.zeros(0)
         line = np.stack([np.ones(len(y)), t], axis=1)
+        whole = np.column_stack([y, line, c, c * t])
+        y, line, c, by_time = np.split(_whitened(whole, self.correlation), [1, 3, 4], axis=1)
+        y = y[:, 0]
         slope = np.linalg.lstsq(np.column_stack([line, c]), y, rcond=None)[0][2]
         if slope <= 0:  # more charge, less coverage: not this one
             return np.zeros(0), np.zeros(0)
-        return _residuals(line, y), _residuals(np.column_stack([line, c, c * t]), y)
+        return _residuals(line, y), _residuals(np.column_stack([line, c, by_time]), y)
+
+
+def _whitened(columns: np.ndarray, correlation: float) -> np.ndarray:
+    """Free the errors of neighbouring intervals of their correlation.
+
+    An error of one frame enters the rates before and after it with opposite signs, which makes a moving average; what
+    the model cannot follow goes on for some intervals, which makes an autoregression.
+    """
+    from scipy.signal import lfilter
+
+    if correlation >= 0:
+        return np.asarray(lfilter([1.0, -min(correlation, 0.95)], [1.0], columns, axis=0))
+    rho = max(correlation, -0.49)
+    theta = (1 - math.sqrt(1 - 4 * rho**2)) / (2 * rho)
+    return np.asarray(lfilter([1.0], [1.0, theta], columns, axis=0))
 
 
 def _residuals(design: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from seg.electrochem.columns import assign_columns
+from seg.electrochem.neware import neware_lines
 from seg.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,6 @@ _HEADER_WITHIN = 5000
 
 _BINARY = {
     ".mpr": "Export it from EC-Lab as text (.mpt).",
-    ".nda": "Export it from the Neware software as CSV.",
-    ".ndax": "Export it from the Neware software as CSV.",
     ".res": "Export it from MITS Pro as CSV.",
     ".xls": "Save the sheet with the records as CSV.",
     ".xlsx": "Save the sheet with the records as CSV.",
@@ -39,8 +38,9 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
     """Read a cycler's text export.
 
     Plain CSV (comma, semicolon or tab; decimal point or comma), BioLogic ``.mpt``, and the record tables that Neware,
-    Arbin, Gamry (``.DTA``) and Maccor write as text. The header row is the first one that names a time and a voltage or
-    current column; lines that are not records (units, footers) are left out and counted in the log.
+    Arbin, Gamry (``.DTA``) and Maccor write as text; Neware's own ``.nda`` and ``.ndax`` with the package NewareNDA.
+    The header row is the first one that names a time and a voltage or current column; lines that are not records
+    (units, footers) are left out and counted in the log.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
         raise DataError(
             f"{path.name} is a binary cycler file; only text exports are read. {_BINARY[path.suffix.lower()]}"
         )
-    lines = _text(path).splitlines()
+    lines = neware_lines(path) if path.suffix.lower() in (".nda", ".ndax") else _text(path).splitlines()
     headers, delimiter, first = _find_header(lines, path)
     raw = _records(lines[first + 1 :], delimiter)
     # Neware's layered export: cycle and step summaries stand in cells that are empty in the header of the records.

@@ -27,6 +27,7 @@ import numpy as np
 
 from seg.errors import UsageError
 from seg.metrics.frame import Frame
+from seg.metrics.overlap import miles_density
 from seg.metrics.table import UM2_PER_CM2, Measurement
 from seg.objects import ObjectPixels, touching
 from seg.uncertainty import poisson_interval
@@ -120,7 +121,7 @@ def count_objects(
     return Count(counted & large, int((counted & ~large).sum()), cut, reference_px, rule)
 
 
-def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
+def measure_frame(frame: Frame, *, guard_px: int = 0, overlap_from: float | None = None) -> list[Measurement]:
     """Count, density with exact Poisson interval, valid area and detection limit of one frame.
 
     Parameters
@@ -129,6 +130,9 @@ def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
         With instances.
     guard_px : int
         Width of the guard band; 0 takes the two-edge rule.
+    overlap_from : float or None
+        For domes seen from above that fell at random and lie over each other: where they cover this share of the
+        valid area or more, a second row of ``areal_density`` by Miles' inversion, flagged ``overlapping``.
 
     Returns
     -------
@@ -175,11 +179,28 @@ def measure_frame(frame: Frame, *, guard_px: int = 0) -> list[Measurement]:
         f", {count.below_limit} under the detection limit left out" if count.below_limit else ""
     )
     counted = partial(row, n=count.n, method=method, flags=flags)
-    return [
+    rows = [
         counted("object_count", count.n, "1", low=low, high=high),
         counted(density, count.n / size, unit, low=low / size, high=high / size),
         *rows,
     ]
+    if overlap_from is not None and ndim == 2:
+        rows += _overlapping(frame, row, overlap_from)
+    return rows
+
+
+def _overlapping(frame: Frame, row: partial[Measurement], covered_from: float) -> list[Measurement]:
+    """Density by Miles' inversion where the objects cover enough of the frame to hide each other."""
+    scale, valid = frame.scale, frame.valid
+    mask = frame.mask(frame.object_classes)
+    if not covered_from <= np.count_nonzero(mask & valid) / max(np.count_nonzero(valid), 1) < 1:
+        return []
+    found = miles_density(mask, valid, spacing=scale.spacing)  # type: ignore[arg-type]
+    values = (scale.density_per_area(value, 1.0) for value in (found.value, found.low, found.high))
+    value, low, high = values
+    method = f"Miles' inversion, grains at random, {found.covered:.2g} of the area covered"
+    flags = (*scale.flags, "overlapping")
+    return [row("areal_density", value, scale.unit("1/cm2"), low=low, high=high, method=method, flags=flags)]
 
 
 def _cut_before(instances: np.ndarray, invalid: np.ndarray, axis: int, pixels: ObjectPixels) -> np.ndarray:

@@ -58,9 +58,10 @@ def measure_series(
     -------
     list of Measurement
         ``sand_time``, ``sand_time_ratio``, ``chazalviel_current``, ``faraday_thickness``, ``critical_radius``,
-        ``nucleation_barrier``. Where the current density is not above Chazalviel's limit, Sand's time is never
-        reached: NaN with the flag ``regime-not-reached``. Without a gap that cannot be told: the value is flagged
-        ``low-confidence``.
+        ``nucleation_barrier``. Current density and capacity are taken from the cycler where its file and the
+        electrode area are given; Sand's time without a current is NaN with the flag ``no-current``. Where the current
+        density is not above Chazalviel's limit, Sand's time is never reached: NaN with ``regime-not-reached``. Without
+        a gap that cannot be told: the value is flagged ``low-confidence``.
     """
     rows: list[Measurement] = []
     electrolyte = _electrolyte(concentration_mol_per_L, diffusivity_cm2_per_s, transference)
@@ -68,7 +69,14 @@ def measure_series(
         if gap_um is not None:
             limit = float(chazalviel_current_density_mA_per_cm2(electrolyte, gap_um))
             rows.append(Measurement("chazalviel_current", limit, "mA/cm2", method=f"gap {gap_um:g} um"))
-        if current_density_mA_per_cm2 is not None:
+        if current_density_mA_per_cm2 is None:
+            rows.append(
+                Measurement(
+                    "sand_time", math.nan, "s", flags=("no-current",),
+                    method="needs the current density: give it, or a cycler file and the electrode area",
+                )
+            )  # fmt: skip
+        else:
             rows += _sand(table, current_density_mA_per_cm2, electrolyte, gap_um)
     if areal_capacity_mAh_per_cm2 is not None:
         thickness = float(faraday_thickness_um(areal_capacity_mAh_per_cm2))
