@@ -180,9 +180,10 @@ METRICS: dict[str, MetricGroup] = {
         ),
         MetricGroup(
             "wetting",
-            "Contact angle, base width and height of deposits in profile.",
-            ("contact_angle", "base_width", "cap_height", "baseline_tilt"),
+            "Contact angle, base width and height of deposits, and how droplets shrink.",
+            ("contact_angle", "base_width", "cap_height", "baseline_tilt", "stripping_regime", "adhesion_work"),
             _frame("contact_angle"),
+            measure_whole=Deferred("seg.metrics.wetting_series", "measure_whole"),
             needs_instances=True,
         ),
         MetricGroup(
@@ -190,6 +191,7 @@ METRICS: dict[str, MetricGroup] = {
             "Straight facets of the outlines, their share and corners; the size at which droplets become faceted.",
             ("facet_count", "facet_fraction", "corner_count", "equivalent_diameter", "facet_transition_diameter"),
             _frame("facets"),
+            measure_whole=Deferred("seg.metrics.facet_transition", "measure_whole"),
             needs_instances=True,
         ),
         MetricGroup(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 
 from seg.metrics.baseline import fit_substrate
+from seg.metrics.cap import adhesion_work
 from seg.metrics.contact_fit import measure_contact
 from seg.metrics.contact_geometry import MIN_CAP_PX, Contact
 from seg.metrics.frame import Frame
@@ -37,6 +39,7 @@ def measure_frame(
     *,
     deposit_classes: Sequence[str] = ("deposit",),
     substrate_classes: Sequence[str] = ("substrate",),
+    surface_energy_j_per_m2: float | None = None,
 ) -> list[Measurement]:
     """Contact angles, base width, cap height and baseline tilt of each deposit in profile, and their mean angle.
 
@@ -47,6 +50,9 @@ def measure_frame(
     that do not meet where the mask does (`ambiguous`). In volumes the angle is that of a ball on a plane or ball, or
     the mean along the contact line with its spread in `method`. The frame row (no `object_id`) is the mean over the
     accepted objects; NaN without one.
+
+    With `surface_energy_j_per_m2` (deposit against electrolyte) every mean angle has its ``adhesion_work``, by Young
+    and Dupre; its interval is that of the angle.
     """
     spacing, ndim = frame.scale.spacing, frame.labels.ndim
     deposit, substrate, valid = frame.mask(deposit_classes), frame.mask(substrate_classes), frame.valid
@@ -68,7 +74,20 @@ def measure_frame(
             accepted.append(contact)
         else:
             refusals += contact.flags
-    return [*rows, _mean_row(frame, accepted, tuple(dict.fromkeys(refusals)), deposit_classes)]
+    rows.append(_mean_row(frame, accepted, tuple(dict.fromkeys(refusals)), deposit_classes))
+    if surface_energy_j_per_m2 is not None:
+        angles = [row for row in rows if row.metric == "contact_angle" and row.side == "mean"]
+        rows += [_adhesion(row, surface_energy_j_per_m2) for row in angles]
+    return rows
+
+
+def _adhesion(angle: Measurement, energy: float) -> Measurement:
+    """Turn a contact angle into the work of adhesion; the lower angle gives the greater work."""
+    return replace(
+        angle, metric="adhesion_work", value=adhesion_work(angle.value, energy), unit="J/m2", side="",
+        low=adhesion_work(angle.high, energy), high=adhesion_work(angle.low, energy),
+        method=f"{energy:g} J/m2 (1 + cos angle), {angle.method}",
+    )  # fmt: skip
 
 
 def _object_contact(
