@@ -24,7 +24,7 @@ from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
 from seg.synthetic.imaging import Optical
 from seg.synthetic.looks import Look, Material, View
-from seg.synthetic.recording import layered, pixel_centers, record
+from seg.synthetic.recording import box_around, layered, pixel_centers, record
 
 LOOK = Look(
     {
@@ -260,7 +260,9 @@ class _Scene:
         crust = np.broadcast_to(self.surface_um - y, self.shape)
         crust = np.minimum(crust, -s + 0 * x)
         for height, at, radius in self.pores:
-            crust = np.minimum(crust, np.hypot(self.surface_um - y - height, x - at) - radius)
+            box = box_around(self.surface_um - height, at, radius, self.shape, self.pixel)
+            away = np.hypot(self.surface_um - y[box[0]] - height, x[:, box[1]] - at)
+            crust[box] = np.minimum(crust[box], away - radius)
         layers = [(3, live), (5, dead), (8, crust), (2, y - self.surface_um + 0 * x)]
         flat = layered(self.shape, 1, [(c, d) for c, d in layers if d.max() > -1], self.pixel)
         ids[~np.isin(flat.labels, (3, 5))] = 0

@@ -27,7 +27,7 @@ from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
 from seg.synthetic.imaging import Optical, Sem
 from seg.synthetic.looks import Look, Material, View
-from seg.synthetic.recording import layered, pixel_centers, record
+from seg.synthetic.recording import box_around, layered, pixel_centers, record
 
 KINDS = ("needle", "columnar", "fern", "crown", "fractal", "moss")
 SEEN_FROM = ("side", "above")
@@ -228,13 +228,8 @@ class _Scene:
                 self._lay(inside, ids, y, x, a, b, branch)
         moss = np.full(self.shape, -1e9)
         for cy, cx, radius in self._grains(frame):
-            pad = radius + 2 * max(self.pixel)
-            rows, columns = (
-                slice(max(int((at - pad) / d), 0), max(int((at + pad) / d) + 2, 0))
-                for at, d in zip((cy, cx), self.pixel, strict=True)
-            )
-            away = np.hypot(y[rows] - cy, x[:, columns] - cx)
-            moss[rows, columns] = np.maximum(moss[rows, columns], radius - away)
+            box = box_around(cy, cx, radius, self.shape, self.pixel)
+            moss[box] = np.maximum(moss[box], radius - np.hypot(y[box[0]] - cy, x[:, box[1]] - cx))
         metal = np.maximum(inside, moss)
         if self.from_above:
             view = layered(self.shape, 2, [(4, inside)], self.pixel)

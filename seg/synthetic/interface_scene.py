@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from seg.errors import UsageError
 from seg.metrics.table import Measurement
 from seg.synthetic.looks import View
-from seg.synthetic.recording import layered
+from seg.synthetic.recording import box_around, layered
 from seg.synthetic.surfaces import Interface, Void, cap_volume
 
 
@@ -231,11 +231,7 @@ class Scene:
         return self.p["filament_width_um"] / 2 - np.sqrt(away)
 
     def _box(self, y: float, x: float, reach: float) -> tuple[slice, slice]:
-        slices = []
-        for at, n, d in zip((y, x), self.shape[1:], self.voxel[1:], strict=True):
-            pad = reach + 2 * max(self.voxel)
-            slices.append(slice(min(max(int((at - pad) / d), 0), n), min(max(int((at + pad) / d) + 2, 0), n)))
-        return slices[0], slices[1]
+        return box_around(y, x, reach, self.shape[1:], self.voxel[1:])
 
     # Truth
 

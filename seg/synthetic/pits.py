@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from seg.errors import UsageError
 from seg.labels import load_schema
@@ -26,7 +27,7 @@ from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
 from seg.synthetic.imaging import Optical
 from seg.synthetic.looks import Look, Material, View
-from seg.synthetic.recording import layered, pixel_centers, record
+from seg.synthetic.recording import box_around, layered, pixel_centers, record
 
 LOOK = Look(
     {
@@ -83,7 +84,7 @@ class Pit:
     @property
     def area_um2(self) -> float:
         """Area of the opening; exact for the smooth outline to 1e-6."""
-        phi = np.linspace(0, 2 * math.pi, 20_000, endpoint=False)
+        phi = np.linspace(0, 2 * math.pi, 4_000, endpoint=False)
         return float(np.mean(self.reach(phi) ** 2)) * math.pi * self.major_um * self.minor_um
 
 
@@ -100,7 +101,7 @@ def make(
     current_density_mA_cm2: float = 2.0,
     density_per_cm2: float = 1.1e5,
     density_exponent: float = 0.5,
-    rate_major_um_s: float = 0.030,
+    rate_major_um_s: float | None = None,
     anisotropy: float = 1.35,
     facet_diameter_um: float = 9.0,
     facet_count: int = 6,
@@ -133,7 +134,7 @@ def make(
     density_per_cm2, density_exponent : float
         Pits at 1 mA/cm2, and the power with which their density rises with the current density.
     rate_major_um_s, anisotropy : float
-        Growth of the major semi-axis, and its ratio to that of the minor one.
+        Growth of the major semi-axis (default: 0.03, or less so that it ends at 5.4 um at most), and its ratio to that of the minor one.
     facet_diameter_um, facet_count : float, int
         Diameter at which half of the transition to facets is done.
     rim_enrichment, rim_width_um : float
@@ -149,6 +150,8 @@ def make(
     """
     if n_frames < 2 * n_cycles:
         raise UsageError(f"{n_cycles} cycles need at least {2 * n_cycles} frames, not {n_frames}.")
+    if rate_major_um_s is None:
+        rate_major_um_s = min(0.030, 5.4 / (frame_interval_s * max(1, n_frames // n_cycles // 2)))
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     scene = _Scene(seed, parameters)
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in scene.times), "file")
@@ -287,10 +290,10 @@ class _Scene:
         points = rng.uniform(low, high, (count, 2)) + self.shift_um[c]
         from_rim = np.full(count, np.inf)
         for pit in pits:
-            outline = pit.outline(240)
+            outline = pit.outline(2000)  # so dense that the nearest corner is as near as the rim
             near = np.hypot(points[:, 0] - pit.y, points[:, 1] - pit.x) < 1.6 * pit.major_um + 2 * p["rim_width_um"]
             if near.any():
-                gap = _to_outline(points[near], outline)
+                gap = KDTree(outline).query(points[near])[0]
                 inside = pit.distance(points[near, 0], points[near, 1]) > 0
                 from_rim[near] = np.minimum(from_rim[near], np.where(inside, -1.0, gap))
         weight = (
@@ -314,12 +317,12 @@ class _Scene:
         hollow, raised = np.full(self.shape, -1e9), np.full(self.shape, -1e9)
         ids = np.zeros(self.shape, np.uint16)
         for pit in self.pits(frame):
-            box = _box(pit.y, pit.x, 1.5 * pit.major_um, self.shape, self.pixel)
+            box = box_around(pit.y, pit.x, 1.5 * pit.major_um, self.shape, self.pixel)
             inside = pit.distance(y[box[0]], x[:, box[1]])
             hollow[box] = np.maximum(hollow[box], inside)
             ids[box][inside > 0] = pit.site + 1
         for cy, cx, radius in self.discs(frame):
-            box = _box(cy, cx, radius, self.shape, self.pixel)
+            box = box_around(cy, cx, radius, self.shape, self.pixel)
             raised[box] = np.maximum(raised[box], radius - np.hypot(y[box[0]] - cy, x[:, box[1]] - cx))
         flat = layered(self.shape, 2, [(6, hollow), (3, raised)], self.pixel)
         ids[flat.labels != 6] = 0
@@ -363,12 +366,15 @@ class _Scene:
             row("pit_count", n, "1", "pit", "pits whose centre lies in the valid area", n=n)
             row("pit_density", n / valid * UM2_PER_CM2, "1/cm2", "pit", "pits whose centre lies in the valid area", n=n)
             row("pit_opening_area", opening, "um2", "pit", "total; outlines less deposits and artefacts, scan lines")
+            diameters = []
             for pit in home:
-                diameter = 2 * math.sqrt(pit.area_um2 / math.pi)
-                row("pit_opening_area", pit.area_um2, "um2", "pit", "outline", object_id=pit.site + 1)
+                area = pit.area_um2
+                diameter = 2 * math.sqrt(area / math.pi)
+                diameters.append(diameter)
+                row("pit_opening_area", area, "um2", "pit", "outline", object_id=pit.site + 1)
                 row("pit_diameter", diameter, "um", "pit", "circle of equal area", object_id=pit.site + 1)
             if home:
-                mean = np.mean([2 * math.sqrt(p.area_um2 / math.pi) for p in home])
+                mean = np.mean(diameters)
                 row("pit_diameter", mean, "um", "pit", "mean over pits whose centre lies in the valid area", n=n)
             row("valid_area", valid, "um2", "", "field less artefacts")
             row("covered_area", metal, "um2", "deposit", "union of discs less artefacts, scan lines")
@@ -407,19 +413,3 @@ class _Scene:
 
 def _apart(placed: np.ndarray, point: np.ndarray, spacing: float) -> bool:
     return not len(placed) or float(np.min(np.hypot(*(placed - point).T))) >= spacing
-
-
-def _to_outline(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """Distance of points to a closed polygon's edge."""
-    a, b = outline, np.roll(outline, -1, axis=0)
-    along, away = b - a, points[:, None] - a[None]
-    share = np.clip((away * along).sum(-1) / (along**2).sum(-1), 0, 1)
-    return np.linalg.norm(away - share[..., None] * along, axis=-1).min(axis=1)
-
-
-def _box(y: float, x: float, reach: float, shape: tuple[int, int], pixel: tuple[float, float]) -> tuple[slice, slice]:
-    slices = []
-    for at, n, d in zip((y, x), shape, pixel, strict=True):
-        pad = reach + 2 * max(pixel)
-        slices.append(slice(min(max(int((at - pad) / d), 0), n), min(max(int((at + pad) / d) + 2, 0), n)))
-    return slices[0], slices[1]

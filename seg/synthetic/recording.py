@@ -21,6 +21,17 @@ def pixel_centers(shape: tuple[int, int], pixel_um: tuple[float, float]) -> tupl
     return y[:, None], x[None]
 
 
+def box_around(
+    y: float, x: float, reach_um: float, shape: tuple[int, int], pixel_um: tuple[float, float]
+) -> tuple[slice, slice]:
+    """Pixels within `reach_um` of a point, and two more on each side, as far as they lie in the frame."""
+    slices = []
+    for at, n, d in zip((y, x), shape, pixel_um, strict=True):
+        pad = reach_um + 2 * max(pixel_um)
+        slices.append(slice(min(max(int((at - pad) / d), 0), n), min(max(int((at + pad) / d) + 2, 0), n)))
+    return slices[0], slices[1]
+
+
 def share_inside(distance_um: np.ndarray, pixel_um: tuple[float, ...]) -> np.ndarray:
     """Share of each pixel inside a boundary, from the signed distance of its centre (positive inside)."""
     return np.clip(distance_um / float(np.prod(pixel_um)) ** (1 / len(pixel_um)) + 0.5, 0.0, 1.0)

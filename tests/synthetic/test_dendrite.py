@@ -62,7 +62,7 @@ def test_height_agrees_with_the_pixels():
 
 @pytest.mark.parametrize("kind", ["fern", "crown"])
 def test_tips_and_length_agree_with_an_independent_skeleton(kind):
-    made = make(kind=kind)
+    made = make(kind=kind, n_trees=2, shape_px=(260, 240), n_frames=4)
     labels = made.labels.frame(3)
     metal, electrode = labels == 4, labels == 2
     root = metal & ndimage.binary_dilation(electrode)

@@ -1,3 +1,6 @@
+from importlib import import_module
+from inspect import signature
+
 import numpy as np
 
 from seg.synthetic import FAMILIES, sheet
@@ -11,6 +14,13 @@ def test_contact_sheet(monkeypatch):
     assert drawn.shape == (16 * len(FAMILIES), 16 * 5, 3)
     np.testing.assert_array_equal(drawn[0, 0], [0x8C, 0x8C, 0x8C])
     np.testing.assert_array_equal(drawn[0, 20], [9, 9, 9])
+    variants = sheet.variants_sheet(tile_px=16)
+    assert variants.shape == (16 * len(sheet.VARIANTS) // 2, 16 * 4, 3)
+
+
+def test_variants_name_families_and_options():
+    for family, options in sheet.VARIANTS:
+        assert set(options) <= set(signature(import_module(f"seg.synthetic.{family}").make).parameters)
 
 
 def test_pictures_of_images_and_volumes():
