@@ -134,7 +134,8 @@ def make(
     density_per_cm2, density_exponent : float
         Pits at 1 mA/cm2, and the power with which their density rises with the current density.
     rate_major_um_s, anisotropy : float
-        Growth of the major semi-axis (default: 0.03, or less so that it ends at 5.4 um at most), and its ratio to that of the minor one.
+        Growth of the major semi-axis (default: 0.03, or less so that it ends at 5.4 um at most), and its ratio to that
+        of the minor one.
     facet_diameter_um, facet_count : float, int
         Diameter at which half of the transition to facets is done.
     rim_enrichment, rim_width_um : float

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,12 @@ TINY = {"shape_px": (160, 176)}
 
 def small(family, seed=4, **options):
     return make_experiment(family, seed, **{**SMALL.get(family, TINY), **options})
+
+
+@cache
+def shared(family):
+    """One experiment of the family for all tests that only look at it."""
+    return small(family)
 
 
 class TestLazyArray:
@@ -59,7 +66,7 @@ class TestLazyArray:
 @pytest.mark.parametrize("family", FAMILIES)
 class TestEveryFamily:
     def test_is_the_same_for_the_same_seed_only(self, family):
-        one, again, other = small(family), small(family), small(family, seed=5)
+        one, again, other = shared(family), small(family), small(family, seed=5)
         frame = one.images.n_frames // 2
         np.testing.assert_array_equal(one.images.frame(frame), again.images.frame(frame))
         np.testing.assert_array_equal(one.labels.frame(frame), again.labels.frame(frame))
@@ -67,7 +74,7 @@ class TestEveryFamily:
         assert (one.images.frame(frame) != other.images.frame(frame)).any()
 
     def test_frames_do_not_depend_on_the_order_they_are_made_in(self, family):
-        forward, backward = small(family), small(family)
+        forward, backward = shared(family), small(family)
         last = forward.images.shape[0] - 1 if not isinstance(forward.images.data, np.ndarray) else 0
         if last == 0:
             pytest.skip("a single image")
@@ -77,7 +84,7 @@ class TestEveryFamily:
         np.testing.assert_array_equal(first[1], second[0])
 
     def test_labels_fit_the_schema_and_the_instances(self, family):
-        made = small(family)
+        made = shared(family)
         frame = made.images.n_frames - 1
         labels = made.labels.frame(frame)
         made.schema.check(labels)
@@ -89,14 +96,14 @@ class TestEveryFamily:
             assert ids.max() > 0
 
     def test_truth_uses_names_and_units_of_the_contract(self, family):
-        made = small(family)
+        made = shared(family)
         assert tuple(made.truth_table().columns) == COLUMNS
         assert {m.metric: m.unit for m in made.truth} == {m.metric: metric_unit(m.metric) for m in made.truth}
         assert np.isfinite([m.value for m in made.truth]).all()
         assert all(m.method for m in made.truth)
 
     def test_pixels_are_not_square_and_the_clock_has_an_offset(self, family):
-        made = small(family)
+        made = shared(family)
         sizes = list(made.images.calibration.pixel_size_um.values())
         assert len(set(sizes)) == len(sizes)
         if made.cycler is not None:
@@ -104,7 +111,7 @@ class TestEveryFamily:
             assert list(made.cycler) == ["time_s", "voltage_V", "current_mA", "capacity_mAh"]
 
     def test_written_files_read_back(self, family, tmp_path):
-        made = small(family)
+        made = shared(family)
         write_experiment(made, tmp_path)
         image, labels = open_stack(tmp_path / "image.ome.tif"), read_labels(tmp_path / "labels.ome.tif")
         last = made.images.n_frames - 1
@@ -125,7 +132,7 @@ class TestEveryFamily:
             assert abs(joined["capacity_mAh"].iloc[0]) < 0.01 * cycler["capacity_mAh"].abs().max()
 
     def test_texture_only_changes_pixels_not_truth(self, family):
-        plain, textured = small(family), small(family, texture_only=True)
+        plain, textured = shared(family), small(family, texture_only=True)
         frame = plain.images.n_frames - 1
         np.testing.assert_array_equal(plain.labels.frame(frame), textured.labels.frame(frame))
         assert plain.truth == textured.truth
