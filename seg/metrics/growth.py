@@ -129,9 +129,7 @@ def measure_whole(
         ``radial_velocity`` is the median over the tracks, and each track has its ``area_rate`` (``volume_rate``) and
         ``radial_velocity`` (no frame, ``object_id`` is the track). A track ends at an event, so no rate runs across.
     """
-    tracks = None
-    if history.tracking is not None and not history.objects.empty:
-        tracks = track_rates(history, min_frames=min_track_frames)
+    tracks = None if history.tracking is None else track_rates(history, min_frames=min_track_frames)
     half_cycles = [cycle for cycle in history.half_cycles() if cycle.kind in _HALF_CYCLES]
     return _measure(history.table, half_cycles, tracks, molar_volume_cm3, charge_number)
 

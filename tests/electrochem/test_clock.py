@@ -66,10 +66,17 @@ def test_coverage_that_does_not_follow_is_refused(rng):
         find_clock_offset(times[:5], covered[:5], cycler)
 
 
-def test_periodic_current_that_fits_at_several_offsets_is_refused(rng):
-    times, covered, cycler = cycled(rng, n=22, half_cycles_s=[20.0] * 27, noise=0.0)
-    with pytest.raises(DataError, match=r"fit the coverage alike|beyond chance"):
-        find_clock_offset(times, covered, cycler)
+def test_periodic_current_is_matched_right_or_refused(rng):
+    refused = 0
+    for _ in range(8):
+        # A shift by one of many equal cycles fits nearly as well; with this noise it sometimes fits as well.
+        try:
+            found = find_clock_offset(*cycled(rng, half_cycles_s=[21.0] * 30, noise=0.05))
+        except DataError as error:
+            refused += "fit the coverage alike" in str(error)
+        else:
+            assert found.offset_s == pytest.approx(-31.0, abs=STEP_S / 2)
+    assert refused > 0
 
 
 def test_drift_stretches_the_clock():
