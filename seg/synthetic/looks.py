@@ -142,7 +142,9 @@ class SlicePaint:
 
     def __init__(self, look: Look, shape: tuple[int, int], seed: int) -> None:
         self.look, self.shape, self.seed = look, shape, seed
-        self._noise = lru_cache(maxsize=256)(self._make_noise)
+        # What one slice needs; the next one shares all but one noise per material.
+        needed = sum(2 * _reach(m) + 1 for m in look.materials.values())
+        self._noise = lru_cache(maxsize=needed)(self._make_noise)
 
     def _make_noise(self, index: int, height: int) -> np.ndarray:
         material = self.look.materials[index]
@@ -157,10 +159,15 @@ class SlicePaint:
             if not share.any():
                 continue
             material = self.look.materials[index]
-            reach = min(8, math.ceil(material.length_px))
+            reach = _reach(material)
             steps = np.arange(-reach, reach + 1)
             weights = np.exp(-((steps / max(0.7 * material.length_px, 0.5)) ** 2))
             weights /= math.sqrt(float(np.sum(weights**2)))
             texture = sum(w * self._noise(index, height + int(k)) for w, k in zip(weights, steps, strict=True))
             image += share * (material.level + material.amplitude * texture)
         return image
+
+
+def _reach(material: Material) -> int:
+    """Slices on either side that share noise with one."""
+    return min(8, math.ceil(material.length_px))
