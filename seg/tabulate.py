@@ -23,7 +23,8 @@ from seg.segmentation import Segmentation
 from seg.stack import Stack
 
 TABLES = (
-    "metrics.csv", "objects.csv", "tracks.csv", "events.csv", "electrochem.csv", "instances.ome.tif", "growth.ome.tif",
+    "metrics.csv", "objects.csv", "tracks.csv", "events.csv", "electrochem.csv", "instances.ome.tif", "arrival.ome.tif",
+    "departure.ome.tif",
 )  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def write_tables(
     image : Stack or None
     folder : Path
         Gets those of `TABLES` that apply: ``tracks.csv`` and ``events.csv`` where the analysis has the group events,
-        ``growth.ome.tif`` (time of arrival and of departure, two channels) for 2-D series with the group growth.
+        ``arrival.ome.tif`` and ``departure.ome.tif`` for 2-D series with the group growth: the time (frame number
+        where times are unknown) at which each place was first covered and last uncovered, NaN for never.
     config : AnalysisConfig
     source : Path
         File of the images, or of the labels.
@@ -108,11 +110,11 @@ def write_tables(
         write_table(tracking.tracks, folder / "tracks.csv")
         write_table(tracking.events, folder / "events.csv")
     if growth is not None and growth.changed:
-        maps = np.stack([growth.arrival, growth.departure])
-        write_image(
-            folder / "growth.ome.tif", [maps], shape=maps.shape, dtype=maps.dtype, axes="cyx",
-            calibration=replace(stack.calibration, frame_times_s=None),
-        )  # fmt: skip
+        still = replace(stack.calibration, frame_times_s=None)
+        for name, times in (("arrival", growth.arrival), ("departure", growth.departure)):
+            write_image(
+                folder / f"{name}.ome.tif", [times], shape=times.shape, dtype=times.dtype, axes="yx", calibration=still
+            )
     return said
 
 

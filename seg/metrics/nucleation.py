@@ -31,6 +31,8 @@ _LETTER = {
 }
 
 _BURST_SHARE = 0.05
+# A birth shows that there was some bare substrate, whatever the mask says.
+_LEAST_BARE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def _series(table: pd.DataFrame) -> BirthSeries:
     timed = bool(np.isfinite(times_s).all() and (np.diff(times_s) > 0).all())
     calibrated = str(areas["unit"].iloc[0]) == "um2"
     return BirthSeries(
-        frames, times_s if timed else frames.astype(float), timed, np.rint(new).astype(int), np.clip(bare, 0, 1), area,
+        frames, times_s if timed else frames.astype(float), timed, np.rint(new).astype(int),
+        np.clip(bare, _LEAST_BARE, 1), area,
         np.maximum(np.sqrt(area) - diameter, 0) ** 2, class_name,
         () if calibrated and timed else ("uncalibrated",), calibrated,
     )  # fmt: skip
@@ -225,7 +228,7 @@ class _SinceOnset:
 
 
 def _since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | None) -> _SinceOnset | None:
-    """Births on the clock that starts at onset; None for fewer than two."""
+    """Births on the clock that starts at onset; None for fewer than three."""
     clock, counts, set_aside = series.clock, series.births, 0
     unit = " s" if series.timed else " frames"
     if onset_s is not None:
@@ -248,7 +251,7 @@ def _since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | No
         new = counts[first:].copy()
         new[0] -= set_aside
         how = f"onset with the first birth, {onset:.4g}{unit}"
-    if new.sum() < 2:
+    if new.sum() < 3:  # AICc of a single parameter takes three
         return None
     edges = np.concatenate([[0.0], clock[first:] - onset])
     before = series.bare[first - 1 : -1] if first else np.concatenate([[1.0], series.bare[:-1]])
