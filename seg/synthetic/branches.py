@@ -253,3 +253,45 @@ def _children(rng: np.random.Generator, habit: Habit, branch: Branch, order: int
         sign = -sign
         at += spacing * rng.uniform(0.55, 0.8)
     return found
+
+
+def grow_rods(rng: np.random.Generator, habit: Habit) -> list[Branch]:
+    """Separate particles, seen from above, that start as balls and become rods."""
+    laid: list[Branch] = []
+    pixel = max(habit.pixel_um)
+    for k in range(40 * habit.n_trees):
+        if len(laid) == habit.n_trees:
+            break
+        width = habit.width_um * math.exp(rng.normal(0, 0.12)) * 0.995 ** (k - len(laid))
+        length, turn = habit.full_um * rng.uniform(0.5, 1.0), rng.uniform(0, 2 * math.pi)
+        start = rng.uniform(0, 1, 2) * habit.field_um
+        ends = np.array([start, start + length * np.array([math.sin(turn), math.cos(turn)])])
+        margin = width / 2 + 2 * pixel
+        if (ends < margin).any() or (ends > np.asarray(habit.field_um) - margin).any():
+            continue
+        probe = np.linspace(*ends, 2 + math.ceil(length / width))
+        starts, stops, reach = _segments(laid)
+        # The other's axis may come close between two probes: half of their distance, a quarter of a width, is enough.
+        free = distance_to_segments(probe, starts, stops) - reach - 0.75 * width
+        if free.size and free.min() < habit.gap_um:
+            continue
+        # A ball at the start: a rod of hardly any length.
+        laid.append(Branch(ends, width, -1e-6 * habit.full_um, length / habit.full_um, -1, len(laid) + 1))
+    return laid
+
+
+def rod_aspect_ratio(length_um: float, width_um: float) -> float:
+    """Long over short axis of the ellipse with the second moments of a rod with round ends.
+
+    Parameters
+    ----------
+    length_um, width_um : float
+        Of the straight part; diameter of the ends.
+    """
+    r, half = width_um / 2, length_um / 2
+    # Rectangle, and two half discs whose centroid lies 4 r / (3 pi) outside of its ends.
+    across = 2 * half * (2 * r) ** 3 / 12 + math.pi * r**4 / 4
+    out = 4 * r / (3 * math.pi)
+    own = math.pi * r**4 / 4 - math.pi * r**2 * out**2  # of both half discs about their own centroids
+    along = 2 * r * (2 * half) ** 3 / 12 + own + math.pi * r**2 * (half + out) ** 2
+    return math.sqrt(along / across)

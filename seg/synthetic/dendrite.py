@@ -21,7 +21,7 @@ from seg.metrics.table import Measurement
 from seg.stack import Calibration
 from seg.synthetic.aggregation import grow_aggregate
 from seg.synthetic.area import circle, mask_rectangles, rectangle, ribbon, union_area
-from seg.synthetic.branches import Branch, Habit, grow_branches, length_of
+from seg.synthetic.branches import Branch, Habit, grow_branches, grow_rods, length_of, rod_aspect_ratio
 from seg.synthetic.burnt_in import scale_bar, time_stamp
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
@@ -29,7 +29,7 @@ from seg.synthetic.imaging import Optical, Sem
 from seg.synthetic.looks import Look, Material, View
 from seg.synthetic.recording import box_around, layered, pixel_centers, record
 
-KINDS = ("needle", "columnar", "fern", "crown", "fractal", "moss")
+KINDS = ("needle", "columnar", "fern", "crown", "fractal", "moss", "rod")
 SEEN_FROM = ("side", "above")
 SEM_LOOK = Look(
     {
@@ -75,6 +75,8 @@ def make(
     height_share: float = 0.8,
     orders: int = 2,
     side_angle_deg: float = 58.0,
+    duty: float = 1.0,
+    pulse_s: float = 5.0,
     moss_um: float = 0.0,
     moss_until: float = 0.0,
     burnt_in: bool = True,
@@ -97,7 +99,8 @@ def make(
         ``"sem"`` or ``"optical"`` (a capillary cell).
     kind : str
         ``"needle"`` (one kink in most), ``"columnar"``, ``"fern"``, ``"crown"`` (tips that split), ``"fractal"``
-        (diffusion-limited aggregation) or ``"moss"`` (nothing but moss).
+        (diffusion-limited aggregation), ``"moss"`` (nothing but moss) or ``"rod"`` (balls that become
+        rods, from above).
     seen_from : str
         ``"side"``: on an electrode, as in a capillary cell; ``"above"``: on a foil, several arms from each root.
     n_trees : int
@@ -109,6 +112,9 @@ def make(
     orders : int
         Generations of side branches.
     side_angle_deg : float
+    duty, pulse_s : float
+        Share of the time in which current flows, and the period in which it is switched; 1 = always. While it does,
+        tips move as fast as under a steady current.
     moss_um : float
         Height of the moss layer at the end of its growth; 0 = none, or a quarter of the height where only moss grows.
     moss_until : float
@@ -120,6 +126,10 @@ def make(
         raise UsageError(f"There is no kind of dendrite {kind!r}; there are {', '.join(KINDS)}.")
     if seen_from not in SEEN_FROM:
         raise UsageError(f"Dendrites are seen from {' or '.join(map(repr, SEEN_FROM))}, not from {seen_from!r}.")
+    if kind == "rod" and seen_from != "above":
+        raise UsageError("Rods are drawn from above only; set seen_from to 'above'.")
+    if not 0 < duty <= 1 or pulse_s <= 0:
+        raise UsageError(f"A duty of {duty:g} at {pulse_s:g} s is no pulse; give a share above 0 up to 1 and a period.")
     if seen_from == "above" and (kind == "moss" or moss_um > 0):
         raise UsageError("Moss is drawn from the side only; leave seen_from at 'side' or moss_um at 0.")
     if modality not in SEEN_BY:
@@ -141,7 +151,15 @@ def make(
         burnt_in=scene.text if burnt_in else None,
     )
     lead_s = 60.0 + seed % 11
-    cycler = run_programme(np.random.default_rng([seed, 5]), [Step(float(scene.times[-1]) or 1.0, 5.0)], lead_s=lead_s)
+    end = float(scene.times[-1]) or 1.0
+    steps = [Step(end, 5.0)]
+    if duty < 1:
+        steps = [
+            Step(share * pulse_s, j)
+            for _ in range(math.ceil(end / pulse_s))
+            for share, j in ((duty, 5.0), (1 - duty, 0.0))
+        ]
+    cycler = run_programme(np.random.default_rng([seed, 5]), steps, lead_s=lead_s)
     return Experiment(
         name=f"dendrite-{seed}",
         family="dendrite",
@@ -187,13 +205,22 @@ class _Scene:
             full_um,
             p["side_angle_deg"],
         )
-        self.branches = (grow_aggregate if p["kind"] == "fractal" else grow_branches)(rng, self.habit)
+        grow = {"fractal": grow_aggregate, "rod": grow_rods}.get(p["kind"], grow_branches)
+        self.branches = grow(rng, self.habit)
         self.moss_um = p["moss_um"] or (0.25 * self.surface_um if p["kind"] == "moss" else 0.0)
         self.moss = self._moss(rng)
 
     def grown_um(self, frame: int) -> float:
         """How far the longest trunk has come."""
-        return max(0.0, (float(self.times[frame]) - self.start_s) * self.velocity)
+        return self._on_s(max(0.0, float(self.times[frame]) - self.start_s)) * self.velocity
+
+    def _on_s(self, time_s: float) -> float:
+        """Time out of `time_s` in which current flows."""
+        duty, period = self.p["duty"], self.p["pulse_s"]
+        if duty == 1:
+            return time_s
+        whole = math.floor(time_s / period)
+        return whole * duty * period + min(time_s - whole * period, duty * period)
 
     def _moss(self, rng: np.random.Generator) -> np.ndarray:
         """Grains of the moss: height above the electrode, position, radius (µm) when grown."""
@@ -278,7 +305,8 @@ class _Scene:
         for k, branch in enumerate(self.branches):
             length = length_of(branch.visible(grown))
             parent_half = self.branches[branch.parent].width_um / 2 if branch.parent >= 0 else 0.0
-            if length > parent_half + 3 * max(self.pixel) and (branch.parent < 0 or branch.parent in found):
+            stands_out = length > parent_half + 3 * max(self.pixel) or (self.p["kind"] == "rod" and length > 0)
+            if stands_out and (branch.parent < 0 or branch.parent in found):
                 found[k] = length
         return found
 
@@ -307,14 +335,14 @@ class _Scene:
                     method="dendrites",
                 )
             )
-        if len(self.times) > 1 and self.branches and self.p["kind"] != "fractal":
+        if len(self.times) > 1 and self.branches and self.p["kind"] not in ("fractal", "rod"):
             rows.append(
                 Measurement(
                     "tip_velocity",
-                    self.velocity,
+                    self.velocity * self.p["duty"],
                     "um/s",
                     class_name="dendrite",
-                    method="of the longest trunk, along itself",
+                    method="of the longest trunk, along itself; mean over pulses",
                 )
             )
         if self.start_s > 0 and self.branches:
@@ -349,6 +377,9 @@ class _Scene:
         ]
         if not self.from_above:
             rows.append(row("dendrite_height", height, "um", "highest point above the electrode"))
+        if self.p["kind"] == "rod" and which:
+            ratios = [rod_aspect_ratio(counted[k], self.branches[k].width_um) for k in which]
+            rows.append(row("aspect_ratio", np.median(ratios), "1", "closed form of a rod with round ends; median"))
         if which:
             rows.append(row("branch_width", area / length, "um", f"length-weighted mean; {stub}"))
         return rows

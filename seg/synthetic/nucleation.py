@@ -57,6 +57,7 @@ def make(
     boundary_enrichment: float = 3.0,
     boundary_width_um: float = 3.0,
     spacing_um: float = 0.0,
+    foil: int | None = None,
     coalescence: str = "impinge",
     jitter_px: int = 0,
     bubble: bool = True,
@@ -90,6 +91,9 @@ def make(
         Grain size of the foil, and how much denser sites lie within this distance of a boundary (1: not at all).
     spacing_um : float
         Sites are at least this far from each other (exclusion zones); 0: they lie as they fall.
+    foil : int, optional
+        Sites and grains are those of this foil whatever the seed (`seg.synthetic.foil`): a repetition finds the same
+        sites again, and a higher current density opens more besides. Default: every seed is a foil of its own.
     coalescence : str
         ``"impinge"``: nuclei that meet keep their boundary; ``"merge"``: they become one object.
     jitter_px : int
@@ -101,6 +105,8 @@ def make(
         raise UsageError(f"There is no nucleation mode {mode!r}; there are {', '.join(MODES)}.")
     if coalescence not in ("impinge", "merge"):
         raise UsageError(f"There is no coalescence {coalescence!r}; there are impinge, merge.")
+    if foil is not None and spacing_um > 0:
+        raise UsageError("The sites of a foil lie as they fall; leave spacing_um at 0 or foil out.")
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     times = np.arange(n_frames) * frame_interval_s
     scene = Scene(seed, parameters, times)

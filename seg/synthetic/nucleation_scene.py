@@ -17,6 +17,7 @@ from seg.metrics.table import UM2_PER_CM2, Measurement
 from seg.synthetic.area import circle, mask_rectangles, union_area
 from seg.synthetic.burnt_in import scale_bar, time_stamp
 from seg.synthetic.cycler import UM_PER_MAH_CM2
+from seg.synthetic.foil import grain_seeds, open_sites
 from seg.synthetic.nuclei import FIRST_RADIUS_UM, Nuclei
 
 LARGEST_VELOCITY_UM_S = 0.03  # before nuclei can take up the charge, the rest of it builds SEI
@@ -54,6 +55,8 @@ class Scene:
         """Sites with the asked mean density, denser along grain boundaries."""
         margin = self._margin()
         low, high = np.full(2, -margin), np.asarray(self.field) + margin
+        if self.p["foil"] is not None:
+            return self._sites_of_foil(low, high)
         grain = self.p["grain_um"]
         n_grains = max(4, round(float(np.prod((high - low) / grain + 2))))
         seeds = rng.uniform(low - grain, high + grain, (n_grains, 2))
@@ -80,6 +83,26 @@ class Scene:
             f"{wanted} sites do not fit at {self.p['spacing_um']:g} um from each other; "
             "make spacing_um or density_per_cm2 smaller."
         )
+
+    def _sites_of_foil(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sites and grains that only depend on the foil; the current density decides which sites are open."""
+        p, foil = self.p, self.p["foil"]
+        self.padded = (low, high)
+        # A region of its own, so that the mean weight is a property of the foil.
+        corner = np.full(2, 12 * p["grain_um"])
+        trial = np.random.default_rng([foil, 73]).uniform(0, corner, (20_000, 2))
+        seeds = grain_seeds(foil, np.zeros(2), corner, p["grain_um"])
+        share = float((self.to_boundary(seeds, trial) < p["boundary_width_um"]).mean())
+        seeds = grain_seeds(foil, low, high, p["grain_um"])
+        mean = 1 + (p["boundary_enrichment"] - 1) * share
+
+        def weight(points: np.ndarray) -> np.ndarray:
+            near = self.to_boundary(seeds, points) < p["boundary_width_um"]
+            return np.where(near, p["boundary_enrichment"], 1.0) / mean
+
+        most = max(p["boundary_enrichment"], 1.0) / mean
+        unit = p["density_per_cm2"] / UM2_PER_CM2
+        return open_sites(foil, low, high, self._density() / UM2_PER_CM2, unit, weight, most), seeds
 
     @staticmethod
     def to_boundary(seeds: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("dendrite", {"moss_um": 4.0, "moss_until": 0.4, "modality": "optical"}),
     ("dendrite", {"seen_from": "above"}),
     ("dendrite", {"kind": "fractal", "seen_from": "above", "modality": "optical"}),
+    ("dendrite", {"kind": "rod", "seen_from": "above", "n_trees": 16, "width_um": 2.0, "height_share": 0.4}),
     ("droplet", {"n_droplets": 5, "coalescence": True, "plating_share": 0.9}),
     ("droplet", {"support": "fibre", "facet_diameter_um": 0.06}),
     ("droplet", {"support": "tilted", "facet_diameter_um": 0.06, "inverted": True}),
@@ -32,6 +33,7 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("interface", {"waviness_um": 1.5, "n_cracks": 2}),
     ("interface", {"hollowing": 0.5, "dead_share": 0.06, "loss_length_um": 40.0}),
     ("sei", {"shell": "random", "interior": "layered", "gap_deg": 60.0, "n_kinks": 3}),
+    ("nucleation", {"mode": "progressive", "foil": 1, "grain_um": 30.0, "boundary_enrichment": 12.0, "bubble": False}),
     ("sei", {"shell": "uniform", "interior": "amorphous", "electrolyte_contrast": 0.03}),
 )
 

@@ -8,7 +8,7 @@ from seg.errors import UsageError
 from seg.metrics.dendrite import analyse_dendrite
 from seg.synthetic import make_experiment
 from seg.synthetic.aggregation import grow_aggregate
-from seg.synthetic.branches import Branch, Habit, distance_to_segments, length_of
+from seg.synthetic.branches import Branch, Habit, distance_to_segments, length_of, rod_aspect_ratio
 from seg.synthetic.dendrite import _Scene
 
 
@@ -89,6 +89,10 @@ def test_unknown_words_are_refused():
         make(modality="xct")
     with pytest.raises(UsageError, match="below"):
         make(seen_from="below")
+    with pytest.raises(UsageError, match="from above only"):
+        make(kind="rod")
+    with pytest.raises(UsageError, match="pulse"):
+        make(duty=0.0)
     with pytest.raises(UsageError, match="from the side only"):
         make(seen_from="above", moss_um=2.0)
 
@@ -146,3 +150,35 @@ def test_fractals_agree_with_an_independent_skeleton():
     found = analyse_dendrite(labels == 4, spacing=(0.105, 0.100), root=root)
     assert found.skeleton_length == pytest.approx(made.truth_value("skeleton_length", frame=3), rel=0.05)
     assert found.tip_count == pytest.approx(made.truth_value("tip_count", frame=3), abs=2)
+
+
+def test_balls_become_rods():
+    made = make(kind="rod", seen_from="above", n_trees=9, width_um=1.6, height_share=0.45, n_frames=4)
+    ratios = [made.truth_value("aspect_ratio", frame=f) for f in range(4)]
+    assert ratios[0] == pytest.approx(1, abs=1e-3)
+    assert all(b > a + 0.3 for a, b in zip(ratios, ratios[1:], strict=False))
+    # moments of the drawn objects, physical units: some 150 to 700 px each
+    ids = made.instances.frame(3)
+    for k in range(1, 10):
+        y, x = np.nonzero(ids == k)
+        spread = np.linalg.eigvalsh(np.cov(np.array([y * 0.105, x * 0.100])))
+        true = made.truth_value("aspect_ratio", frame=3, object_id=k)
+        assert math.sqrt(spread[1] / spread[0]) == pytest.approx(true, rel=0.05)
+    assert made.truth_value("object_count", frame=0) == len(np.unique(made.instances.frame(0))) - 1 == 9
+
+
+def test_a_rod_without_length_is_a_ball_and_a_long_one_a_line():
+    assert rod_aspect_ratio(0.0, 2.0) == pytest.approx(1)
+    # long: rectangle, whose ratio is that of its sides, longer by a bit for its round ends
+    assert rod_aspect_ratio(200.0, 2.0) == pytest.approx(100, rel=0.02)
+
+
+def test_pulses_grow_for_their_share_of_the_time():
+    steady, pulsed = make(kind="needle"), make(kind="needle", duty=0.5, pulse_s=10.0)
+    for metric in ("skeleton_length", "dendrite_height"):  # whole periods: half of the time of growth
+        grown = steady.truth_value(metric, frame=1)
+        assert pulsed.truth_value(metric, frame=2) == pytest.approx(grown, rel=1e-9)
+        assert pulsed.truth_value(metric, frame=1) < grown
+    assert pulsed.truth_value("tip_velocity") == steady.truth_value("tip_velocity") / 2
+    charge = [made.cycler["capacity_mAh"].iloc[-1] for made in (steady, pulsed)]
+    assert charge[1] == pytest.approx(charge[0] / 2, rel=1e-6)

@@ -143,3 +143,32 @@ def test_unknown_words_are_refused():
         make(mode="sudden")
     with pytest.raises(UsageError, match="coalescence"):
         make(coalescence="bounce")
+
+
+def test_a_foil_opens_more_of_the_same_sites_as_current_rises():
+    """Barriers: sites open at a low current are open at a higher one; their number rises as asked (3 SE)."""
+    options = {"foil": 9, "mode": "instantaneous", "density_per_cm2": 4e5, "n_frames": 2, "frame_interval_s": 1.0,
+               "shape_px": (300, 300)}  # fmt: skip
+    found = {}
+    for seed, current in enumerate((0.3, 1.0, 1.0, 4.0)):
+        lineage = make(seed, current_density_mA_cm2=current, **options).lineage
+        found[seed] = {tuple(p) for p in lineage.loc[lineage["in_field"], ["y_um", "x_um"]].to_numpy()}
+    low, one, again, high = found.values()
+    assert one == again
+    assert low < one < high
+    assert math.log(len(high) / len(low)) == pytest.approx(
+        0.7 * math.log(4 / 0.3), abs=3 * math.sqrt(1 / len(low) + 1 / len(high))
+    )
+    expected = 4e5 * 1e-8 * 300 * 0.42 * 300 * 0.40
+    assert len(one) == pytest.approx(expected, abs=3.5 * math.sqrt(expected))
+    with pytest.raises(UsageError, match="spacing_um"):
+        make(foil=1, spacing_um=3.0)
+
+
+def test_a_foil_is_decorated_at_its_grain_boundaries():
+    s = scene(foil=4, boundary_enrichment=6.0, density_per_cm2=8e5, mode="instantaneous", n_frames=2)
+    near = s.to_boundary(s.grain_seeds, s.nuclei.position) < 3.0
+    trial = np.random.default_rng(0).uniform(*s.padded, (20_000, 2))
+    share = (s.to_boundary(s.grain_seeds, trial) < 3.0).mean()
+    ratio = near.mean() / share / ((1 - near.mean()) / (1 - share))
+    assert ratio == pytest.approx(6.0, rel=3 * math.sqrt(1 / near.sum() + 1 / (~near).sum()))
