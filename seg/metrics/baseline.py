@@ -86,7 +86,9 @@ def fit_substrate(surface: CrackPoints, contact: CrackPoints, spacing: Sequence[
     extent_px = np.ptp(used.position, axis=0) / np.asarray(spacing)
     steps = float(np.min(extent_px))
     across = float(np.mean(pixel_along(curve.normal(used.position), spacing)))
-    offset_error = across * math.hypot(max(DIGITISATION_PX, rms) / (1 + steps), 3 * rms / math.sqrt(len(used)))
+    # Points found in an image share the error of their grey level instead.
+    shared = surface.grain_px if surface.grain_px < DIGITISATION_PX else max(DIGITISATION_PX, rms) / (1 + steps)
+    offset_error = across * math.hypot(shared, 3 * rms / math.sqrt(len(used)))
     span = float(np.linalg.norm(np.ptp(used.position, axis=0)))
     return Substrate(curve, rms, offset_error, math.sqrt(12) * offset_error / span)
 

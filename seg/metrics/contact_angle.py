@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
 from seg.metrics.baseline import fit_substrate
 from seg.metrics.cap import adhesion_work
-from seg.metrics.contact_fit import measure_contact
+from seg.metrics.contact_fit import PLAIN_RMS_PX, measure_contact
 from seg.metrics.contact_geometry import MIN_CAP_PX, Contact
+from seg.metrics.contour import refine_cracks
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints, crack_points
 from seg.metrics.table import Measurement
+
+# An image counts where it shows this share of a boundary. Up to the given shift the outline of a mask, which is right
+# on average, says where the boundary is and the image only smooths it: thickness contrast alone shifts a level by that.
+MIN_SHARE, MAX_LEVEL_SHIFT_PX = 0.8, 0.5
+MARGIN_PX = 8
+# A rough mask knows less well where its outline is on average.
+OUTLINE_ERROR_PX = 0.28
 
 
 def contact_angle(deposit: np.ndarray, substrate: np.ndarray, *, spacing: Sequence[float]) -> Contact:
@@ -51,6 +59,10 @@ def measure_frame(
     the mean along the contact line with its spread in `method`. The frame row (no `object_id`) is the mean over the
     accepted objects; NaN without one.
 
+    With an image the substrate is where its grey value is half-way, if that is surer than the mask (mostly where it
+    runs along the pixels); so is the outline where the mask leaves more than its pixels explain and the image less.
+    `method` says which.
+
     With `surface_energy_j_per_m2` (deposit against electrolyte) every mean angle has its ``adhesion_work``, by Young
     and Dupre; its interval is that of the angle.
     """
@@ -62,13 +74,14 @@ def measure_frame(
         ids, _ = ndimage.label(deposit, structure=np.ones((3,) * ndim))
     surface = crack_points(substrate, valid & ~substrate, spacing)
     free = valid & ~deposit & ~substrate
+    image = _Image.of(frame.image, substrate, free, spacing)
     rows: list[Measurement] = []
     accepted: list[Contact] = []
     refusals: list[str] = []
     for object_id, box in enumerate(ndimage.find_objects(ids), start=1):
         if box is None:
             continue
-        contact = _object_contact(ids, object_id, box, substrate, free, surface, spacing)
+        contact = _object_contact(ids, object_id, box, substrate, free, surface, spacing, image)
         rows += _rows(frame, contact, deposit_classes, object_id)
         if math.isfinite(contact.angles["mean"]):
             accepted.append(contact)
@@ -90,11 +103,37 @@ def _adhesion(angle: Measurement, energy: float) -> Measurement:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Image:
+    """Grey values of a frame and the surface of the substrate found in them."""
+
+    grey: np.ndarray
+    surface: CrackPoints
+
+    @classmethod
+    def of(
+        cls, image: np.ndarray | None, substrate: np.ndarray, free: np.ndarray, spacing: Sequence[float]
+    ) -> _Image | None:
+        """None without an image; a surface without points where it does not show."""
+        if image is None or not np.isfinite(image).all():
+            return None
+        bare = crack_points(substrate, free, spacing)
+        nothing = bare[np.zeros(len(bare), bool)]
+        if len(bare) == 0:
+            return cls(image, nothing)
+        at = bare.position / np.asarray(spacing)
+        low = np.maximum(np.floor(at.min(axis=0)).astype(int) - MARGIN_PX, 0)
+        high = np.ceil(at.max(axis=0)).astype(int) + MARGIN_PX + 1
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        found = refine_cracks(bare, substrate[box], free[box], image[box], spacing, origin=low)
+        return cls(image, found.cracks if found.share >= MIN_SHARE else nothing)
+
+
 def _object_contact(
     ids: np.ndarray, object_id: int, box: tuple[slice, ...], substrate: np.ndarray, free: np.ndarray,
-    surface: CrackPoints, spacing: Sequence[float],
+    surface: CrackPoints, spacing: Sequence[float], image: _Image | None = None,
 ) -> Contact:  # fmt: skip
-    """Contact of one object of a frame."""
+    """Contact of one object of a frame, from its image where that is the sharper of the two."""
     near = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
     origin = [s.start for s in near]
     mask = ids[near] == object_id
@@ -109,7 +148,30 @@ def _object_contact(
         return Contact(flags=("few-pixels",))
     base = fit_substrate(surface, contact, spacing)
     outline = crack_points(filled, free[near] & ~filled, spacing, origin=origin)
-    return measure_contact(outline, base, contact, surface, spacing)
+    found = measure_contact(outline, base, contact, surface, spacing)
+    if image is None or base is None:
+        return found
+    finer = fit_substrate(image.surface, contact, spacing) if len(image.surface) else None
+    where = "contour of the mask"
+    if finer is not None and finer.name == base.name and finer.offset_error < base.offset_error:
+        with_base = measure_contact(outline, finer, contact, surface, spacing)
+        if not math.isnan(with_base.angles["mean"]):
+            base, found, where = finer, with_base, "substrate from the image"
+    wide = tuple(slice(max(s.start - MARGIN_PX, 0), s.stop + MARGIN_PX) for s in box)
+    start = [s.start for s in wide]
+    solid = ndimage.binary_fill_holes(ids[wide] == object_id)
+    refined = refine_cracks(
+        outline, solid, free[wide], image.grey[wide], spacing, origin=start, level_error_px=OUTLINE_ERROR_PX
+    )
+    rough = not found.rms_px <= PLAIN_RMS_PX  # or no curve was found at all
+    if rough and refined.share >= MIN_SHARE:
+        kept = refined.cracks if abs(refined.median_shift_px) > MAX_LEVEL_SHIFT_PX else refined.centred
+        sharper = measure_contact(kept, base, contact, surface, spacing)
+        lower = sharper.rms_px < found.rms_px or (math.isnan(found.rms_px) and math.isfinite(sharper.rms_px))
+        if lower and not math.isnan(sharper.angles["mean"]):
+            both = where.startswith("substrate")
+            found, where = sharper, "substrate and outline from the image" if both else "outline from the image"
+    return replace(found, model=f"{found.model}, {where}")
 
 
 def _rows(frame: Frame, contact: Contact, classes: Sequence[str], object_id: int) -> list[Measurement]:

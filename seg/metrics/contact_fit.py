@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -21,7 +22,7 @@ from seg.metrics.contact_geometry import (
     tilt_of,
 )
 from seg.metrics.contact_local import MAX_RMS_PX, local_contact
-from seg.metrics.curves import Fit, fit_circle, fit_ellipse
+from seg.metrics.curves import Circle, Fit, fit_circle, fit_ellipse
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
 
 # Boundary points nearer to the substrate than this mix three regions.
@@ -86,6 +87,9 @@ def measure_contact(
     values = np.append(fit.curve.parameters, [0.0, 0.0])
     covariance = np.zeros((len(values), len(values)))
     covariance[:-2, :-2] = fit.covariance * _samples_per_degree_of_freedom(free, fit, spacing)
+    if free.grain_px < DIGITISATION_PX and isinstance(fit.curve, Circle):
+        # The grey level of an outline found in an image moves all of it in or out.
+        covariance[ndim, ndim] += (free.grain_px * math.prod(spacing) ** (1 / ndim)) ** 2
     covariance[-2, -2], covariance[-1, -1] = substrate.offset_error**2, substrate.tilt_error**2
     result = propagate(evaluate, values, covariance, fit.curve)
     name = "ball" if ndim == 3 else type(fit.curve).__name__.lower()
@@ -101,7 +105,8 @@ def measure_contact(
     else:
         base_width = 2 * fit.curve.radius * math.sin(math.radians(angles["mean"]))
         height = fit.curve.radius + float(base.signed_distance(fit.curve.centre))
-    return gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
+    found = gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
+    return replace(found, rms_px=fit.rms_px)
 
 
 def _without_baseline(

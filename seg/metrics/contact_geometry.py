@@ -22,7 +22,7 @@ class Contact:
     """Contact of one deposit; angles in degrees through the deposit, lengths in the unit of the spacing.
 
     ``angles`` and ``errors`` (standard errors) hold left, right and mean, as seen with the substrate below; in volumes
-    only the mean is known. NaN where refused; ``flags`` say why.
+    only the mean is known. NaN where refused; ``flags`` say why. ``rms_px`` is what the curve of the deposit leaves.
     """
 
     angles: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("left", "right", "mean"), math.nan))
@@ -31,6 +31,7 @@ class Contact:
     cap_height: float = math.nan
     baseline_tilt: float = math.nan
     tilt_error: float = math.nan
+    rms_px: float = math.nan
     model: str = ""
     flags: tuple[str, ...] = ()
 

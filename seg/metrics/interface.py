@@ -23,16 +23,19 @@ class CrackPoints:
         Physical coordinates (index times spacing).
     direction : ndarray of float, shape (N, ndim)
         Unit step along one axis, from the inner to the outer region.
+    grain_px : float
+        Standard error of the position that all points of a level boundary share.
     """
 
     position: np.ndarray
     direction: np.ndarray
+    grain_px: float = DIGITISATION_PX
 
     def __len__(self) -> int:
         return len(self.position)
 
     def __getitem__(self, keep: np.ndarray) -> CrackPoints:
-        return CrackPoints(self.position[keep], self.direction[keep])
+        return CrackPoints(self.position[keep], self.direction[keep], self.grain_px)
 
 
 def crack_points(
