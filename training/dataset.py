@@ -154,5 +154,6 @@ def make_loader(dataset: PatchDataset, *, batch: int, workers: int, start_step: 
 
 def _quiet_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business: it saves, then stops the workers
+    # Being stopped is the parent's business: it saves, then ends the workers. Schedulers signal the whole group at once.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
