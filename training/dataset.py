@@ -154,6 +154,6 @@ def make_loader(dataset: PatchDataset, *, batch: int, workers: int, start_step: 
 
 def _quiet_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    # Being stopped is the parent's business: it saves, then ends the workers. Schedulers signal the whole group at once.
+    # Being stopped is the business of the parent, which saves and ends the workers; schedulers signal the whole group.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
