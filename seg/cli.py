@@ -89,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     _inputs(run, "INPUT")
     run.add_argument("--analysis", required=True, metavar="NAME|FILE", help="a preset or your own YAML file")
     run.add_argument("--model", metavar="NAME|DIR", help="default: the analysis' own")
-    run.add_argument("--cluster", metavar="local:N|slurm:FILE|tcp://...", help=argparse.SUPPRESS)
     _results(run)
 
     predict = add("predict", _predict, "images to masks only")
