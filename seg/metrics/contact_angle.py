@@ -22,6 +22,8 @@ from seg.metrics.table import Measurement
 # on average, says where the boundary is and the image only smooths it: thickness contrast alone shifts a level by that.
 MIN_SHARE, MAX_LEVEL_SHIFT_PX = 0.8, 0.5
 MARGIN_PX = 8
+# Noise that throws the points of a surface about by more than this also moves their mean along it.
+MAX_IMAGE_RMS_PX = 0.45
 # A rough mask knows less well where its outline is on average.
 OUTLINE_ERROR_PX = 0.28
 
@@ -153,7 +155,8 @@ def _object_contact(
         return found
     finer = fit_substrate(image.surface, contact, spacing) if len(image.surface) else None
     where = "contour of the mask"
-    if finer is not None and finer.name == base.name and finer.offset_error < base.offset_error:
+    clear = finer is not None and finer.name == base.name and finer.rms_px <= MAX_IMAGE_RMS_PX
+    if clear and finer.offset_error < base.offset_error:
         with_base = measure_contact(outline, finer, contact, surface, spacing)
         if not math.isnan(with_base.angles["mean"]):
             base, found, where = finer, with_base, "substrate from the image"
