@@ -12,7 +12,7 @@ from seg import __version__
 from seg.modality import MODALITIES
 from seg.models.bundle import ModelSpec, save_bundle
 from training.config import TrainConfig
-from training.sources import read_about
+from training.sources import read_about, rooted
 
 if TYPE_CHECKING:
     from training.loop import TrainingData
@@ -61,6 +61,15 @@ def export_bundle(
     return path
 
 
+def _listed(specimens: list[str]) -> str:
+    """Names as far as they are few; all of them stand in ``model.json``."""
+    return (
+        ", ".join(specimens) or "none"
+        if len(specimens) <= 12
+        else f"{len(specimens)}, {specimens[0]} to {specimens[-1]}"
+    )
+
+
 def split_of(data: TrainingData) -> dict[str, dict[str, list[str]]]:
     """Specimens trained on and held out, per source."""
     split: dict[str, dict[str, list[str]]] = {}
@@ -95,13 +104,13 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
     split = split_of(data)
     for name, part in split.items():
         about_path = config.data.sources[name].about
-        about = read_about(Path(config.data.root) / about_path if about_path else None)
+        about = read_about(rooted(config.data.root, about_path) if about_path else None)
         n_train = sum(1 for i in data.images if i.source == name and not i.held_out)
         n_out = sum(1 for i in data.images if i.source == name and i.held_out)
         lines += [
             f"- **{name}**: {n_train} image(s) trained on, {n_out} held out.",
-            f"  - trained on specimens: {', '.join(part['train']) or 'none'}",
-            f"  - held out: {', '.join(part['held_out']) or 'none'}",
+            f"  - trained on specimens: {_listed(part['train'])}",
+            f"  - held out: {_listed(part['held_out'])}",
         ]
         lines += [f"  - {key}: {about[key]}" for key in ("licence", "citation", "repository", "note") if key in about]
         if not about:

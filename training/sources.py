@@ -59,7 +59,7 @@ class ImagePair:
 def find_pairs(name: str, source: SourceConfig, root: str | Path) -> list[ImagePair]:
     """Image and label files of one source; errors name every image that does not fit."""
     key = f"data.sources.{name}"
-    pattern = str(_rooted(root, source.images))
+    pattern = str(rooted(root, source.images))
     found = sorted(Path(p) for p in glob(pattern, recursive=True))
     found = [p for p in found if p.stem not in source.exclude]
     if not found:
@@ -76,7 +76,7 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> list[ImageP
         raise UsageError(f"{key}.labels: {source.labels!r} needs a * where the name of the image goes.")
     pairs, problems = [], []
     for path in found:
-        labels = _rooted(root, source.labels.replace("*", _stem(path)))
+        labels = rooted(root, source.labels.replace("*", _stem(path)))
         match = expression.search(path.stem)
         if match is None or not match.group(1):
             problems.append(f"{path.name}: no specimen in the name by {source.specimen!r}")
@@ -89,7 +89,7 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> list[ImageP
     return pairs
 
 
-def _rooted(root: str | Path, path: str) -> Path:
+def rooted(root: str | Path, path: str) -> Path:
     """A path of a source: absolute, from the working directory where it starts with ``./``, else from the root."""
     return Path(path) if path.startswith("./") else Path(root) / path
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from seg import __version__
 from seg.io import write_image, write_labels
 from seg.stack import Stack
 from seg.synthetic import FAMILIES, Experiment
@@ -99,6 +100,12 @@ def write_twins(out: Path, *, per_family: int, seed: int) -> int:
     """
     for kind in ("images", "labels"):
         (out / kind).mkdir(parents=True, exist_ok=True)
+    (out / "SOURCE.txt").write_text(
+        f"licence : as this software, BSD-3-Clause\n"
+        f"note : synthetic; python -m seg.synthetic.twins --per-family {per_family} --seed {seed}, "
+        f"operandoseg {__version__}\n",
+        encoding="utf-8",
+    )
     written = 0
     for family in DRAWS:
         for n in range(per_family):
