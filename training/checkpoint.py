@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from seg.errors import UsageError
 from training.config import TrainConfig
@@ -49,7 +50,7 @@ def load_checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
     """Read a checkpoint of the same run; UsageError lists the settings that changed since."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        before, fmt = yaml.safe_load(state["config"]), state["format"]
+        before, fmt = with_defaults(yaml.safe_load(state["config"])), state["format"]
     except Exception as error:  # torch, zip and pickle each have their own ways to say that a file is damaged
         raise UsageError(
             f"{path} is not a checkpoint that can be continued ({str(error).splitlines()[0]}). "
@@ -64,6 +65,13 @@ def load_checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
             "Give them again, choose another name=..., or start anew with trainer.resume=none."
         )
     return state
+
+
+def with_defaults(before: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the defaults of keys that later versions added."""
+    filled = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(TrainConfig), before))
+    assert isinstance(filled, dict)
+    return filled
 
 
 def changed_keys(before: Any, after: Any, prefix: str = "") -> list[str]:

@@ -165,3 +165,15 @@ def test_learning_rate_rises_then_falls_to_its_floor():
 
 def test_changed_keys_are_dotted():
     assert changed_keys({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c", "d"]
+
+
+def test_keys_that_later_versions_added_do_not_count_as_changed(film_config):
+    from dataclasses import asdict
+
+    from training.checkpoint import with_defaults
+
+    now = asdict(film_config())
+    before = asdict(film_config())
+    del before["optimizer"]["ema_decay"], before["data"]["sources"]["mine"]["zoom"], before["title"]
+    assert sorted(changed_keys(before, now)) == ["data.sources.mine.zoom", "optimizer.ema_decay", "title"]
+    assert changed_keys(with_defaults(before), now) == []
