@@ -1,0 +1,512 @@
+"""Pixel classifier for instant feedback while labelling: extremely randomised trees on filtered intensities."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from seg.errors import DataError, LabelError, ModelError
+from seg.io.results import atomic_path
+from seg.labels import UNLABELLED, LabelSchema
+from seg.preprocess import require_finite
+
+FORMAT_VERSION = 1
+# Scales of the filters, in pixels of the finest axis. Volumes stop earlier: the halo of a tile grows with the cube.
+DEFAULT_SIGMAS = {2: (1.0, 2.0, 4.0, 8.0), 3: (1.0, 2.0, 4.0)}
+N_TREES = 32
+DEPTH = 8
+# So many labelled pixels at most go into a fit: it then takes 0.1 s, and strokes hold more pixels than information.
+MAX_PIXELS = 8000
+_TRUNCATE = 3.0
+_CHUNK_PX = 1 << 16
+_TILE_PX = 3_000_000
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A fitted classifier: trees as complete binary trees of one depth, flat arrays that need no pickle.
+
+    Parameters
+    ----------
+    schema : LabelSchema
+    class_indices : tuple of int
+        Label values the forest tells apart, ascending; the order of probabilities.
+    sigmas : tuple of float
+        Scales of the features it was fitted on.
+    ndim : int
+        2 or 3.
+    split : ndarray of int32, shape (T, 2**D - 1)
+        Feature each node looks at; the children of node n are 2n+1 and 2n+2.
+    threshold : ndarray of float32, same shape
+        A pixel goes right where the feature is larger. Infinite below a leaf that was reached early.
+    leaf : ndarray of float32, shape (T, K, 2**D)
+        Class probabilities of the leaves.
+    """
+
+    schema: LabelSchema
+    class_indices: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    ndim: int
+    split: np.ndarray
+    threshold: np.ndarray
+    leaf: np.ndarray
+
+    @property
+    def depth(self) -> int:
+        """Comparisons per tree and pixel."""
+        return int(self.leaf.shape[2]).bit_length() - 1
+
+
+@dataclass(frozen=True)
+class ForestPrediction:
+    """What a forest says: label values, uint8, shape ([Z,] Y, X), and probabilities, float32, shape (K, [Z,] Y, X)."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+# --- features -------------------------------------------------------------------------------------------------------
+
+
+def feature_names(ndim: int, sigmas: Sequence[float] | None = None) -> tuple[str, ...]:
+    """Names of the rows of `features`."""
+    names = ["intensity"]
+    for sigma in _sigmas(ndim, sigmas):
+        kinds = ["gaussian", "gradient_magnitude", "laplacian", "local_std"]
+        kinds += [f"hessian_eigenvalue_{n}" for n in range(ndim)]
+        kinds += [f"structure_tensor_eigenvalue_{n}" for n in range(ndim)]
+        names += [f"{kind}_{sigma:g}" for kind in kinds]
+    return tuple(names)
+
+
+def features(
+    image: np.ndarray, *, spacing: Sequence[float], sigmas: Sequence[float] | None = None, workers: int = 2
+) -> np.ndarray:
+    """Filtered intensities that tell classes apart, computed once per frame and kept by the caller.
+
+    Parameters
+    ----------
+    image : ndarray, shape ([Z,] Y, X)
+        Grey values on the scale of the series (`seg.preprocess.SeriesNormalisation`), so that a forest fitted on one
+        frame holds for the others.
+    spacing : sequence of float
+        Pixel size in axis order, any unit: only ratios matter. ``(1, 1)`` where it is unknown.
+    sigmas : sequence of float or None
+        Scales in pixels of the finest axis; None takes `DEFAULT_SIGMAS`.
+    workers : int
+        Threads, one scale each.
+
+    Returns
+    -------
+    ndarray of float32, shape (F, [Z,] Y, X)
+        Rows as `feature_names`: the intensity, and per scale the Gaussian, the gradient magnitude, the Laplacian, the
+        local standard deviation, and the eigenvalues of the Hessian and of the structure tensor, smallest first.
+
+    Notes
+    -----
+    Gaussians end at three sigma; derivatives are central differences of the Gaussian, so they hold on axes that are
+    coarser than the scale. The image is mirrored at its border.
+    """
+    sigmas = _sigmas(image.ndim, sigmas)
+    step = _steps(spacing, image.ndim)
+    grey = require_finite(np.asarray(image), "The image").astype(np.float32, copy=False)
+    per_sigma = 4 + 2 * image.ndim
+    found = np.empty((1 + per_sigma * len(sigmas), *grey.shape), np.float32)
+    found[0] = grey
+    parts = [found[1 + n * per_sigma :][:per_sigma] for n in range(len(sigmas))]
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        # coarse scales take longest: they start first
+        jobs = [pool.submit(_scale, grey, sigma, step, out) for sigma, out in zip(sigmas, parts, strict=True)][::-1]
+        for job in jobs:
+            job.result()
+    return found
+
+
+def _scale(grey: np.ndarray, sigma: float, step: tuple[float, ...], out: np.ndarray) -> None:
+    """Fill `out` with the features of one scale."""
+    widths = [sigma / h for h in step]
+    ndim = grey.ndim
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values, widths, truncate=_TRUNCATE, mode="reflect")
+
+    blurred = smooth(grey)
+    slopes = [_difference(blurred, (-0.5, 0.0, 0.5), axis, h) for axis, h in enumerate(step)]
+    hessian = {}
+    for i, j in itertools.combinations_with_replacement(range(ndim), 2):
+        if i == j:
+            hessian[i, j] = _difference(blurred, (1.0, -2.0, 1.0), i, step[i] ** 2)
+        else:
+            hessian[i, j] = _difference(slopes[i], (-0.5, 0.0, 0.5), j, step[j])
+    tensor = {pair: smooth(slopes[pair[0]] * slopes[pair[1]]) for pair in hessian}
+    out[0] = blurred
+    np.sqrt(sum(slope**2 for slope in slopes), out=out[1])
+    out[2] = sum(hessian[i, i] for i in range(ndim))
+    np.sqrt(np.maximum(smooth(grey * grey) - blurred * blurred, 0), out=out[3])
+    out[4 : 4 + ndim] = _eigenvalues(hessian, ndim)
+    out[4 + ndim :] = _eigenvalues(tensor, ndim)
+
+
+def _difference(values: np.ndarray, weights: Sequence[float], axis: int, divisor: float) -> np.ndarray:
+    return ndimage.correlate1d(values, np.array(weights) / divisor, axis=axis, mode="reflect")
+
+
+def _eigenvalues(matrix: dict[tuple[int, int], np.ndarray], ndim: int) -> list[np.ndarray]:
+    """Eigenvalues, ascending, of the symmetric matrices whose upper triangle is given, in closed form."""
+    if ndim == 2:
+        mean = (matrix[0, 0] + matrix[1, 1]) / 2
+        radius = np.hypot((matrix[0, 0] - matrix[1, 1]) / 2, matrix[0, 1])
+        return [mean - radius, mean + radius]
+    # Smith, O. K. (1961). Eigenvalues of a symmetric 3 x 3 matrix. Commun. ACM 4, 168.
+    mean = (matrix[0, 0] + matrix[1, 1] + matrix[2, 2]) / 3
+    a, b, c = (matrix[i, i] - mean for i in range(3))
+    d, e, f = matrix[0, 1], matrix[0, 2], matrix[1, 2]
+    spread = np.sqrt((a * a + b * b + c * c + 2 * (d * d + e * e + f * f)) / 6)
+    determinant = a * (b * c - f * f) - d * (d * c - f * e) + e * (d * f - b * e)
+    cube = 2 * spread**3
+    ratio = np.divide(determinant, cube, out=np.zeros_like(cube), where=cube > 0)
+    angle = np.arccos(np.clip(ratio, -1, 1)) / 3
+    largest = mean + 2 * spread * np.cos(angle)
+    smallest = mean + 2 * spread * np.cos(angle + np.float32(2 * math.pi / 3))
+    return [smallest, 3 * mean - largest - smallest, largest]
+
+
+def _sigmas(ndim: int, sigmas: Sequence[float] | None) -> tuple[float, ...]:
+    if ndim not in DEFAULT_SIGMAS:
+        raise DataError(f"The forest works on images (Y, X) and volumes (Z, Y, X), not on {ndim} dimensions.")
+    chosen = DEFAULT_SIGMAS[ndim] if sigmas is None else tuple(float(s) for s in sigmas)
+    if not chosen or not all(math.isfinite(s) and s > 0 for s in chosen):
+        raise ValueError(f"sigmas is {sigmas!r}; expected one or more positive numbers of pixels.")
+    return chosen
+
+
+def _steps(spacing: Sequence[float], ndim: int) -> tuple[float, ...]:
+    """Pixel size along each axis in units of the finest."""
+    if len(spacing) != ndim or not all(math.isfinite(s) and s > 0 for s in spacing):
+        raise ValueError(f"spacing is {spacing!r}; expected {ndim} positive pixel sizes, in axis order.")
+    return tuple(s / min(spacing) for s in spacing)
+
+
+# --- fit and predict ------------------------------------------------------------------------------------------------
+
+
+def fit_forest(
+    frames: Sequence[np.ndarray], strokes: Sequence[np.ndarray], schema: LabelSchema, *,
+    sigmas: Sequence[float] | None = None, max_pixels: int = MAX_PIXELS, n_trees: int = N_TREES, depth: int = DEPTH,
+    seed: int = 0,
+) -> Forest:  # fmt: skip
+    """Fit to sparse labels of one or more frames; classes weigh the same however much of each was drawn.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray of float32, shape (F, [Z,] Y, X)
+        `features` of the frames that hold strokes.
+    strokes : sequence of ndarray of int, shape ([Z,] Y, X)
+        Label values of `schema`; 0 is ignored.
+    schema : LabelSchema
+    sigmas : sequence of float or None
+        As given to `features`.
+    max_pixels : int
+        Of more labelled pixels, as many are drawn at random, the same number of each class as far as they go.
+    n_trees, depth : int
+    seed : int
+        The same strokes give the same forest.
+
+    Returns
+    -------
+    Forest
+    """
+    if not frames or len(frames) != len(strokes):
+        raise ValueError(f"{len(frames)} frame(s) of features and {len(strokes)} of strokes; expected one of each.")
+    ndim = frames[0].ndim - 1
+    n_features = len(feature_names(ndim, sigmas))
+    values, where = [], []
+    for n, (planes, drawn) in enumerate(zip(frames, strokes, strict=True)):
+        if planes.shape != (n_features, *drawn.shape):
+            raise DataError(
+                f"Features of frame {n} have shape {planes.shape} and its strokes {drawn.shape}; "
+                f"expected {n_features} features on the grid of the strokes."
+            )
+        schema.check(drawn, where=f"Strokes of frame {n}")
+        place = np.flatnonzero(drawn)
+        values.append(drawn.ravel()[place])
+        where.append(place)
+    label = np.concatenate(values)
+    classes = np.unique(label)
+    if len(classes) < 2:
+        names = ", ".join(schema.class_name(int(k)) for k in classes) or "none"
+        raise LabelError(f"A forest needs strokes of at least two classes; these hold {names}.")
+    keep = _drawn_evenly(label, classes, max_pixels, np.random.default_rng(seed))
+    frame = np.repeat(np.arange(len(frames)), [len(place) for place in where])[keep]
+    pixel = np.concatenate(where)[keep]
+    label = label[keep]
+    table = np.empty((len(label), n_features), np.float32)
+    for n, planes in enumerate(frames):
+        mine = frame == n
+        table[mine] = planes.reshape(n_features, -1)[:, pixel[mine]].T
+
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    weight = (len(label) / np.bincount(label)[label]).astype(np.float64)
+    model = ExtraTreesClassifier(n_trees, max_depth=depth, random_state=seed).fit(table, label, sample_weight=weight)
+    reached = max(1, *(tree.get_depth() for tree in model.estimators_))
+    trees = [_complete(tree.tree_, reached) for tree in model.estimators_]
+    split, threshold, leaf = (np.stack(arrays) for arrays in zip(*trees, strict=True))
+    chosen = _sigmas(ndim, sigmas)
+    return Forest(schema, tuple(int(k) for k in classes), chosen, ndim, split, threshold, leaf)
+
+
+def _drawn_evenly(label: np.ndarray, classes: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Ascending places of at most `limit` pixels; rare classes first, what they leave goes to the others."""
+    if len(label) <= limit:
+        return np.arange(len(label))
+    counts = {int(k): int((label == k).sum()) for k in classes}
+    chosen, left = [], limit
+    for done, k in enumerate(sorted(counts, key=lambda k: counts[k])):
+        share = min(counts[k], max(left // (len(counts) - done), 1))
+        chosen.append(rng.choice(np.flatnonzero(label == k), share, replace=False))
+        left -= share
+    return np.sort(np.concatenate(chosen))
+
+
+def _complete(tree: object, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A scikit-learn tree as a complete binary tree: a leaf above the last level repeats itself below."""
+    n_nodes = 2**depth - 1
+    split = np.zeros(n_nodes, np.int32)
+    threshold = np.full(n_nodes, np.inf, np.float32)
+    node_of = np.zeros(2 * n_nodes + 1, np.int64)
+    left, right = tree.children_left, tree.children_right
+    for n in range(n_nodes):
+        node = node_of[n]
+        if left[node] < 0:
+            node_of[2 * n + 1] = node_of[2 * n + 2] = node
+            continue
+        split[n] = tree.feature[node]
+        # Rounded down, so that float32 features go the way they go in scikit-learn, which compares in float64.
+        value = np.float32(tree.threshold[node])
+        threshold[n] = value if value <= tree.threshold[node] else np.nextafter(value, np.float32(-np.inf))
+        node_of[2 * n + 1], node_of[2 * n + 2] = left[node], right[node]
+    counts = tree.value[node_of[n_nodes:], 0, :]  # (2**D, K)
+    leaf = (counts / counts.sum(axis=1, keepdims=True)).T
+    return split, threshold, np.ascontiguousarray(leaf, np.float32)
+
+
+def predict_forest(forest: Forest, frame: np.ndarray, *, workers: int = 2) -> ForestPrediction:
+    """Label values and probabilities of a frame whose features are at hand.
+
+    Parameters
+    ----------
+    forest : Forest
+    frame : ndarray of float32, shape (F, [Z,] Y, X)
+        Its `features`, with the sigmas of the forest.
+    workers : int
+        Threads. The first call of an installation compiles for some seconds; see `warm_up`.
+
+    Returns
+    -------
+    ForestPrediction
+    """
+    n_features = len(feature_names(forest.ndim, forest.sigmas))
+    if frame.ndim != forest.ndim + 1 or frame.shape[0] != n_features:
+        raise DataError(
+            f"The features have shape {frame.shape}; this forest needs {n_features} of {forest.ndim} dimensions."
+        )
+    shape = frame.shape[1:]
+    flat = np.ascontiguousarray(frame, np.float32).reshape(n_features, -1)
+    n_px = flat.shape[1]
+    probabilities = np.empty((len(forest.class_indices), n_px), np.float32)
+    labels = np.empty(n_px, np.uint8)
+    values = np.array(forest.class_indices, np.uint8)
+    kernel = _kernel()
+
+    def run(start: int) -> None:
+        stop = min(start + _CHUNK_PX, n_px)
+        kernel(
+            flat, start, stop, forest.split, forest.threshold, forest.leaf, forest.depth, values, probabilities, labels
+        )
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        list(pool.map(run, range(0, n_px, _CHUNK_PX)))
+    return ForestPrediction(labels.reshape(shape), probabilities.reshape(-1, *shape))
+
+
+def predict_image(
+    forest: Forest, image: np.ndarray, *, spacing: Sequence[float], workers: int = 2, tile_px: int = _TILE_PX
+) -> ForestPrediction:
+    """Label values and probabilities of an image or volume of any size, tile by tile.
+
+    Parameters
+    ----------
+    forest : Forest
+    image : ndarray, shape ([Z,] Y, X)
+        As for `features`.
+    spacing : sequence of float
+    workers : int
+    tile_px : int
+        Pixels of a tile with its margin, at most where the margin allows: features are held for so many.
+
+    Returns
+    -------
+    ForestPrediction
+        The same as without tiles: each carries a margin of all that its features see.
+    """
+    if image.ndim != forest.ndim:
+        raise DataError(f"The image has shape {image.shape}; this forest needs {forest.ndim} dimensions.")
+    labels = np.empty(image.shape, np.uint8)
+    probabilities = np.empty((len(forest.class_indices), *image.shape), np.float32)
+    for inner, outer in _tiles(image.shape, _reach(forest.sigmas, spacing, image.ndim), tile_px):
+        part = features(image[outer], spacing=spacing, sigmas=forest.sigmas, workers=workers)
+        found = predict_forest(forest, part, workers=workers)
+        own = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+        labels[inner] = found.labels[own]
+        probabilities[(slice(None), *inner)] = found.probabilities[(slice(None), *own)]
+    return ForestPrediction(labels, probabilities)
+
+
+def _reach(sigmas: Sequence[float], spacing: Sequence[float], ndim: int) -> tuple[int, ...]:
+    """How far a feature sees along each axis, px: two Gaussians and two differences."""
+    return tuple(2 * int(_TRUNCATE * max(sigmas) / h + 0.5) + 2 for h in _steps(spacing, ndim))
+
+
+def _tiles(
+    shape: tuple[int, ...], reach: tuple[int, ...], tile_px: int
+) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Yield disjoint boxes that cover `shape`, and each with its margin."""
+    sizes = list(shape)
+    while math.prod(min(s + 2 * r, n) for s, r, n in zip(sizes, reach, shape, strict=True)) > tile_px:
+        # Halve the longest side in units of its margin; below half a margin tiles cost more than they save.
+        longest = max(range(len(sizes)), key=lambda a: sizes[a] / reach[a])
+        if sizes[longest] <= max(reach[longest] // 2, 1):
+            break
+        sizes[longest] = math.ceil(sizes[longest] / 2)
+    for corner in itertools.product(*(range(0, n, s) for n, s in zip(shape, sizes, strict=True))):
+        inner = tuple(slice(c, min(c + s, n)) for c, s, n in zip(corner, sizes, shape, strict=True))
+        yield (
+            inner,
+            tuple(slice(max(i.start - r, 0), min(i.stop + r, n)) for i, r, n in zip(inner, reach, shape, strict=True)),
+        )
+
+
+def warm_up() -> None:
+    """Load and compile what the first fit and prediction need, so that the first stroke does not wait for it."""
+    rng = np.random.default_rng(0)
+    frame = features(rng.random((16, 16), np.float32), spacing=(1.0, 1.0))
+    strokes = rng.integers(1, 3, (16, 16))
+    schema = LabelSchema.from_dict({"name": "two", "classes": [{"index": 1, "name": "a"}, {"index": 2, "name": "b"}]})
+    predict_forest(fit_forest([frame], [strokes], schema, n_trees=1), frame)
+
+
+_compiled: list[object] = []
+
+
+def _kernel() -> object:
+    """The traversal, compiled on first use and kept on disk where a folder for it can be written."""
+    if not _compiled:
+        import numba
+
+        options = {"nogil": True}
+        try:
+            _compiled.append(numba.njit(_traverse, cache=True, **options))
+        except RuntimeError:  # numba finds no writable cache folder; compiling anew costs seconds, not correctness
+            _compiled.append(numba.njit(_traverse, **options))
+    return _compiled[0]
+
+
+def _traverse(flat, start, stop, split, threshold, leaf, depth, values, probabilities, labels):
+    """Fill `probabilities` and `labels` for the pixels from `start` to `stop`.
+
+    Level by level for blocks of pixels, so that the compiler makes vector gathers of it: three times faster than pixel
+    by pixel. The block's features are copied first, because rows a power of two apart share cache lines.
+    """
+    block = 256
+    n_features = flat.shape[0]
+    n_trees, n_classes, n_leaves = leaf.shape
+    local = np.zeros(n_features * block, np.float32)
+    total = np.empty((n_classes, block), np.float32)
+    node = np.empty(block, np.int32)
+    for first in range(start, stop, block):
+        n = min(block, stop - first)
+        for f in range(n_features):
+            for i in range(n):
+                local[f * block + i] = flat[f, first + i]
+        total[:] = 0
+        for t in range(n_trees):
+            rule, limit = split[t], threshold[t]
+            node[:] = 0
+            for _ in range(depth):
+                for i in range(block):
+                    m = node[i]
+                    right = local[rule[m] * np.int32(block) + np.int32(i)] > limit[m]
+                    node[i] = np.int32(2) * m + np.int32(1) + np.int32(right)
+            for k in range(n_classes):
+                shares = leaf[t, k]
+                for i in range(block):
+                    total[k, i] += shares[node[i] - np.int32(n_leaves - 1)]
+        for i in range(n):
+            best = 0
+            for k in range(n_classes):
+                probabilities[k, first + i] = total[k, i] / n_trees
+                if total[k, i] > total[best, i]:
+                    best = k
+            labels[first + i] = values[best]
+
+
+# --- on disk --------------------------------------------------------------------------------------------------------
+
+
+def save_forest(forest: Forest, path: Path | str) -> Path:
+    """Write a forest as one ``.safetensors`` file: arrays, and their meaning as JSON in its header."""
+    from safetensors.numpy import save_file
+
+    about = {
+        "format_version": FORMAT_VERSION, "schema": forest.schema.to_dict(), "class_indices": forest.class_indices,
+        "sigmas": forest.sigmas, "ndim": forest.ndim,
+    }  # fmt: skip
+    arrays = {name: np.ascontiguousarray(getattr(forest, name)) for name in ("split", "threshold", "leaf")}
+    with atomic_path(path) as part:
+        save_file(arrays, part, metadata={"operandoseg_forest": json.dumps(about)})
+    return Path(path)
+
+
+def load_forest(path: Path | str) -> Forest:
+    """Read a forest; ModelError where the file is not one or does not hold together."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ModelError(f"There is no forest at {path}.")
+    try:
+        with safe_open(path, framework="np") as file:
+            about = json.loads((file.metadata() or {})["operandoseg_forest"])
+            arrays = {name: file.get_tensor(name) for name in ("split", "threshold", "leaf")}
+        if about["format_version"] != FORMAT_VERSION:
+            raise ModelError(f"{path} has format {about['format_version']}; this version reads {FORMAT_VERSION}.")
+        schema = LabelSchema.from_dict(about["schema"], where=str(path))
+        forest = Forest(
+            schema, tuple(about["class_indices"]), tuple(about["sigmas"]), int(about["ndim"]),
+            arrays["split"].astype(np.int32), arrays["threshold"].astype(np.float32),
+            arrays["leaf"].astype(np.float32),
+        )  # fmt: skip
+        n_features = len(feature_names(forest.ndim, forest.sigmas))
+    except (SafetensorError, KeyError, TypeError, ValueError, DataError) as error:
+        raise ModelError(f"{path} is not a forest of this software ({error}); fit it again.") from error
+    nodes, leaves = forest.split.shape[-1], forest.leaf.shape[-1]
+    fits = (
+        forest.split.ndim == 2
+        and forest.split.shape == forest.threshold.shape
+        and forest.leaf.shape == (len(forest.split), len(forest.class_indices), nodes + 1)
+        and leaves == 2**forest.depth
+        and ((forest.split >= 0) & (forest.split < n_features)).all()
+        and UNLABELLED not in forest.class_indices
+    )
+    # The traversal reads memory at these numbers unchecked.
+    if not fits:
+        raise ModelError(f"{path} holds trees that do not fit together; fit the forest again.")
+    return forest

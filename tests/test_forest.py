@@ -1,0 +1,196 @@
+"""The forest: features with known values, trees that answer as scikit-learn's do, tiles that leave no seam."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from seg import forest as module
+from seg.errors import DataError, LabelError, ModelError
+from seg.forest import (
+    feature_names,
+    features,
+    fit_forest,
+    load_forest,
+    predict_forest,
+    predict_image,
+    save_forest,
+)
+from seg.labels import load_schema
+
+SCHEMA = load_schema()
+SPACING = (0.75, 0.5)
+
+
+def named(image, spacing, name, sigmas=None):
+    return features(image, spacing=spacing, sigmas=sigmas)[feature_names(image.ndim, sigmas).index(name)]
+
+
+def grain(shape, seed, spread):
+    """Noise of mean 0.5 and the same variance at any `spread`: only its grain size differs."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), spread)
+    return (0.5 + 0.15 * noise / noise.std()).astype(np.float32)
+
+
+def two_grains(seed):
+    """Coarse grain left, fine grain right, under one grey level; truth 1 and 3."""
+    shape = (96, 160)
+    truth = np.where(np.arange(160) < 80, 1, 3) * np.ones(shape, int)
+    return np.where(truth == 1, grain(shape, seed, 3.0), grain(shape, seed + 1, 0.7)), truth
+
+
+def strokes_on(truth):
+    """Two lines, 0.6 % of the pixels."""
+    drawn = np.zeros_like(truth)
+    drawn[48, 20:65] = truth[48, 20:65]
+    drawn[30, 95:140] = truth[30, 95:140]
+    return drawn
+
+
+def fitted(seed=0):
+    image, truth = two_grains(seed)
+    planes = features(image, spacing=SPACING)
+    return fit_forest([planes], [strokes_on(truth)], SCHEMA), planes
+
+
+def test_a_slope_is_the_same_along_a_coarse_axis_and_a_fine_one():
+    # 0.02 per unit of the finest axis along y; the pixel of y is 1.5 such units. A linear ramp has no curvature.
+    y = np.arange(80)[:, None] * 1.5 * np.ones((1, 90))
+    inside = (slice(40, 41), slice(40, 50))
+    ramp = (0.02 * y).astype(np.float32)
+    assert named(ramp, SPACING, "gradient_magnitude_2")[inside] == pytest.approx(0.02, rel=1e-4)
+    assert named(ramp, SPACING, "laplacian_2")[inside] == pytest.approx(0.0, abs=1e-5)
+    # the same in the larger eigenvalue of the structure tensor, squared; nothing across the slope
+    assert named(ramp, SPACING, "structure_tensor_eigenvalue_1_2")[inside] == pytest.approx(4e-4, rel=1e-3)
+    assert named(ramp, SPACING, "structure_tensor_eigenvalue_0_2")[inside] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_a_paraboloid_has_its_curvatures_as_hessian_eigenvalues():
+    z, y, x = np.ogrid[:40, :50, :60]
+    # second derivatives 0.006, 0.002 and -0.004 per square unit of the finest axis; z has pixels of 2 units, y of 1.5
+    values = 0.003 * (2 * z - 40) ** 2 + 0.001 * (1.5 * y - 37) ** 2 - 0.002 * (x - 30) ** 2
+    planes = features(values.astype(np.float32), spacing=(1.0, 0.75, 0.5), sigmas=(2.0,))
+    names = feature_names(3, (2.0,))
+    middle = (20, 25, 30)
+    found = [planes[names.index(f"hessian_eigenvalue_{n}_2")][middle] for n in range(3)]
+    # float32 of values near 1 over steps of 1: 1e-5 of rounding
+    assert found == pytest.approx([-0.004, 0.002, 0.006], abs=2e-5)
+    assert planes[names.index("laplacian_2")][middle] == pytest.approx(0.004, abs=3e-5)
+
+
+def test_eigenvalues_in_closed_form_are_those_of_lapack():
+    half = np.random.default_rng(1).normal(size=(500, 3, 3))
+    matrix = (half + half.transpose(0, 2, 1)) / 2
+    matrix[0], matrix[1] = np.eye(3), 0  # threefold eigenvalues, where the formula divides by zero
+    upper = {(i, j): matrix[:, i, j] for i in range(3) for j in range(i, 3)}
+    assert np.transpose(module._eigenvalues(upper, 3)) == pytest.approx(np.linalg.eigvalsh(matrix), abs=1e-6)
+
+
+def test_local_std_of_noise_is_its_standard_deviation():
+    noise = np.random.default_rng(2).normal(0.5, 0.1, (200, 200)).astype(np.float32)
+    # a Gaussian window of 8 px holds about 4 pi 64 = 800 independent pixels: 2.5 % each, less on average
+    assert named(noise, (1, 1), "local_std_8").mean() == pytest.approx(0.1, rel=0.02)
+
+
+def test_transposing_axes_and_spacing_together_transposes_the_features():
+    image = grain((40, 60), 3, 1.0)
+    turned = features(image.T.copy(), spacing=SPACING[::-1])
+    assert np.abs(features(image, spacing=SPACING) - turned.transpose(0, 2, 1)).max() < 1e-5
+
+
+def test_strokes_on_one_frame_tell_grains_apart_on_another():
+    model, _ = fitted()
+    image, truth = two_grains(50)
+    labels = predict_image(model, image, spacing=SPACING).labels
+    # both sides have the same histogram, so a threshold is right for half of the pixels
+    assert (labels == truth).mean() > 0.93
+
+
+def test_the_trees_answer_as_those_of_scikit_learn():
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    image, truth = two_grains(4)
+    planes = features(image, spacing=SPACING)
+    drawn = strokes_on(truth)
+    drawn[60, 30:34] = 4
+    model = fit_forest([planes], [drawn], SCHEMA, n_trees=7, depth=5, seed=3)
+    there = drawn > 0
+    label = drawn[there]
+    weight = len(label) / np.bincount(label)[label]
+    rival = ExtraTreesClassifier(7, max_depth=5, random_state=3).fit(planes[:, there].T, label, sample_weight=weight)
+    found = predict_forest(model, planes)
+    expected = rival.predict_proba(planes.reshape(len(planes), -1).T).T.reshape(3, *image.shape)
+    assert np.abs(found.probabilities - expected).max() < 1e-6
+    assert (found.labels == np.array([1, 3, 4])[found.probabilities.argmax(0)]).all()
+
+
+def test_the_same_strokes_give_the_same_answer_on_any_number_of_threads():
+    model, planes = fitted()
+    again, _ = fitted()
+    one, three = predict_forest(model, planes, workers=1), predict_forest(again, planes, workers=3)
+    assert (one.probabilities == three.probabilities).all()
+    assert (one.labels == three.labels).all()
+    assert one.probabilities.sum(0) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "tile_px"), [((150, 190), SPACING, 18_000), ((24, 60, 75), (1.0, 0.4, 0.5), 50_000)]
+)
+def test_tiles_leave_no_seam(shape, spacing, tile_px):
+    image = grain(shape, 7, 1.0)
+    drawn = np.where(image > 0.6, 1, np.where(image < 0.45, 2, 0))
+    sigmas = (1.0, 2.0)
+    model = fit_forest([features(image, spacing=spacing, sigmas=sigmas)], [drawn], SCHEMA, sigmas=sigmas)
+    tiles = list(module._tiles(shape, module._reach(sigmas, spacing, len(shape)), tile_px))
+    assert len(tiles) >= 4
+    assert all(np.prod([s.stop - s.start for s in outer]) <= tile_px for _, outer in tiles)
+    whole = predict_image(model, image, spacing=spacing)
+    cut = predict_image(model, image, spacing=spacing, tile_px=tile_px)
+    assert (whole.probabilities == cut.probabilities).all()
+    assert (whole.labels == cut.labels).all()
+
+
+def test_more_pixels_than_the_limit_are_drawn_evenly():
+    label = np.repeat([1, 2, 5], [10_000, 30, 10_000])
+    kept = label[module._drawn_evenly(label, np.unique(label), 1000, np.random.default_rng(0))]
+    assert np.bincount(kept)[[1, 2, 5]].tolist() == [485, 30, 485]
+
+
+def test_a_saved_forest_answers_the_same(tmp_path):
+    model, planes = fitted()
+    back = load_forest(save_forest(model, tmp_path / "strokes.safetensors"))
+    assert (back.schema, back.class_indices, back.sigmas, back.ndim) == (SCHEMA, (1, 3), (1.0, 2.0, 4.0, 8.0), 2)
+    assert (predict_forest(back, planes).probabilities == predict_forest(model, planes).probabilities).all()
+
+
+def test_a_file_that_would_send_the_traversal_astray_is_refused(tmp_path):
+    model, _ = fitted()
+    model.split[0, 0] = 999
+    path = save_forest(model, tmp_path / "bad.safetensors")
+    with pytest.raises(ModelError, match="do not fit together"):
+        load_forest(path)
+    path.write_bytes(b"no forest at all")
+    with pytest.raises(ModelError, match="not a forest"):
+        load_forest(path)
+    with pytest.raises(ModelError, match="no forest at"):
+        load_forest(tmp_path / "missing.safetensors")
+
+
+def test_what_cannot_be_fitted_is_said():
+    image, truth = two_grains(0)
+    planes = features(image, spacing=SPACING)
+    with pytest.raises(LabelError, match="at least two classes; these hold electrolyte"):
+        fit_forest([planes], [np.where(truth == 1, 1, 0)], SCHEMA)
+    with pytest.raises(LabelError, match="these hold none"):
+        fit_forest([planes], [np.zeros_like(truth)], SCHEMA)
+    with pytest.raises(LabelError, match="99"):
+        fit_forest([planes], [np.where(truth == 1, 1, 99)], SCHEMA)
+    with pytest.raises(DataError, match="on the grid of the strokes"):
+        fit_forest([planes], [truth[:, :-1]], SCHEMA)
+    image[3, 3] = np.nan
+    with pytest.raises(DataError, match="1 NaN"):
+        features(image, spacing=SPACING)
+    with pytest.raises(ValueError, match="2 positive pixel sizes"):
+        features(np.zeros((8, 8)), spacing=(1.0, 0.0))
+    model, _ = fitted()
+    with pytest.raises(DataError, match="33 of 2 dimensions"):
+        predict_forest(model, planes[:5])
