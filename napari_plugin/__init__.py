@@ -1,0 +1,1 @@
+"""The napari plugin: label, train, run, measure. Importing it loads neither Qt, napari nor torch."""
