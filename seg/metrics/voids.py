@@ -1,4 +1,8 @@
-"""Voids in metal and at the metal / solid-electrolyte interface: how many, how big, and how much contact they cost."""
+"""Voids in metal and at the metal / solid-electrolyte interface: how many, how big, and how much contact they cost.
+
+A volume is read once, slab by slab (`seg.blocks`), so it may be larger than memory; voids are then cut out one by one
+for their shape, and the few slices around the interface are read again for its area.
+"""
 
 from __future__ import annotations
 
@@ -7,148 +11,94 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
-from skimage.measure import marching_cubes
+import pandas as pd
+from scipy.spatial import KDTree
 
+from seg.blocks import RegionFinder, Regions, slabs
+from seg.metrics.contact_loss import HALO, ContactCounter, ContactLoss
 from seg.metrics.frame import Frame
-from seg.metrics.interface import DIGITISATION_PX
-from seg.metrics.table import Measurement
+from seg.metrics.history import History
+from seg.metrics.interface import DIGITISATION_PX, crack_points
+from seg.metrics.mesh import half_level_mesh, interface_areas, sphericity
+from seg.metrics.slopes import robust_slope
+from seg.metrics.table import UM2_PER_CM2, Measurement
 
-# Below this a surface mesh says nothing about shape (a ball of radius 2 voxels).
-MIN_SPHERICITY_VOXELS = 33
+# A region in a larger box (a network through the whole volume) has no shape worth a mesh.
+MAX_SHAPE_VOXELS = 64_000_000
+# Part of the interface, around the point nearest to a void, that is taken for a plane unless it is this far from one.
+PLANE_PX = 7.0
+PLANE_RMS_PX = 0.6
+_EDGE = "interval: mask edge +-0.5 px"
 
 
 @dataclass(frozen=True)
-class ContactLoss:
-    """How much of the separator surface is covered by voids.
+class VoidScan:
+    """What one pass over a volume says about its voids.
 
     Parameters
     ----------
-    lost, total : float
-        Projected area (3-D) or length (2-D) of the interface under voids, and of the whole interface.
-    first_layer : float
-        The same loss in the first layer of voxels, without extrapolation.
-    edge : float
-        Length of the rim of the lost patches (3-D), or their number of ends (2-D).
-    axis : int
-        The axis along which the interface was projected.
+    voids : Regions
+        Voxels that share a corner belong together (26 neighbours in 3-D, 8 in 2-D).
+    n_metal, n_separator : int
+        Voxels.
+    faces : tuple of int
+        Pairs of void and other voxels along each axis.
+    contact : ContactLoss
+    interface : ndarray of float, shape (N, ndim), or None
+        Centres of the faces between separator and metal or void, in pixels; None where they are too many to keep.
     """
 
-    lost: float
-    total: float
-    first_layer: float
-    edge: float
-    axis: int
-
-    @property
-    def fraction(self) -> float:
-        """Share of the interface that is lost; NaN without an interface."""
-        return self.lost / self.total if self.total > 0 else math.nan
+    voids: Regions
+    n_metal: int
+    n_separator: int
+    faces: tuple[int, ...]
+    contact: ContactLoss
+    interface: np.ndarray | None
 
 
-def label_voids(void: np.ndarray) -> tuple[np.ndarray, int]:
-    """Label voids; voxels that share a corner belong together (26 neighbours in 3-D, 8 in 2-D)."""
-    ids, count = ndimage.label(void, structure=np.ones((3,) * void.ndim))
-    return ids, int(count)
-
-
-def contact_loss(
-    separator: np.ndarray, metal: np.ndarray, void_ids: np.ndarray, *, spacing: Sequence[float]
-) -> ContactLoss:
-    """Void-covered part of the interface between a separator and metal, as projected area.
+def scan_voids(
+    frame: Frame,
+    *,
+    void_classes: Sequence[str] = ("void",),
+    metal_classes: Sequence[str] = ("deposit", "dendrite"),
+    separator_classes: Sequence[str] = ("separator",),
+    max_voxels: int | None = None,
+) -> VoidScan:
+    """Read a volume once and count.
 
     Parameters
     ----------
-    separator, metal : ndarray of bool, shape ([Z,] Y, X)
-    void_ids : ndarray of int, shape ([Z,] Y, X)
-        Numbered voids, 0 = none.
-    spacing : sequence of float
-
-    Notes
-    -----
-    The interface is where a separator voxel is followed, along the axis the interface faces most, by metal or void;
-    both sides of a separator count. Walls of a void lean, so its first layer (centred half a voxel above the surface)
-    is 3-7 % too small: the area of each touching void in layers 1 to 3 is extrapolated as a parabola to the surface,
-    ``(15 A1 - 10 A2 + 3 A3) / 8``. A void thinner than three layers, or that loses more than half of its area between
-    the first two (a ragged gap rather than a wall), keeps A1.
+    frame : Frame
+        ``labels`` may be any array that gives slices along its first axis: in memory, memory map, zarr.
+    max_voxels : int or None
+        Of a slab (`seg.blocks.slabs`); the result does not depend on it.
     """
-    target = metal | (void_ids > 0)
-    axis, face = _main_axis(separator, target, spacing)
-    n_voids = int(void_ids.max(initial=0))
-    layers = np.zeros((3, n_voids + 1), np.int64)
-    columns = 0
-    for direction in (1, -1):
-        sep = np.moveaxis(separator, axis, 0)[::direction]
-        free = np.moveaxis(target, axis, 0)[::direction]
-        ids = np.moveaxis(void_ids, axis, 0)[::direction]
-        at = np.nonzero(sep[:-1] & free[1:])
-        columns += len(at[0])
-        for layer in range(3):
-            height = at[0] + 1 + layer
-            inside = height < len(ids)
-            found = ids[(height[inside], *(index[inside] for index in at[1:]))]
-            layers[layer] += np.bincount(found, minlength=n_voids + 1)
-    first, second, third = layers[:, 1:].astype(float)
-    parabola = (15 * first - 10 * second + 3 * third) / 8
-    wall = (third > 0) & (second >= 0.5 * first) & (first > 0)
-    surface = np.where(wall, np.maximum(parabola, 0), first)
-    touched = first[first > 0]
-    # Rim of round patches of that area; in a section each patch has two ends.
-    rim = 2 * np.sqrt(math.pi * touched * face) if separator.ndim == 3 else np.full(len(touched), 2.0)
-    edge = float(rim.sum())
-    lost = min(float(surface.sum()), float(columns))
-    return ContactLoss(lost * face, columns * face, float(first.sum()) * face, edge, axis)
-
-
-def interface_area(separator: np.ndarray, target: np.ndarray, *, spacing: Sequence[float]) -> float:
-    """Area of the separator surface that faces `target`, from a mesh through a slightly blurred mask (3-D).
-
-    Voxel faces over-read a tilted or wavy surface by up to half, a mesh through the raw mask by 8 %; after a blur of
-    one voxel (physical, the same along every axis) the mesh is within 3 %.
-    """
-    box = ndimage.find_objects((separator & ndimage.binary_dilation(target)).astype(np.uint8))
-    if not box or box[0] is None:
-        return 0.0
-    # Blur reaches four voxels; the surroundings of the interface are all that is needed.
-    grown = tuple(slice(max(s.start - 6, 0), s.stop + 6) for s in box[0])
-    # A mesh spans voxel centres; one more voxel around lets it reach the faces of the frame.
-    solid, facing = np.pad(separator[grown], 1, mode="edge"), np.pad(target[grown], 1, mode="edge")
-    vertices, faces = _surface(solid, spacing, sigma_px=1.0, mode="nearest")
-    if len(faces) == 0:
-        return 0.0
-    corners = vertices[faces]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    twice = np.linalg.norm(cross, axis=1)
-    normal = cross / np.where(twice > 0, twice, 1)[:, None]
-    centre = corners.mean(axis=1)
-    scale = np.asarray(spacing, float)
-    last = np.asarray(solid.shape) - 1
-    inside = np.all((centre >= 0.5 * scale) & (centre <= (last - 0.5) * scale), axis=1)
-    touches = np.zeros(len(faces), bool)
-    for sign in (1.0, -1.0):
-        at = np.clip(np.rint(centre / scale + sign * normal).astype(int), 0, last)
-        touches |= facing[tuple(at.T)]
-    return float(twice[inside & touches].sum() / 2)
-
-
-def sphericity(mask: np.ndarray, *, spacing: Sequence[float]) -> float:
-    """Surface of a ball of equal volume over the surface of one 3-D object; NaN below 33 voxels.
-
-    ``pi**(1/3) (6 V)**(2/3) / A`` with A from a mesh through the mask after a blur of 0.3 voxel for the smallest to 0.6
-    for balls of 7 voxels radius and more: without it balls read 0.08 too low, with more of it rims are rounded away.
-    Within 0.05 for balls, ellipsoids, lenses and half balls of 3 to 10 voxels radius, also at 2:1 voxels; flat caps and
-    boxes, which have sharp edges all around, read 0.05 to 0.1 too high.
-    """
-    voxels = int(mask.sum())
-    if voxels < MIN_SPHERICITY_VOXELS:
-        return math.nan
-    radius_px = (3 * voxels / (4 * math.pi)) ** (1 / 3)
-    vertices, faces = _surface(np.pad(mask, 4), spacing, sigma_px=min(max(0.3, 0.09 * radius_px), 0.6), mode="constant")
-    corners = vertices[faces]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(cross, axis=1).sum() / 2
-    volume = voxels * math.prod(spacing)
-    return float(math.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / area) if area > 0 else math.nan
+    shape, schema = frame.labels.shape, frame.schema
+    finder, counter = RegionFinder(shape), ContactCounter(len(shape))
+    n_metal = n_separator = 0
+    faces = np.zeros(len(shape), np.int64)
+    for slab in slabs(shape, halo=HALO, max_voxels=max_voxels):
+        labels = np.asarray(frame.labels[slab.read])
+        void, metal = schema.mask(labels, void_classes), schema.mask(labels, metal_classes)
+        separator = schema.mask(labels, separator_classes)
+        ids, _ = finder.add(void, slab)
+        n_metal += int(np.count_nonzero(metal[slab.inner]))
+        own_separator = int(np.count_nonzero(separator[slab.inner]))
+        n_separator += own_separator
+        if own_separator or separator.any():
+            counter.add(separator, metal | void, ids, slab.inner, slab.read.start)
+        else:
+            counter.skip(int(ids.max(initial=0)))
+        # Pairs along z: those of each owned slice with the slice before it.
+        with_before = slice(max(slab.inner.start - 1, 0), slab.inner.stop)
+        for axis in range(len(shape)):
+            part = void[with_before if axis == 0 else slab.inner]
+            faces[axis] += np.count_nonzero(np.diff(part, axis=axis))
+    voids = finder.regions()
+    return VoidScan(
+        voids, n_metal, n_separator, tuple(int(n) for n in faces), counter.result(voids, frame.scale.spacing),
+        counter.positions(),
+    )  # fmt: skip
 
 
 def measure_frame(
@@ -157,50 +107,127 @@ def measure_frame(
     void_classes: Sequence[str] = ("void",),
     metal_classes: Sequence[str] = ("deposit", "dendrite"),
     separator_classes: Sequence[str] = ("separator",),
+    filament_classes: Sequence[str] = ("dendrite",),
     min_size_px: int | None = None,
 ) -> list[Measurement]:
-    """Void fraction, count, sizes and sphericity, and the contact lost at the separator.
+    """Void fraction, count, sizes, sphericity and distance to the interface, and the contact lost at the separator.
 
-    Sizes are given per void (with `object_id`) and for the frame: the total volume, and mean diameter and sphericity
-    over voids that lie fully inside, weighted by the inverse chance of that (Miles-Lantuejoul). Voids below
-    `min_size_px` (default 3 px along each axis) are counted and flagged. In a 2-D section the fraction is one of
-    areas, diameters are those of equal-area circles, and there are no volumes, sphericities or interface areas. The
-    rows on contact are missing where no separator is labelled.
+    Sizes are given per void (with `object_id`) and for the frame: the total volume, and mean diameter, sphericity and
+    distance over voids that lie fully inside, weighted by the inverse chance of that (Miles-Lantuejoul). Voids below
+    `min_size_px` (default 3 px along each axis) are counted and flagged. The distance is that between the nearest
+    points of void and interface; 0 for a void at the separator. ``void_count`` is also given for voids in contact with
+    the separator and for those in the bulk (`side`). In a 2-D section the fraction is one of areas, diameters are those
+    of equal-area circles, and there are no volumes, sphericities or interface areas. The rows on contact and distance
+    are missing where no separator is labelled. ``interface_area_ratio`` leaves filaments aside, which would add their
+    sides to the area of the interface.
     """
-    void, metal = frame.mask(void_classes), frame.mask(metal_classes)
-    separator = frame.mask(separator_classes)
-    spacing, ndim = frame.scale.spacing, frame.labels.ndim
+    classes = {"void_classes": void_classes, "metal_classes": metal_classes, "separator_classes": separator_classes}
+    scan = scan_voids(frame, **classes)
+    ndim, regions = len(frame.labels.shape), scan.voids
     smallest = 3**ndim if min_size_px is None else min_size_px
-    ids, count = label_voids(void)
-    boxes = ndimage.find_objects(ids)
-    sizes = np.bincount(ids.ravel(), minlength=count + 1)[1:]
-    cut = np.array([any(s.start == 0 or s.stop == n for s, n in zip(b, ids.shape, strict=True)) for b in boxes], bool)
+    sizes, cut = regions.sizes[1:], regions.cut[1:]
     tiny = sizes < smallest
     rows = _Rows(frame, ";".join(void_classes))
 
     section = "" if ndim == 3 else "2-D section: "
-    shift = _edge_shift(void, spacing)
-    total_px = int(sizes.sum()) + int(metal.sum())
+    shift = _edge_shift(scan.faces, frame.scale.pixel)
+    total_px = int(sizes.sum()) + scan.n_metal
     fraction = sizes.sum() / total_px if total_px else math.nan
     what = "volume" if ndim == 3 else "area"
     rows.add("void_fraction", fraction, "1", shift / (total_px * frame.scale.pixel) if total_px else math.nan,
-             f"{section}void {what} / (void + metal) {what}; interval: mask edge +-0.5 px", limit=1.0)  # fmt: skip
+             f"{section}void {what} / (void + metal) {what}; {_EDGE}", limit=1.0)  # fmt: skip
     neighbours = f"{section}{3**ndim - 1} neighbours"
-    rows.add_count(count, int(tiny.sum()), bool(cut.any()), smallest, neighbours)
+    rows.add_count(sizes, tiny, cut, smallest, neighbours)
+    touching = scan.contact.touching[1:]
+    if scan.n_separator:
+        for side, chosen in (("contact", touching), ("bulk", ~touching)):
+            how = f"{neighbours}, {'at' if side == 'contact' else 'away from'} the separator"
+            rows.add_count(sizes[chosen], tiny[chosen], cut[chosen], smallest, how, side=side)
 
-    diameters, spheres = _sizes(frame, rows, ids, boxes, sizes, cut, tiny)
+    diameters, spheres, distances = _sizes(frame, rows, scan, tiny, void_classes)
     inside = ~cut & ~tiny
-    windows = [math.prod(n - (s.stop - s.start) + 1 for s, n in zip(b, ids.shape, strict=True)) for b in boxes]
-    weights = np.array([1 / w for w in windows])
+    extent = regions.high[1:] - regions.low[1:]
+    weights = 1 / np.prod(np.asarray(regions.shape) - extent + 1, axis=1, dtype=float)
     mean_method = f"{section}mean over voids fully inside, Miles-Lantuejoul weights; interval: t"
     rows.add_mean("void_diameter", diameters, weights, inside, "um", mean_method)
     if ndim == 3:
-        rows.add("void_volume", float(sizes.sum()) * frame.scale.pixel, "um3", shift,
-                 "total of all voids; interval: mask edge +-0.5 px", n=count)  # fmt: skip
+        rows.add("void_volume", float(sizes.sum()) * frame.scale.pixel, "um3", shift, f"total of all voids; {_EDGE}",
+                 n=regions.count)  # fmt: skip
         rows.add_mean("void_sphericity", spheres, weights, inside, "1", mean_method)
-    if separator.any():
-        _contact_rows(frame, rows, separator, metal, ids)
+    if scan.n_separator:
+        rows.add_mean("void_distance_to_interface", distances, weights, inside, "um", mean_method)
+        _contact_rows(frame, rows, scan, classes, [c for c in metal_classes if c not in filament_classes])
     return rows.rows
+
+
+def measure_whole(history: History) -> list[Measurement]:
+    """Local current where contact is lost, and how fast voids grow per charge; they need the cycler and the area.
+
+    ``local_current_density`` of a frame is the current density over the share of the interface that still conducts.
+    ``void_rate_per_charge`` is the slope of the void volume against the charge through the imaged part of the
+    interface, per half-cycle; positive where voids grow, whatever the direction of the current.
+    """
+    table = history.table
+    volumes = _frame_rows(table, "void_volume")
+    loss = _frame_rows(table, "contact_loss_fraction")
+    electrochem = history.electrochem
+    if electrochem is None or "current_density_mA_per_cm2" not in electrochem:
+        if len(volumes) < 2:
+            return []
+        return [
+            Measurement(
+                "void_rate_per_charge", math.nan, "um3/mAh", class_name="void", flags=("no-current",),
+                method="needs a cycler file and the electrode area",
+            )
+        ]  # fmt: skip
+    known = electrochem.set_index("frame")
+    density, charge = known["current_density_mA_per_cm2"].abs(), known["areal_capacity_mAh_per_cm2"]
+    rows = []
+    for frame, row in loss.iterrows():
+        if frame in density.index and density[frame] > 0 and row["value"] < 1:
+            j = float(density[frame])
+            rows.append(
+                Measurement(
+                    "local_current_density", j / (1 - row["value"]), "mA/cm2", j / (1 - row["low"]),
+                    j / (1 - row["high"]) if row["high"] < 1 else math.inf, class_name="void", frame=int(frame),
+                    time_s=float(row["time_s"]), method=f"{j:.4g} mA/cm2 over the contact that is left",
+                )
+            )  # fmt: skip
+    areas = _frame_rows(table[table["side"] == "projected"], "interface_area", side="projected")
+    if history.scale.calibrated and len(areas) and len(volumes) > 1:
+        field_cm2 = float(areas["value"].median()) / UM2_PER_CM2
+        rows += _growth_per_charge(history, volumes, charge * field_cm2, field_cm2)
+    return rows
+
+
+def _growth_per_charge(
+    history: History, volumes: pd.DataFrame, charge_mAh: pd.Series, field_cm2: float
+) -> list[Measurement]:
+    """Slope of the void volume against charge, for every half-cycle with two frames."""
+    rows = []
+    for cycle in history.half_cycles():
+        frames = [f for f in cycle.frames if f in volumes.index and math.isfinite(charge_mAh.get(f, math.nan))]
+        passed = charge_mAh.reindex(frames).to_numpy(float)
+        if cycle.kind == "rest" or len(frames) < 2 or np.ptp(passed) == 0:
+            continue
+        passed = np.abs(passed - passed[0])
+        slope, low, high = robust_slope(passed, volumes["value"].reindex(frames).to_numpy(float))
+        rows.append(
+            Measurement(
+                "void_rate_per_charge", slope, "um3/mAh", low, high, class_name="void", frame=int(frames[-1]),
+                time_s=float(volumes["time_s"][frames[-1]]), side=cycle.kind, n=len(frames),
+                method=f"Theil-Sen slope of void_volume against charge through {field_cm2 * UM2_PER_CM2:.4g} um2 of "
+                f"interface: {cycle.kind} of cycle {cycle.cycle}",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _frame_rows(table: pd.DataFrame, metric: str, side: str = "") -> pd.DataFrame:
+    """Rows of one metric for whole frames, by frame, those without a value left out."""
+    rows = table[(table["metric"] == metric) & table["frame"].notna() & table["object_id"].isna()]
+    rows = rows[(rows["side"] == side) & rows["value"].notna()]
+    return rows.assign(frame=rows["frame"].astype(int)).drop_duplicates("frame").set_index("frame").sort_index()
 
 
 class _Rows:
@@ -211,7 +238,7 @@ class _Rows:
 
     def add(
         self, metric: str, value: float, unit: str, error: float, method: str, *, object_id: int | None = None,
-        n: int | None = None, flags: tuple[str, ...] = (), limit: float = math.inf,
+        n: int | None = None, flags: tuple[str, ...] = (), limit: float = math.inf, side: str = "",
     ) -> None:  # fmt: skip
         scale = self.frame.scale
         self.rows.append(
@@ -225,27 +252,31 @@ class _Rows:
                 frame=self.frame.index,
                 time_s=self.frame.time_s,
                 object_id=object_id,
+                side=side,
                 n=n,
                 method=method,
                 flags=scale.flags + flags,
             )  # fmt: skip
         )
 
-    def add_count(self, count: int, tiny: int, cut: bool, smallest: int, method: str) -> None:
-        scale = self.frame.scale
-        flags = (("below-detection-limit",) if tiny else ()) + (("touches-border",) if cut else ())
+    def add_count(
+        self, sizes: np.ndarray, tiny: np.ndarray, cut: np.ndarray, smallest: int, method: str, side: str = ""
+    ) -> None:
+        scale, count, n_tiny = self.frame.scale, len(sizes), int(tiny.sum())
+        flags = (("below-detection-limit",) if n_tiny else ()) + (("touches-border",) if cut.any() else ())
         self.rows.append(
             Measurement(
                 "void_count",
                 float(count),
                 "1",
-                low=float(count - tiny),
+                low=float(count - n_tiny),
                 high=float(count),
                 class_name=self.class_name,
                 frame=self.frame.index,
                 time_s=self.frame.time_s,
+                side=side,
                 n=count,
-                method=f"{method}; low: without the {tiny} below {smallest} px",
+                method=f"{method}; low: without the {n_tiny} below {smallest} px",
                 flags=scale.flags + flags,
             )  # fmt: skip
         )
@@ -267,79 +298,124 @@ class _Rows:
 
 
 def _sizes(
-    frame: Frame, rows: _Rows, ids: np.ndarray, boxes: list[tuple[slice, ...]], sizes: np.ndarray, cut: np.ndarray,
-    tiny: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Diameter, volume and sphericity of each void as rows; returns diameters and sphericities."""
-    pixel, ndim = frame.scale.pixel, ids.ndim
-    measure = sizes * pixel
+    frame: Frame, rows: _Rows, scan: VoidScan, tiny: np.ndarray, void_classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Diameter, volume, sphericity and distance of each void as rows; gives diameters, sphericities and distances."""
+    pixel, ndim, spacing, regions = frame.scale.pixel, len(frame.labels.shape), frame.scale.spacing, scan.voids
+    cut, measure = regions.cut[1:], regions.sizes[1:] * pixel
     diameters = 2 * np.sqrt(measure / math.pi) if ndim == 2 else np.cbrt(6 * measure / math.pi)
-    spheres = np.full(len(sizes), math.nan)
-    # An edge that lies half a pixel off moves both ends of a diameter.
+    spheres, distances = np.full((2, regions.count), math.nan)
+    tree = None
+    if scan.interface is not None and len(scan.interface):
+        tree = KDTree(scan.interface * np.asarray(spacing))
+    # An edge that lies half a pixel off moves both ends of a diameter, and one end each of a distance.
     edge = 1.96 * 2 * DIGITISATION_PX * pixel ** (1 / ndim)
-    for index, box in enumerate(boxes):
+    for index in range(regions.count):
+        object_id = index + 1
         flags = (("touches-border",) if cut[index] else ()) + (("below-detection-limit",) if tiny[index] else ())
         how = "circle of equal area in a 2-D section" if ndim == 2 else "ball of equal volume"
-        diameter = float(diameters[index])
-        rows.add("void_diameter", diameter, "um", edge, f"{how}; interval: mask edge +-0.5 px", object_id=index + 1,
+        rows.add("void_diameter", float(diameters[index]), "um", edge, f"{how}; {_EDGE}", object_id=object_id,
                  flags=flags)  # fmt: skip
+        alone = _alone(frame, regions, object_id, void_classes)
         if ndim == 3:
-            spheres[index] = sphericity(ids[box] == index + 1, spacing=frame.scale.spacing)
-            shape_flags = flags + (("few-pixels",) if math.isnan(spheres[index]) else ())
-            rows.add("void_volume", float(measure[index]), "um3", 3 * measure[index] * edge / diameter,
-                     "voxels; interval: mask edge +-0.5 px", object_id=index + 1, flags=flags)  # fmt: skip
-            rows.add("void_sphericity", spheres[index], "1", 0.05, "mesh, blur 0.3-0.6 px; interval: method error",
-                     object_id=index + 1, flags=shape_flags)  # fmt: skip
-    return diameters, spheres
+            if alone is not None:
+                spheres[index] = sphericity(alone, spacing=spacing)
+            shape_flags = flags + (("few-pixels",) if math.isnan(spheres[index]) and alone is not None else ())
+            rows.add("void_volume", float(measure[index]), "um3", 3 * measure[index] * edge / diameters[index],
+                     f"voxels; {_EDGE}", object_id=object_id, flags=flags)  # fmt: skip
+            how = "mesh, blur 0.3-0.6 px; interval: method error" if alone is not None else "not given: a network"
+            rows.add("void_sphericity", spheres[index], "1", 0.05, how, object_id=object_id,
+                     flags=shape_flags)  # fmt: skip
+        if not scan.n_separator:
+            continue
+        touches, error = bool(scan.contact.touching[object_id]), math.nan
+        if touches:
+            distances[index] = error = 0.0
+        elif alone is not None and tree is not None:
+            distances[index], error = _distance(alone, regions.low[object_id], tree, spacing)
+        how = "at the separator" if touches else f"nearest point to the plane of the interface there; {_EDGE}"
+        rows.add("void_distance_to_interface", distances[index], "um", error, how, object_id=object_id, flags=flags)
+    return diameters, spheres, distances
 
 
-def _contact_rows(frame: Frame, rows: _Rows, separator: np.ndarray, metal: np.ndarray, ids: np.ndarray) -> None:
+def _alone(frame: Frame, regions: Regions, region: int, void_classes: Sequence[str]) -> np.ndarray | None:
+    """One void cut out of the volume; None where its box is too large to be."""
+    box = regions.box(region)
+    if math.prod(s.stop - s.start for s in box) > MAX_SHAPE_VOXELS:
+        return None
+    mask = frame.schema.mask(np.asarray(frame.labels[box]), void_classes)
+    return regions.pick(region, mask, corners=True)
+
+
+def _distance(void: np.ndarray, low: np.ndarray, interface: KDTree, spacing: Sequence[float]) -> tuple[float, float]:
+    """Distance between a void cut out at `low` and the points of an interface, and how far either may be off (95 %).
+
+    The nearest steps of two digital surfaces are 0.2 px too near each other where one is tilted: the void is its mesh
+    after a blur of half a pixel, the interface the plane through its points around the nearest one.
+    """
+    padded, scale = np.pad(void, 3), np.asarray(spacing, float)
+    surface = crack_points(padded, ~padded, spacing).position
+    if void.ndim == 3:
+        vertices = half_level_mesh(padded, spacing, sigma_px=0.5)[0]
+        surface = vertices if len(vertices) else surface
+    surface = surface + (low - 3) * scale
+    distances, nearest = interface.query(surface)
+    closest = int(distances.argmin())
+    foot = interface.data[nearest[closest]]
+    around = interface.data[interface.query_ball_point(foot, PLANE_PX * scale.max())]
+    around = around[np.sum(((around - foot) / scale) ** 2, axis=1) < PLANE_PX**2]
+    centre = around.mean(axis=0)
+    _, spread, directions = np.linalg.svd(around - centre, full_matrices=False)
+    normal = directions[-1] * np.sign((surface[closest] - centre) @ directions[-1] or 1.0)
+    across = float(np.linalg.norm(normal * scale))
+    error = 1.96 * math.sqrt(2) * DIGITISATION_PX * across
+    if len(around) < 3 * void.ndim or spread[-1] / math.sqrt(len(around)) > PLANE_RMS_PX * across:
+        return float(distances[closest]), error
+    return max(float(((surface - centre) @ normal).min()), 0.0), error
+
+
+def _contact_rows(
+    frame: Frame, rows: _Rows, scan: VoidScan, classes: dict[str, Sequence[str]], wall_classes: Sequence[str]
+) -> None:
     """Contact-loss fraction and, in 3-D, the area of the interface."""
-    spacing = frame.scale.spacing
-    contact = contact_loss(separator, metal, ids, spacing=spacing)
-    across = math.prod(spacing[: contact.axis] + spacing[contact.axis + 1 :]) ** (1 / (ids.ndim - 1))
+    spacing, contact, ndim = frame.scale.spacing, scan.contact, len(frame.labels.shape)
+    across = math.prod(spacing[: contact.axis] + spacing[contact.axis + 1 :]) ** (1 / (ndim - 1))
     error = 1.96 * DIGITISATION_PX * across * contact.edge / contact.total if contact.total > 0 else math.nan
     extrapolated = contact.lost != contact.first_layer
+    along = "zyx"[-ndim:][contact.axis]
     rows.add("contact_loss_fraction", contact.fraction, "1", error,
-             f"{'2-D section: ' if ids.ndim == 2 else ''}projected along {'zyx'[-ids.ndim:][contact.axis]}, "
+             f"{'2-D section: ' if ndim == 2 else ''}projected along {along}, "
              f"{'layers 1-3 extrapolated to the surface' if extrapolated else 'first layer'}; interval: rim +-0.5 px",
              flags=() if contact.total > 0 else ("ambiguous",), limit=1.0)  # fmt: skip
-    if ids.ndim == 3:
-        area = interface_area(separator, metal | (ids > 0), spacing=spacing)
-        rows.add("interface_area", area, "um2", 0.03 * area,
-                 "separator surface facing metal or void, mesh, blur 1 voxel; interval: method error 3 %")  # fmt: skip
+    if ndim == 2:
+        return
+    whole = wall = flat = 0.0
+    if scan.interface is None:
+        rows_of_interface = (0, len(frame.labels))
+    elif len(scan.interface):
+        rows_of_interface = (int(scan.interface[:, 0].min()), int(scan.interface[:, 0].max()) + 2)
+    if scan.interface is None or len(scan.interface):
+
+        def read(start: int, stop: int) -> tuple[np.ndarray, ...]:
+            labels, mask = np.asarray(frame.labels[start:stop]), frame.schema.mask
+            void = mask(labels, classes["void_classes"])
+            return (
+                mask(labels, classes["separator_classes"]), void | mask(labels, classes["metal_classes"]),
+                void | mask(labels, wall_classes),
+            )  # fmt: skip
+
+        whole, wall = interface_areas(read, frame.labels.shape, rows_of_interface, spacing=spacing)
+        flat = contact.total
+    what = "separator surface facing metal or void"
+    rows.add("interface_area", whole, "um2", 0.03 * whole, f"{what}, mesh, blur 1 voxel; interval: method error 3 %")
+    rows.add("interface_area", flat, "um2", 0.0, f"{what}, projected along {along}", side="projected")
+    ratio = wall / flat if flat > 0 else math.nan
+    rows.add("interface_area_ratio", ratio, "1", 0.03 * ratio,
+             f"mesh without filaments, over the projection along {along}; interval: method error 3 %",
+             flags=() if flat > 0 else ("ambiguous",))  # fmt: skip
 
 
-def _main_axis(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> tuple[int, float]:
-    """Axis with the largest area of faces between two regions, and the area of one such face."""
-    areas, faces = [], []
-    for axis in range(first.ndim):
-        a, b = np.moveaxis(first, axis, 0), np.moveaxis(second, axis, 0)
-        n = np.count_nonzero(a[:-1] & b[1:]) + np.count_nonzero(b[:-1] & a[1:])
-        faces.append(math.prod(s for i, s in enumerate(spacing) if i != axis))
-        areas.append(n * faces[-1])
-    axis = int(np.argmax(areas))
-    return axis, faces[axis]
-
-
-def _surface(
-    mask: np.ndarray, spacing: Sequence[float], *, sigma_px: float, mode: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Half-level mesh of a mask after a blur that is equal along all axes in physical units."""
-    scale = np.asarray(spacing, float)
-    sigma = sigma_px * math.prod(spacing) ** (1 / 3) / scale
-    field = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode=mode)
-    if min(field.shape) < 2 or not field.min() < 0.5 < field.max():
-        return np.empty((0, 3)), np.empty((0, 3), int)
-    vertices, faces, _, _ = marching_cubes(field, 0.5, spacing=tuple(scale))
-    return vertices, faces
-
-
-def _edge_shift(mask: np.ndarray, spacing: Sequence[float]) -> float:
+def _edge_shift(faces: Sequence[int], pixel: float) -> float:
     """Change of area or volume (95 %) when the whole edge of a mask may lie half a pixel off."""
-    change = 0.0
-    for axis in range(mask.ndim):
-        faces = np.count_nonzero(np.diff(mask, axis=axis))
-        change += faces * math.prod(spacing)
     # Faces times the pixel across them; a smooth surface is 2/3 (circle: pi/4) of its voxel faces.
-    return 1.96 * DIGITISATION_PX * change * (2 / 3 if mask.ndim == 3 else math.pi / 4)
+    return 1.96 * DIGITISATION_PX * sum(faces) * pixel * (2 / 3 if len(faces) == 3 else math.pi / 4)
