@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from seg.crofton import boundary_sizes
+from seg.runs import Runs
 from seg.splitting import split_component
 
 if TYPE_CHECKING:  # annotations only: metrics is a layer above this one
@@ -62,9 +64,8 @@ def label_objects(
         return instances
     min_diameter = min_diameter_px * _pixel_length(scale.spacing)
     added = n
-    for index, box in enumerate(ndimage.find_objects(instances), start=1):
-        if not suspect[index]:
-            continue
+    for index in np.flatnonzero(suspect):
+        box = tuple(slice(a, b) for a, b in zip(pixels.lower[index], pixels.upper[index], strict=True))
         region = instances[box] == index
         parts = split_component(region, spacing=scale.spacing, min_diameter=min_diameter)
         n_parts = int(parts.max())
@@ -98,7 +99,7 @@ def object_table(frame: Frame, *, min_diameter_px: float = 0.0) -> pd.DataFrame:
     ndim, spacing = instances.ndim, np.asarray(scale.spacing)
     axes = "zyx"[-ndim:]
     length, size = scale.unit("um"), scale.unit("um2" if ndim == 2 else "um3")
-    pixels = ObjectPixels.of(instances)
+    pixels = frame.pixels
     ids = np.flatnonzero(pixels.counts)
     sizes = pixels.counts[ids] * scale.pixel
     diameters = equivalent_diameter(sizes, ndim)
@@ -142,10 +143,8 @@ class ObjectPixels:
 
     Parameters
     ----------
-    shape : tuple of int
-        Of the frame.
-    flat, ids : ndarray of int, shape (P,)
-        Flat index and object id of each pixel of an object.
+    runs : Runs
+        Of the frame's object ids.
     counts : ndarray of int, shape (n + 1,)
     centroids : ndarray of float, shape (n + 1, D)
         In pixels; NaN for ids that do not occur.
@@ -155,9 +154,7 @@ class ObjectPixels:
         Bounding box, half-open.
     """
 
-    shape: tuple[int, ...]
-    flat: np.ndarray
-    ids: np.ndarray
+    runs: Runs
     counts: np.ndarray
     centroids: np.ndarray
     covariances: np.ndarray
@@ -166,33 +163,49 @@ class ObjectPixels:
 
     @classmethod
     def of(cls, instances: np.ndarray) -> ObjectPixels:
-        """Sum up an array of object ids in a few passes over the pixels of the objects."""
-        from scipy import ndimage
-
+        """Sum up an array of object ids in a few passes over the runs of the objects."""
         ndim = instances.ndim
-        flat = np.flatnonzero(instances)
-        ids = instances.ravel()[flat]
+        runs = Runs.of(instances)
+        ids, length = runs.value, runs.length
         n = int(ids.max(initial=0))
-        counts = np.bincount(ids, minlength=n + 1)
+        counts = np.bincount(ids, weights=length, minlength=n + 1).astype(np.int64)
         lower, upper = np.zeros((2, n + 1, ndim), np.int64)
-        for index, box in enumerate(ndimage.find_objects(instances), start=1):
-            if box is not None:
-                lower[index] = [side.start for side in box]
-                upper[index] = [side.stop for side in box]
+        order = np.argsort(ids, kind="stable")
+        present, first = np.unique(ids[order], return_index=True)
+        centroids, covariances = np.empty((n + 1, ndim)), np.empty((n + 1, ndim, ndim))
+        offsets = []
         with np.errstate(invalid="ignore"):
-            centroids = np.empty((n + 1, ndim))
-            offsets = []
             for axis in range(ndim):
-                stride = math.prod(instances.shape[axis + 1 :])
-                position = (flat // stride) % instances.shape[axis]
-                centroids[:, axis] = np.bincount(ids, weights=position, minlength=n + 1) / counts
-                offsets.append(position - centroids[ids, axis])
-            covariances = np.empty((n + 1, ndim, ndim))
+                position = runs.position(axis)
+                along = axis == ndim - 1  # a run covers several positions of the last axis, one of the others
+                lower[present, axis] = np.minimum.reduceat(position[order], first) if len(first) else 0
+                end = position + (length if along else 1)
+                upper[present, axis] = np.maximum.reduceat(end[order], first) if len(first) else 0
+                middle = position + (length - 1) / 2 if along else position
+                centroids[:, axis] = np.bincount(ids, weights=middle * length, minlength=n + 1) / counts
+                offsets.append(middle - centroids[ids, axis])
             for i in range(ndim):
                 for j in range(i, ndim):
-                    sums = np.bincount(ids, weights=offsets[i] * offsets[j], minlength=n + 1)
+                    # The spread of a run along itself, and 1/12 for that of a pixel along each axis.
+                    within = (length**2 - 1) / 12 if i == j == ndim - 1 else 0.0
+                    sums = np.bincount(ids, weights=(offsets[i] * offsets[j] + within) * length, minlength=n + 1)
                     covariances[:, i, j] = covariances[:, j, i] = sums / counts + (i == j) / 12
-        return cls(instances.shape, flat, ids, counts, centroids, covariances, lower, upper)
+        return cls(runs, counts, centroids, covariances, lower, upper)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the frame."""
+        return self.runs.shape
+
+    @property
+    def flat(self) -> np.ndarray:
+        """Flat index of each pixel of an object, in raster order; shape (P,)."""
+        return self.runs.flat
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Object id of each pixel of an object; shape (P,)."""
+        return np.repeat(self.runs.value, self.runs.length)
 
     @property
     def diameters_px(self) -> np.ndarray:
@@ -249,9 +262,12 @@ def _in_raster_order(instances: np.ndarray, n: int) -> np.ndarray:
 def _majority_class(frame: Frame, pixels: ObjectPixels) -> np.ndarray:
     """Name of the class of most pixels of each object; indexed by id."""
     n_classes = 1 + max(c.index for c in frame.schema.classes)
-    labels = frame.labels.ravel()[pixels.flat].astype(np.int64)
-    votes = np.bincount(pixels.ids * n_classes + labels, minlength=len(pixels.counts) * n_classes)
-    winners = votes.reshape(-1, n_classes).argmax(axis=1)
+    labels = frame.labels.ravel()[pixels.flat]
+    if len(labels) and labels.min() == labels.max():
+        winners = np.full(len(pixels.counts), int(labels[0]))
+    else:
+        votes = np.bincount(pixels.ids * n_classes + labels.astype(np.int64), minlength=len(pixels.counts) * n_classes)
+        winners = votes.reshape(-1, n_classes).argmax(axis=1)
     names = np.array(["", *("" for _ in range(1, n_classes))], dtype=object)
     for label_class in frame.schema.classes:
         names[label_class.index] = label_class.name

@@ -76,17 +76,22 @@ def bootstrap_interval(
     n = len(values)
     if n < 2:
         return math.nan, math.nan
-    from scipy.special import ndtr, stdtrit
-
     statistic = statistic or (lambda v: v.mean(axis=1))
     per_block = max(1, _BLOCK // values.size)
     parts = []
     for start in range(0, n_resamples, per_block):
         rows = rng.integers(0, n, (min(per_block, n_resamples - start), n))
         parts.append(np.asarray(statistic(values[rows]), float))
-    tail = float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
+    tail = expanded_tail(n, level)
     low, high = np.nanquantile(np.concatenate(parts), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def expanded_tail(n: int, level: float) -> float:
+    """Quantile of a bootstrap over `n` units at which an interval of `level` ends; see `bootstrap_interval`."""
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
 
 
 def combine_intervals(value: float, *intervals: tuple[float, float]) -> tuple[float, float]:
@@ -138,17 +143,36 @@ def boundary_shift(mask: np.ndarray, shift_px: float) -> np.ndarray:
 
 
 def shifted_sizes(mask: np.ndarray, valid: np.ndarray | None = None, *, shift_px: float = 0.5) -> tuple[float, float]:
-    """Pixels in a mask after its outline moved in and out by `shift_px`, counted within `valid`."""
+    """Pixels in a mask after its outline moved in and out by `shift_px`, counted within `valid`.
+
+    The sums of `boundary_shift`, without the array of coverages.
+    """
     if not mask.any():
         return 0.0, 0.0
     box = _box(mask, margin=math.ceil(shift_px) + 1)
     inside = mask[box]
-    within = None if valid is None else valid[box]
-    low, high = (
-        float(np.sum(boundary_shift(inside, shift), where=True if within is None else within, dtype=np.float64))
-        for shift in (-shift_px, shift_px)
-    )
-    return low, high
+    within = np.ones(inside.shape, bool) if valid is None else valid[box]
+    low = np.count_nonzero(within) - _grown_size(~inside, within, shift_px)
+    return low, _grown_size(inside, within, shift_px)
+
+
+def _grown_size(inside: np.ndarray, within: np.ndarray, shift_px: float) -> float:
+    """Sum of the coverages within a region after the outline of a mask moved outwards."""
+    size = float(np.count_nonzero(inside & within))
+    reached = inside.copy()
+    rings: dict[float, list[tuple[int, ...]]] = {}
+    for offset, distance in _offsets(inside.ndim, shift_px + 1):
+        rings.setdefault(distance, []).append(offset)
+    # Nearest first: a pixel is covered as much as the nearest pixel of the mask makes it.
+    for distance in sorted(rings):
+        near = np.zeros(inside.shape, bool)
+        for offset in rings[distance]:
+            here, there = _overlap(offset)
+            near[here] |= inside[there]
+        near &= ~reached
+        size += min(1.0, shift_px + 1 - distance) * np.count_nonzero(near & within)
+        reached |= near
+    return size
 
 
 def _offsets(ndim: int, reach: float) -> Iterator[tuple[tuple[int, ...], float]]:

@@ -115,7 +115,7 @@ def count_objects(
             ahead = np.moveaxis(reference, axis, 0)
             ahead[1:] &= np.moveaxis(valid, axis, 0)[:-1]
             ahead[0] = False
-        reference_px, rule = int(reference.sum()), "two-edge rule"
+        reference_px, rule = int(np.count_nonzero(reference)), "two-edge rule"
     large = pixels.diameters_px >= min_diameter_px
     cut = int(np.count_nonzero(pixels.counts)) - int(counted.sum())
     return Count(counted & large, int((counted & ~large).sum()), cut, reference_px, rule)
@@ -144,12 +144,14 @@ def measure_frame(frame: Frame, *, guard_px: int = 0, overlap_from: float | None
     if frame.instances is None:
         raise ValueError("The counting group needs frame.instances; call label_objects first.")
     scale, valid, ndim = frame.scale, frame.valid, frame.labels.ndim
-    count = count_objects(frame.instances, valid, min_diameter_px=frame.min_diameter_px, guard_px=guard_px)
+    count = count_objects(
+        frame.instances, valid, min_diameter_px=frame.min_diameter_px, guard_px=guard_px, pixels=frame.pixels
+    )
     row = partial(
         Measurement, class_name="+".join(frame.object_classes), frame=frame.index, time_s=frame.time_s
     )  # fmt: skip
     base = valid if guard_px == 0 else valid[(slice(guard_px, -guard_px),) * ndim]
-    base_px = int(base.any(axis=0).sum()) if ndim == 3 else int(base.sum())
+    base_px = int(base.any(axis=0).sum()) if ndim == 3 else int(np.count_nonzero(base))
     area = base_px * math.prod(scale.spacing[-2:])
     rows = [
         row(

@@ -56,19 +56,19 @@ def measure_frame(
         raise UsageError(f"cover: thickness_axis {axis!r} is not an axis of this frame ({', '.join(axes)}).")
     valid = frame.valid
     mask = frame.mask(classes)
-    n_valid = int(valid.sum())
+    n_valid = int(np.count_nonzero(valid))
     flags = (*scale.flags, *(() if n_valid else ("artifact-frame",)))
     row = partial(Measurement, frame=frame.index, time_s=frame.time_s, flags=flags)
     of_classes = partial(row, class_name="+".join(classes))
 
-    size = float(mask.sum())
+    size = float(np.count_nonzero(mask))
     sizes = (size, *shifted_sizes(mask, valid))
     if labels.ndim == 3:
         assert axis is not None
         along = axes.index(axis)
         seen, covered = valid.any(axis=along), mask.any(axis=along)
-        base, n_base = math.prod(scale.spacing) / scale.spacing[along], int(seen.sum())
-        areas = (float(covered.sum()), *shifted_sizes(covered, seen))
+        base, n_base = math.prod(scale.spacing) / scale.spacing[along], int(np.count_nonzero(seen))
+        areas = (float(np.count_nonzero(covered)), *shifted_sizes(covered, seen))
         method = f"projected along {axis}, {_BOUNDARY}"
     else:
         base, n_base, areas, method = scale.pixel, n_valid, sizes, _BOUNDARY
@@ -95,7 +95,7 @@ def measure_frame(
         if label_class.name == "artifact" or label_class.index == UNLABELLED:
             continue
         one = labels == label_class.index
-        found = (float(one.sum()), *shifted_sizes(one, valid))
+        found = (float(np.count_nonzero(one)), *shifted_sizes(one, valid))
         rows.append(
             _scaled(
                 partial(row, class_name=label_class.name), "class_fraction", found, _inverse(n_valid), "1",

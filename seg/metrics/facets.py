@@ -15,7 +15,7 @@ from seg.metrics.contact_local import FACET_DEVIATION_PX
 from seg.metrics.frame import Frame
 from seg.metrics.interface import pixel_along, smooth_path
 from seg.metrics.table import Measurement
-from seg.objects import ObjectPixels, cut_objects, equivalent_diameter
+from seg.objects import cut_objects, equivalent_diameter
 
 # A circle of radius R keeps within the deviation d of a chord over sqrt(8 R d); a facet is half as long again.
 RUN_FACTOR = 1.5
@@ -231,7 +231,7 @@ def measure_frame(frame: Frame, *, substrate_classes: Sequence[str] = ("substrat
     if frame.labels.ndim == 3:
         return []
     scale, spacing = frame.scale, frame.scale.spacing
-    pixels = ObjectPixels.of(frame.instances)
+    pixels = frame.pixels
     cut = cut_objects(frame, pixels)
     known = [name for name in substrate_classes if name in frame.schema.names]
     free = frame.valid & ~frame.mask(known) & (frame.instances == 0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from seg.labels import UNLABELLED, LabelSchema
 from seg.metrics.table import Scale
+from seg.objects import ObjectPixels
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,17 @@ class Frame:
         """Where any of the named classes is; bool, shape of `labels`."""
         return self.schema.mask(self.labels, classes)
 
-    @property
+    @cached_property
     def valid(self) -> np.ndarray:
         """Where the labels mean something: neither unlabelled nor artefact; bool, shape of `labels`."""
         valid = self.labels != UNLABELLED
         if "artifact" in self.schema.names:
             valid &= self.labels != self.schema.index("artifact")
         return valid
+
+    @cached_property
+    def pixels(self) -> ObjectPixels:
+        """Sums over the pixels of each object of `instances`, which must be there."""
+        if self.instances is None:
+            raise ValueError("The frame has no instances; call label_objects first.")
+        return ObjectPixels.of(self.instances)

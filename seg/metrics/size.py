@@ -10,7 +10,7 @@ import numpy as np
 
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement
-from seg.objects import ObjectPixels, equivalent_diameter
+from seg.objects import equivalent_diameter
 from seg.uncertainty import bootstrap_interval
 
 MIN_MEAN_DIAMETER_PX = 16.0  # the mean is good to 2 % from here on
@@ -130,7 +130,7 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
         raise ValueError("The size group needs frame.instances; call label_objects first.")
     scale, ndim = frame.scale, frame.labels.ndim
     valid = frame.valid
-    pixels = ObjectPixels.of(frame.instances)
+    pixels = frame.pixels
     large = np.flatnonzero((pixels.counts > 0) & (pixels.diameters_px >= frame.min_diameter_px))
     whole = large[_in_the_clear(pixels.lower[large] - 1, pixels.upper[large] + 1, valid)]
     diameters = equivalent_diameter(pixels.counts[whole] * scale.pixel, ndim)

@@ -13,7 +13,7 @@ from seg.metrics.enrichment import enrichment
 from seg.metrics.frame import Frame
 from seg.metrics.point_pattern import N_SIMULATIONS, Window, arrangement_test, clark_evans
 from seg.metrics.table import Measurement
-from seg.objects import ObjectPixels, equivalent_diameter
+from seg.objects import equivalent_diameter
 
 MIN_OBJECTS = 10
 _LEVEL = 0.05
@@ -109,8 +109,7 @@ def measure_frame(
 
 def _points(frame: Frame) -> tuple[np.ndarray, np.ndarray, Window, np.ndarray]:
     """Centres and diameters of the objects used, the reduced window and where its first pixel is in the frame."""
-    assert frame.instances is not None
-    pixels = ObjectPixels.of(frame.instances)
+    pixels = frame.pixels
     spacing = frame.scale.spacing
     used = (pixels.counts > 0) & (pixels.diameters_px >= frame.min_diameter_px)
     used[:1] = False
