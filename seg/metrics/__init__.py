@@ -207,8 +207,10 @@ METRICS: dict[str, MetricGroup] = {
             (
                 "void_fraction", "void_count", "void_diameter", "void_volume", "void_sphericity",
                 "void_distance_to_interface", "contact_loss_fraction", "interface_area", "interface_area_ratio",
+                "void_rate_per_charge", "local_current_density",
             ),
             _frame("voids"),
+            measure_whole=Deferred("seg.metrics.voids", "measure_whole"),
         ),
         MetricGroup(
             "sei",
