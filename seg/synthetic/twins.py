@@ -19,6 +19,11 @@ from seg.stack import Stack
 from seg.synthetic import FAMILIES, Experiment
 
 TEXTURE_ONLY_SHARE = 0.08
+SEEN_BY = {
+    "optical": ("nucleation", "dendrite", "pits", "dead"), "sem": ("dendrite",), "cryoem": ("droplet", "sei"),
+    "xct": ("interface",),
+}  # fmt: skip
+"""Families that each modality shows."""
 
 
 def _nucleation(rng: np.random.Generator) -> dict[str, Any]:
@@ -83,18 +88,23 @@ DRAWS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def draw_twin(family: str, seed: int) -> Experiment:
-    """One twin of `family` with random geometry, instrument faults and burnt-in text; a function of the seed."""
+def draw_twin(family: str, seed: int, modality: str | None = None) -> Experiment:
+    """One twin of `family` with random geometry, instrument faults and burnt-in text; a function of the seed.
+
+    `modality` decides where the family is seen by several; None draws it.
+    """
     rng = np.random.default_rng([seed, list(DRAWS).index(family)])
     options = DRAWS[family](rng)
+    if modality is not None and "modality" in options:
+        options["modality"] = modality
     options |= {"dial": float(rng.uniform(0.05, 0.7)), "texture_only": bool(rng.random() < TEXTURE_ONLY_SHARE)}
     if family != "interface":
         options["burnt_in"] = bool(rng.random() < 0.6)
     return FAMILIES[family](int(rng.integers(2**31)), **options)
 
 
-def write_twins(out: Path, *, per_family: int, seed: int) -> int:
-    """Write `per_family` twins of every family into `out`; returns how many pairs of files were written.
+def write_twins(out: Path, *, per_family: int, seed: int, modality: str | None = None) -> int:
+    """Write `per_family` twins of every family, or of those `modality` shows, into `out`; returns the pairs of files.
 
     Volumes are cut across their layers, where a slice shows metal, interface and separator at once.
     """
@@ -102,14 +112,15 @@ def write_twins(out: Path, *, per_family: int, seed: int) -> int:
         (out / kind).mkdir(parents=True, exist_ok=True)
     (out / "SOURCE.txt").write_text(
         f"licence : as this software, BSD-3-Clause\n"
-        f"note : synthetic; python -m seg.synthetic.twins --per-family {per_family} --seed {seed}, "
+        f"note : synthetic; python -m seg.synthetic.twins --per-family {per_family} --seed {seed}"
+        f"{f' --modality {modality}' if modality else ''}, "
         f"operandoseg {__version__}\n",
         encoding="utf-8",
     )
     written = 0
-    for family in DRAWS:
+    for family in SEEN_BY[modality] if modality else DRAWS:
         for n in range(per_family):
-            twin = draw_twin(family, seed * 100_000 + n)
+            twin = draw_twin(family, seed * 100_000 + n, modality)
             image, labels = (_across(s) if s.spatial_axes == "zyx" else s for s in (twin.images, twin.labels))
             name = f"{family}-{n:04d}.ome.tif"
             form = {"shape": image.shape, "axes": image.axes, "calibration": image.calibration}
@@ -137,5 +148,6 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--per-family", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--modality", choices=sorted(SEEN_BY), help="only families that this modality shows")
     args = parser.parse_args()
-    write_twins(args.out, per_family=args.per_family, seed=args.seed)
+    write_twins(args.out, per_family=args.per_family, seed=args.seed, modality=args.modality)

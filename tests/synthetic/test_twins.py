@@ -5,7 +5,7 @@ import pytest
 
 from seg.io import open_stack, read_labels
 from seg.synthetic import FAMILIES
-from seg.synthetic.twins import DRAWS, draw_twin, write_twins
+from seg.synthetic.twins import DRAWS, SEEN_BY, draw_twin, write_twins
 
 
 def test_every_family_is_drawn():
@@ -30,3 +30,12 @@ def test_images_and_labels_lie_on_one_grid_and_volumes_are_cut_across_their_laye
     # Metal below, separator above: every slice shows both.
     for t in range(6):
         assert {3, 9} <= set(np.unique(labels.frame(t)).tolist())
+
+
+def test_a_modality_gets_the_families_it_shows(tmp_path, monkeypatch):
+    assert set().union(*SEEN_BY.values()) == set(FAMILIES)
+    assert draw_twin("dendrite", 1, "sem").modality == "sem"
+    assert draw_twin("dendrite", 1, "optical").modality == "optical"
+    monkeypatch.setitem(SEEN_BY, "xct", ())
+    assert write_twins(tmp_path, per_family=3, seed=2, modality="xct") == 0
+    assert "--seed 2 --modality xct" in (tmp_path / "SOURCE.txt").read_text()
