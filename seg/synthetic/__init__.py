@@ -81,6 +81,12 @@ def make_experiment(family: str, seed: int, **options: Any) -> Experiment:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
             raise UsageError(f"The family {family!r} has no option {name!r}; {hint}")
+    for name, value in options.items():
+        default = known[name].default
+        if isinstance(default, tuple) and not (isinstance(value, (tuple, list)) and len(value) == len(default)):
+            raise UsageError(
+                f"The option {name!r} of {family!r} is {value!r}; give {len(default)} values, [a, b, ...]."
+            )
     shape, axes = options.get("shape_px"), len(known["shape_px"].default)
     if shape is not None and (len(shape) != axes or min(shape) < 1):
         raise UsageError(f"The size is {' x '.join(map(str, shape))}; {family!r} needs {axes} lengths above 0.")

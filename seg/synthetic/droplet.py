@@ -53,6 +53,9 @@ def make(
     tilt_deg: float = 4.0,
     fibre_radius_um: float = 0.22,
     n_droplets: int = 2,
+    instantaneous_fraction: float | None = None,
+    rate_constant_per_s: float = 0.0,
+    rate_spread: float = 0.12,
     coalescence: bool = False,
     plating_share: float = 0.6,
     area_rate_um2_s: float = 0.001,
@@ -83,6 +86,13 @@ def make(
     tilt_deg, fibre_radius_um : float
         Of a tilted support; of a fibre.
     n_droplets : int
+        Sites, at one distance from each other on average.
+    instantaneous_fraction : float, optional
+        Share of the sites that nucleate at once; default: all do, within the first 8 % of the plating.
+    rate_constant_per_s : float
+        At which the other sites nucleate.
+    rate_spread : float
+        Standard deviation of the logarithm of the rates of single droplets.
     coalescence : bool
         Droplets that meet become one, of the sum of their volumes (`seg.synthetic.coalescence`). Else all of them
         grow more slowly, so that none meet.
@@ -107,7 +117,13 @@ def make(
         raise UsageError(f"There is no stripping regime {regime!r}; there are {', '.join(REGIMES)}.")
     if coalescence and support == "fibre":
         raise UsageError("Droplets fuse on a flat or tilted support only; leave coalescence off for a fibre.")
-    parameters = {k: v for k, v in locals().items() if k != "seed"}
+    share = instantaneous_fraction
+    if share is not None and (not 0 <= share <= 1 or (share < 1 and rate_constant_per_s <= 0)):
+        raise UsageError(
+            f"Sites nucleate at once with the share {share:g} and at the rate {rate_constant_per_s:g} 1/s; give a "
+            "share of 0 to 1, and a rate above 0 unless it is 1."
+        )
+    parameters = {k: v for k, v in locals().items() if k not in ("seed", "share")}
     scene = _Scene(seed, parameters)
     look = _look(texture_only, inverted)
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in scene.times), "file")
@@ -177,8 +193,10 @@ class _Scene:
         span = min(width, 1.5 * self.support.radius_um)
         slots = (np.arange(k) + 0.5) / k - 0.5
         self.along = slots * span + rng.uniform(-0.06, 0.06, k) * span / k
-        self.rates = p["area_rate_um2_s"] * np.exp(rng.normal(0, 0.12, k))
+        self.rates = p["area_rate_um2_s"] * np.exp(rng.normal(0, p["rate_spread"], k))
         self.births = np.sort(rng.uniform(0, 0.08 * max(self.turn_s, 1e-9), k))
+        if p["instantaneous_fraction"] is not None:
+            self._nucleate(np.random.default_rng([seed, 4]), span)
         # Neighbours must not touch, or all in one must fit the field: slower growth for all.
         largest, grown = (0.36 * span, self.rates.sum()) if p["coalescence"] else (0.36 * span / k, self.rates.max())
         peak = grown * max(self.turn_s, 1e-9)
@@ -202,6 +220,15 @@ class _Scene:
             self.lives, self.fusions = coalesce(
                 self.births, self.along, self.rates, angle=math.radians(p["plating_angle_deg"]), until_s=self.turn_s
             )
+
+    def _nucleate(self, rng: np.random.Generator, span: float) -> None:
+        """Births by a law, on sites further off their mean distance; what the current turns before is never born."""
+        k, share = self.p["n_droplets"], self.p["instantaneous_fraction"]
+        self.along += rng.uniform(-0.25, 0.25, k) * span / k
+        at_once = rng.uniform(size=k) < share
+        later = rng.exponential(1 / self.p["rate_constant_per_s"], k) if share < 1 else np.full(k, math.inf)
+        self.births = np.where(at_once, 0.0, later)
+        self.births[self.births >= self.turn_s] = math.inf
 
     def _alone(self, k: int) -> Phase:
         return Phase(float(self.births[k]), math.inf, float(self.along[k]), 0.0, float(self.rates[k]))
@@ -339,6 +366,7 @@ class _Scene:
                 row("cap_height", shape["cap_height"], "um", object_id=k, method="greatest distance from the support")
             if caps:
                 row("mean_equivalent_diameter", np.mean(diameters), "um", n=len(caps), method="mean over droplets")
+        rows += self._law()
         if self.p["coalescence"]:
             n = len(self.fusions)
             rows.append(Measurement("merge_count", n, "1", class_name="deposit", n=n, method="fusions of droplets"))
@@ -358,6 +386,29 @@ class _Scene:
                     "facet_count", self.p["facet_count"], "1", class_name="deposit", method="of the full polygon"
                 )
             )
+        return rows
+
+    def _law(self) -> list[Measurement]:
+        """Births to date, and the law they follow, where there is one."""
+        share, rate = self.p["instantaneous_fraction"], self.p["rate_constant_per_s"]
+        if share is None:
+            return []
+        field = self.field[0] * self.field[1] / UM2_PER_CM2
+        law = "instantaneous" if share == 1 else "saturating" if share == 0 else "mixed"
+        rows = [
+            Measurement("nucleation_mode", 1.0, "1", class_name="deposit", method=law),
+            Measurement("instantaneous_fraction", share, "1", class_name="deposit", method="parameter"),
+        ]
+        if share < 1:
+            rows.append(Measurement("nucleation_rate_constant", rate, "1/s", class_name="deposit", method="parameter"))
+        for f, time_s in enumerate(self.times):
+            n = int((self.births <= time_s).sum())
+            rows.append(
+                Measurement(
+                    "nucleation_density", n / field, "1/cm2", class_name="deposit", frame=f, time_s=float(time_s), n=n,
+                    method="sites born to date",
+                )
+            )  # fmt: skip
         return rows
 
     def lineage(self) -> pd.DataFrame:

@@ -145,3 +145,28 @@ def test_unknown_words_are_refused():
         make(regime="slow")
     with pytest.raises(UsageError, match="fibre"):
         make(support="fibre", coalescence=True)
+
+
+def test_sites_nucleate_by_a_law():
+    """Of 400 sites 150 are born at once, the others with the mean delay 1/rate (5 % of it by chance)."""
+    options = {"n_droplets": 400, "instantaneous_fraction": 0.375, "rate_constant_per_s": 2.0, "plating_share": 1.0}
+    scene = _Scene(5, _parameters(n_frames=21, frame_interval_s=0.5, shape_px=(60, 4000), **options))
+    late = scene.births[scene.births > 0]
+    assert len(late) == pytest.approx(250, abs=30)  # binomial, sd 9.7
+    assert np.mean(late) == pytest.approx(0.5, rel=0.2)
+    truth = {m.metric: m for m in scene._law() if m.frame is None}
+    assert truth["nucleation_mode"].method == "mixed"
+    to_date = [m.n for m in scene._law() if m.metric == "nucleation_density"]
+    assert to_date[0] == 400 - len(late)
+    assert to_date[-1] == 400
+
+
+def _parameters(**options):
+    return dict(make(n_frames=1, shape_px=(20, 30)).parameters) | options
+
+
+def test_impossible_laws_and_sizes_are_refused():
+    with pytest.raises(UsageError, match="rate above 0"):
+        make(instantaneous_fraction=0.5)
+    with pytest.raises(UsageError, match="give 2 values"):
+        make(pixel_um="0.001,0.002")
