@@ -77,12 +77,18 @@ class LabelSchema:
     def mask(self, labels: np.ndarray, names: str | Iterable[str]) -> np.ndarray:
         """Where `labels` holds any of the named classes; bool, shape of `labels`."""
         wanted = [names] if isinstance(names, str) else list(names)
-        return np.isin(labels, [self.index(name) for name in wanted])
+        found = np.zeros(labels.shape, bool)
+        for name in wanted:  # a few comparisons cost less than a look-up
+            found |= labels == self.index(name)
+        return found
 
     def check(self, labels: np.ndarray, *, where: str = "labels") -> None:
         """Raise LabelError unless `labels` is an integer array of schema values or 0."""
         if not np.issubdtype(labels.dtype, np.integer):
             raise LabelError(f"{where} has type {labels.dtype}; expected integer class indices.")
+        indices = {UNLABELLED, *(c.index for c in self.classes)}
+        if len(indices) == max(indices) + 1 and labels.dtype.kind == "u" and labels.max(initial=0) <= max(indices):
+            return  # nothing between 0 and the last class is unknown: no need to look at each value
         found = np.unique(labels)
         unknown = sorted(set(found.tolist()) - {UNLABELLED} - {c.index for c in self.classes})
         if unknown:

@@ -95,7 +95,11 @@ def measure_frame(
         if label_class.name == "artifact" or label_class.index == UNLABELLED:
             continue
         one = labels == label_class.index
-        found = (float(np.count_nonzero(one)), *shifted_sizes(one, valid))
+        found = (float(np.count_nonzero(one)), 0.0, 0.0)
+        if found[0] == size and label_class.name in classes:  # the only class that covers
+            found = sizes
+        elif found[0]:
+            found = (found[0], *shifted_sizes(one, valid))
         rows.append(
             _scaled(
                 partial(row, class_name=label_class.name), "class_fraction", found, _inverse(n_valid), "1",

@@ -297,15 +297,26 @@ def _touching(regions: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Connected regions that share a pixel with `other`, or lie right beside it."""
     from scipy import ndimage
 
-    around = np.ones((3,) * regions.ndim, bool)
-    labels, n = ndimage.label(regions, around)
+    labels, n = ndimage.label(regions, np.ones((3,) * regions.ndim, bool))
     kept = np.zeros(n + 1, bool)
-    kept[np.unique(labels[other])] = True
+    kept[labels[other]] = True
     if not kept[1:].all():  # a small fast object may have left its old place, but not by more than itself
-        near = ndimage.binary_dilation(other, around)
-        kept[np.unique(labels[near])] = True
+        kept[labels[_with_neighbours(other)]] = True
+    if kept[1:].all():
+        return regions
     kept[0] = False
     return np.asarray(kept[labels])
+
+
+def _with_neighbours(mask: np.ndarray) -> np.ndarray:
+    """A mask and its neighbours over faces, edges and corners."""
+    for axis in range(mask.ndim):
+        grown = mask.copy()
+        low, high = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        grown[low] |= mask[high]
+        grown[high] |= mask[low]
+        mask = grown
+    return mask
 
 
 def _quantiles(front: Front, scale: Scale, row: partial[Measurement], interval: float) -> list[Measurement]:
