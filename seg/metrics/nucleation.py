@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 
 from seg.errors import UsageError
-from seg.metrics.nucleation_laws import MIN_BIRTHS, MIN_DELTA, Births, Estimate, Verdict, compare_laws
+from seg.metrics.nucleation_laws import (
+    MIN_BIRTHS,
+    MIN_DELTA,
+    Births,
+    Estimate,
+    Verdict,
+    compare_laws,
+    expected_births,
+)
 from seg.metrics.table import UM2_PER_CM2, Measurement, rate_unit
 from seg.uncertainty import poisson_interval
 
@@ -136,6 +144,51 @@ def measure_series(
     return rows + _law_rows(series, since, flags, row)
 
 
+@dataclass(frozen=True)
+class LawCurves:
+    """The fitted laws as curves, to be drawn beside the births.
+
+    Parameters
+    ----------
+    clock : ndarray of float, shape (K + 1,)
+        On the clock of the frames.
+    density : dict of str to ndarray of float, shape (K + 1,)
+        Births to date per area, in `unit`, that each law expects.
+    weights : dict of str to float
+        Akaike weights.
+    law : str
+        The law chosen.
+    refused : bool
+        Whether no law can be told from the others.
+    unit : str
+    """
+
+    clock: np.ndarray
+    density: dict[str, np.ndarray]
+    weights: dict[str, float]
+    law: str
+    refused: bool
+    unit: str
+
+
+def law_curves(table: pd.DataFrame, *, onset_s: float | None = None, burst_s: float | None = None) -> LawCurves | None:
+    """Fit the laws to the same rows as `measure_series`, for a figure; None for fewer than three births."""
+    series = _series(table)
+    since = _since_onset(series, onset_s, burst_s) if len(series.frames) > 1 else None
+    if since is None:
+        return None
+    verdict = compare_laws(since.births)
+    per_window = series.factor / float(np.nanmean(series.birth_area))
+    return LawCurves(
+        since.births.edges_s + since.onset,
+        {
+            law: (expected_births(since.births, fit) + since.set_aside) * per_window
+            for law, fit in verdict.fits.items()
+        },
+        verdict.weights, verdict.law, verdict.refused, series.per_area,
+    )  # fmt: skip
+
+
 def _series(table: pd.DataFrame) -> BirthSeries:
     """Collect the rows of the frames; UsageError names the group that is missing."""
     of_frames = table[table["frame"].notna() & table["object_id"].isna()]
@@ -225,6 +278,7 @@ class _SinceOnset:
     births: Births
     how: str
     set_aside: int = 0
+    onset: float = 0.0
 
 
 def _since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | None) -> _SinceOnset | None:
@@ -257,7 +311,7 @@ def _since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | No
     before = series.bare[first - 1 : -1] if first else np.concatenate([[1.0], series.bare[:-1]])
     burst = _BURST_SHARE * edges[-1] if burst_s is None else burst_s
     births = Births(edges, new, (before + series.bare[first:]) / 2).from_burst(burst)
-    return _SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside)
+    return _SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside, onset)
 
 
 def _law_rows(

@@ -223,6 +223,27 @@ def fit_law(births: Births, law: str) -> LawFit:
     return _finish(law, log_likelihood, n, sites, rate, fraction)
 
 
+def expected_births(births: Births, fit: LawFit) -> np.ndarray:
+    """Births that a fitted law expects until each edge of the intervals; shape (K + 1,).
+
+    Parameters
+    ----------
+    births : Births
+        Those that were fitted.
+    fit : LawFit
+    """
+    lengths = np.diff(births.edges_s)
+    if fit.law == "instantaneous":
+        return np.full(len(births.edges_s), float(births.n))
+    if fit.law == "progressive":
+        shape = births.bare * lengths
+        return np.concatenate([[0.0], np.cumsum(shape) / shape.sum() * births.n])
+    decay = np.exp(-fit.rate_constant_per_s.value * births.edges_s)
+    later = np.concatenate([[0.0], np.cumsum(births.bare * -np.diff(decay))])
+    share = fit.instantaneous_fraction.value
+    return np.asarray(fit.sites.value * (share + (1 - share) * later))
+
+
 @dataclass(frozen=True)
 class _Surface:
     """Log-likelihood over instantaneous share (rows) and rate constant (columns), the number of sites profiled out.

@@ -12,7 +12,7 @@ from seg.labels import load_schema
 from seg.metrics import counting, cover
 from seg.metrics.events import event_measurements
 from seg.metrics.frame import Frame
-from seg.metrics.nucleation import density_current_slope, measure_series
+from seg.metrics.nucleation import density_current_slope, law_curves, measure_series
 from seg.metrics.nucleation_laws import LAWS, Births, compare_laws, fit_law
 from seg.metrics.table import Measurement, Scale, to_table
 from seg.objects import object_table
@@ -314,3 +314,22 @@ def test_slope_that_cannot_be_known():
         density_current_slope([1, 2], [1], [1, 2])
     with pytest.raises(ValueError, match="current density"):
         density_current_slope([1, 2], [1, 1], [0, 2])
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_curves_of_the_fitted_laws(law):
+    """Each fit takes up all births by the end; the law that made them also follows them half-way."""
+    rng = np.random.default_rng(1)
+    counts = np.histogram(birth_times(law, 250, rng), np.linspace(0, DURATION_S, 101))[0]
+    found = law_curves(table(counts.tolist()), onset_s=0.0)
+    assert found.law == law
+    assert sum(found.weights.values()) == pytest.approx(1)
+    per_area = 1e8 / AREA_UM2
+    for name, curve in found.density.items():
+        # A maximum of the Poisson likelihood conserves the total; the grid of rates leaves 2 %.
+        assert curve[-1] == pytest.approx(counts.sum() * per_area, rel=0.02), name
+    middle = np.searchsorted(found.clock, DURATION_S / 2)
+    seen = counts[: round(found.clock[middle] / 0.1)].sum()
+    # 3 sd of a binomial half of 250 births is 24.
+    assert found.density[law][middle] == pytest.approx(seen * per_area, abs=24 * per_area)
+    assert law_curves(table([1, 0])) is None
