@@ -1,0 +1,395 @@
+"""Dead lithium: metal without a path to the current collector, when bodies lose or find one, and the darkening front.
+
+A volume is read slab by slab (`seg.blocks`), so it may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from seg.blocks import RegionFinder, Slab, neighbourhood, slabs
+from seg.labels import LabelSchema
+from seg.metrics.frame import Frame
+from seg.metrics.front import moved
+from seg.metrics.interface import DIGITISATION_PX
+from seg.metrics.table import Measurement
+from seg.uncertainty import bootstrap_interval, combine_intervals
+
+METAL = ("deposit", "dendrite", "dead_lithium")
+COLLECTOR = ("substrate",)
+LABELLED = ("dead_lithium",)
+LIVE, DEAD, INDETERMINATE = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """Metal by its path to the current collector, in voxels and bodies.
+
+    ``indeterminate`` is metal without a path in the frame whose body leaves the frame: it may have one outside.
+    ``collector`` is False where none is in view; then nothing can be said.
+    """
+
+    live: int
+    dead: int
+    indeterminate: int
+    bodies: int
+    collector: bool
+
+    @property
+    def metal(self) -> int:
+        """All metal."""
+        return self.live + self.dead + self.indeterminate
+
+    @property
+    def fraction(self) -> float:
+        """Dead over all metal; NaN without metal or collector."""
+        return self.dead / self.metal if self.metal and self.collector else math.nan
+
+    @property
+    def highest(self) -> float:
+        """The same if all that is indeterminate is dead."""
+        return (self.dead + self.indeterminate) / self.metal if self.metal and self.collector else math.nan
+
+
+@dataclass
+class _Counter:
+    """Regions of metal and collector under one rule, and how much of both each of them holds."""
+
+    finder: RegionFinder
+    grow_voxels: int
+    parts: list[np.ndarray]
+
+    def add(self, metal: np.ndarray, collector: np.ndarray, inside: slice, slab: Slab) -> None:
+        metal, collector = _grown(metal, collector, self.grow_voxels)[inside], collector[inside]
+        ids, _ = self.finder.add(metal | collector, slab)
+        own, n = ids[slab.inner], int(ids.max(initial=0)) + 1
+        counts = [np.bincount(own[mask[slab.inner]], minlength=n)[1:] for mask in (metal, collector)]
+        self.parts.append(np.stack(counts, axis=1))
+
+    def result(self) -> Isolation:
+        regions = self.finder.regions()
+        metal, collector = regions.total(np.concatenate([np.zeros((1, 2), np.int64), *self.parts])).T
+        path, cut = collector > 0, regions.cut
+        return Isolation(
+            int(metal[path].sum()), int(metal[~path & ~cut].sum()), int(metal[~path & cut].sum()),
+            int(np.count_nonzero((metal > 0) & ~path & ~cut)), bool(path.any()),
+        )  # fmt: skip
+
+
+def isolation(
+    frame: Frame,
+    *,
+    metal_classes: Sequence[str] = METAL,
+    collector_classes: Sequence[str] = COLLECTOR,
+    rules: Sequence[tuple[bool, int]] = ((False, 0),),
+    max_voxels: int | None = None,
+) -> list[Isolation]:
+    """Find out which metal is connected to the current collector through metal; one pass over the volume.
+
+    Parameters
+    ----------
+    frame : Frame
+        ``labels`` may be any array that gives slices along its first axis: in memory, memory map, zarr.
+    metal_classes, collector_classes : sequence of str
+    rules : sequence of (bool, int)
+        One result for each: whether voxels that share only an edge or a corner conduct; and 0, or 1 for metal that has
+        gained a layer of voxels, or -1 for metal that has lost one (the collector stays).
+    max_voxels : int or None
+        Of a slab; the result does not depend on it.
+    """
+    shape = frame.labels.shape
+    counters = [_Counter(RegionFinder(shape, corners=corners), grow, []) for corners, grow in rules]
+    for slab in slabs(shape, halo=1, max_voxels=max_voxels):
+        # One more slice on each side: what grows or shrinks looks at its neighbours.
+        low, high = max(slab.read.start - 1, 0), min(slab.read.stop + 1, shape[0])
+        labels = np.asarray(frame.labels[low:high])
+        metal, collector = frame.schema.mask(labels, metal_classes), frame.schema.mask(labels, collector_classes)
+        for counter in counters:
+            counter.add(metal, collector, slice(slab.read.start - low, slab.read.stop - low), slab)
+    return [counter.result() for counter in counters]
+
+
+def isolation_map(
+    metal: np.ndarray, collector: np.ndarray, *, corners: bool = False
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same for arrays in memory, voxel by voxel.
+
+    Returns
+    -------
+    status : ndarray of uint8, shape of `metal`
+        0 no metal, `LIVE`, `DEAD` or `INDETERMINATE`.
+    bodies : ndarray of int32, shape of `metal`
+        Numbers of the connected regions of metal and collector.
+    n_bodies : int
+    """
+    bodies, n_bodies = ndimage.label(metal | collector, neighbourhood(metal.ndim, corners=corners))
+    of_body = np.full(n_bodies + 1, DEAD, np.uint8)
+    for axis in range(metal.ndim):
+        for end in (0, -1):
+            of_body[np.unique(np.take(bodies, end, axis=axis))] = INDETERMINATE
+    of_body[np.unique(bodies[collector])] = LIVE
+    return np.where(metal, of_body[bodies], 0).astype(np.uint8), bodies, n_bodies
+
+
+def measure_frame(
+    frame: Frame,
+    *,
+    metal_classes: Sequence[str] = METAL,
+    collector_classes: Sequence[str] = COLLECTOR,
+    labelled_classes: Sequence[str] = LABELLED,
+) -> list[Measurement]:
+    """Share and volume of metal without a path to the current collector, and the height of the darkening front.
+
+    Parameters
+    ----------
+    frame : Frame
+    metal_classes : sequence of str
+        What conducts.
+    collector_classes : sequence of str
+        What a path must reach.
+    labelled_classes : sequence of str
+        Metal that the labels call dead already (darkened, in the light microscope).
+
+    Returns
+    -------
+    list of Measurement
+        ``dead_fraction`` with paths through faces and through corners too (``method``), ``dead_volume`` (3-D) and
+        ``dead_fraction_sensitivity``, the range of the fraction when metal loses or gains a layer of voxels; no
+        metal or no collector in view: NaN with ``ambiguous``. Where `labelled_classes` occur, ``dead_fraction`` by
+        label comes first, and in 2-D the ``darkening_front_height``.
+
+    Notes
+    -----
+    A body without a path that leaves the frame may have one outside: it is not counted as dead, the upper bound
+    includes it, and the row is flagged ``touches-border``. In a 2-D view paths out of the plane are not seen: the
+    fraction by connectivity is an upper bound and flagged ``ambiguous``.
+    """
+    schema, scale, ndim = frame.schema, frame.scale, len(frame.labels.shape)
+    metal_classes, collector_classes = _known(schema, metal_classes), _known(schema, collector_classes)
+    labelled_classes = _known(schema, labelled_classes)
+    row = partial(Measurement, class_name="+".join(metal_classes), frame=frame.index, time_s=frame.time_s)
+    rows = _labelled_rows(frame, metal_classes, labelled_classes, collector_classes)
+    faces, full, less, more = isolation(
+        frame, metal_classes=metal_classes, collector_classes=collector_classes,
+        rules=((False, 0), (True, 0), (False, -1), (False, 1)),
+    )  # fmt: skip
+    known = faces.collector and faces.metal > 0
+    flags = (
+        *scale.flags, *(("touches-border",) if faces.indeterminate else ()),
+        *(("ambiguous",) if ndim == 2 or not known else ()),
+    )  # fmt: skip
+    why = "" if known else "no metal; " if faces.collector else "no current collector in view; "
+    view = "2-D view, upper bound; " if ndim == 2 else ""
+    changed = [one.fraction for one in (faces, less, more) if math.isfinite(one.fraction)]
+    for name, one in (("faces", faces), ("full", full)):
+        share = one.indeterminate / one.metal if one.metal else 0.0
+        rows.append(
+            row(
+                "dead_fraction", one.fraction, "1", min([one.fraction, *changed], default=math.nan),
+                max([one.highest, *changed], default=math.nan), n=one.bodies, flags=flags,
+                method=f"{name}; {view}{why}{share:.3g} of the metal leaves the frame and is indeterminate; interval: "
+                "mask edge +-1 px, indeterminate metal",
+            )
+        )  # fmt: skip
+    spread = max(changed) - min(changed) if known else math.nan
+    rows.append(
+        row("dead_fraction_sensitivity", spread, "1", method="faces; range when metal loses or gains 1 px", flags=flags)
+    )
+    if ndim == 3:
+        pixel = scale.pixel if known else math.nan
+        volumes = [one.dead * pixel for one in (faces, less, more)]
+        rows.append(
+            row(
+                "dead_volume", volumes[0], scale.unit("um3"), min(volumes),
+                max(*volumes, (faces.dead + faces.indeterminate) * pixel), n=faces.bodies, flags=flags,
+                method=f"faces; {why}interval: mask edge +-1 px, indeterminate metal",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def measure_pair(
+    before: Frame,
+    frame: Frame,
+    *,
+    shift_px: Sequence[int] = (),
+    metal_classes: Sequence[str] = METAL,
+    collector_classes: Sequence[str] = COLLECTOR,
+    min_body_px: int | None = None,
+) -> list[Measurement]:
+    """Bodies that have lost their path since the frame before, and dead metal that has found one.
+
+    Parameters
+    ----------
+    before, frame : Frame
+    shift_px : sequence of int
+        Drift of the sample from the first to the second, removed first.
+    metal_classes, collector_classes : sequence of str
+    min_body_px : int or None
+        Smaller bodies are left out; None: 3 px along each axis.
+
+    Returns
+    -------
+    list of Measurement
+        ``detachment_count``: dead bodies of which more than half was live metal before. ``reattached_volume`` (3-D):
+        voxels that belonged to a dead body and are live metal now; its upper bound adds those that leave the frame.
+    """
+    ndim, scale = frame.labels.ndim, frame.scale
+    smallest = 3**ndim if min_body_px is None else min_body_px
+    shift = np.asarray(shift_px if len(shift_px) else [0] * ndim, int)
+    then, now = (
+        isolation_map(*(f.mask(_known(f.schema, names)) for names in (metal_classes, collector_classes)))
+        for f in (before, frame)
+    )
+    was, (status, bodies, n_bodies) = moved(then[0], shift), now
+    row = partial(Measurement, class_name="+".join(metal_classes), frame=frame.index, time_s=frame.time_s)
+    dead = status == DEAD
+    sizes = np.bincount(bodies[dead], minlength=n_bodies + 1)
+    live_before = np.bincount(bodies[dead & (was == LIVE)], minlength=n_bodies + 1)
+    loose = int(np.count_nonzero((sizes >= smallest) & (live_before > sizes / 2)))
+    flags = ("ambiguous",) if ndim == 2 else ()
+    view = "2-D view, paths out of the plane are not seen; " if ndim == 2 else ""
+    rows = [
+        row(
+            "detachment_count", float(loose), "1", n=loose, flags=flags,
+            method=f"{view}dead bodies of {smallest} px or more of which over half was live in the frame before",
+        )
+    ]  # fmt: skip
+    if ndim == 3:
+        old_sizes = np.bincount(then[1][then[0] == DEAD], minlength=then[2] + 1)
+        large = moved((then[0] == DEAD) & (old_sizes >= smallest)[then[1]], shift)
+        found, unsure = (int(np.count_nonzero(large & (status == s))) for s in (LIVE, INDETERMINATE))
+        rows.append(
+            row(
+                "reattached_volume", found * scale.pixel, scale.unit("um3"), found * scale.pixel,
+                (found + unsure) * scale.pixel, n=found, flags=scale.flags,
+                method="voxels dead in the frame before and live now; interval: indeterminate metal",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def measure_series(table: pd.DataFrame) -> list[Measurement]:
+    """Sums of ``detachment_count`` and ``reattached_volume`` over the series; nothing for a single frame."""
+    rows = []
+    for metric in ("detachment_count", "reattached_volume"):
+        found = table[(table["metric"] == metric) & table["frame"].notna()]
+        if len(found):
+            flags = {flag for text in found["flags"].fillna("") for flag in str(text).split(";") if flag}
+            rows.append(
+                Measurement(
+                    metric, float(found["value"].sum()), str(found["unit"].iloc[0]), n=len(found),
+                    low=float(found["low"].sum(skipna=False)), high=float(found["high"].sum(skipna=False)),
+                    class_name=str(found["class"].iloc[0]), method="sum over the series",
+                    flags=tuple(sorted(flags & {"uncalibrated", "ambiguous", "low-confidence"})),
+                )
+            )  # fmt: skip
+    return rows
+
+
+def darkening_front(
+    dead: np.ndarray, live: np.ndarray, base: np.ndarray, *, pixel_um: float, bodies: np.ndarray
+) -> tuple[float, float, float, int]:
+    """Height of the front above which metal is dead, over what the metal stands on, in a side view.
+
+    Parameters
+    ----------
+    dead, live : ndarray of bool, shape (H, W)
+        Metal on both sides of the front; rows run away from the base.
+    base : ndarray of bool, shape (H, W)
+        Collector, or what else the metal stands on.
+    pixel_um : float
+        Height of a row.
+    bodies : ndarray of int, shape (H, W)
+        Which body each pixel belongs to; bodies are the independent units.
+
+    Returns
+    -------
+    value, low, high : float
+        Median over the bodies of their median height, with its 95 % interval; NaN without a front.
+    n : int
+        Bodies with a front.
+    """
+    # The topmost row of base in each column of pixels; columns without any cannot be measured.
+    rows = np.arange(len(base))[:, None]
+    foot = np.where(base, rows, -1).max(axis=0)
+    at, column = np.nonzero(live[:-1] & dead[1:])
+    keep = foot[column] >= 0
+    at, column = at[keep], column[keep]
+    heights = (at - foot[column]) * pixel_um
+    of_body = bodies[at, column]
+    medians = np.array([np.median(heights[of_body == body]) for body in np.unique(of_body)])
+    if not len(medians):
+        return math.nan, math.nan, math.nan, 0
+    value = float(np.median(medians))
+    sampled = bootstrap_interval(medians, lambda v: np.median(v, axis=1), rng=np.random.default_rng(0))
+    edge = 1.96 * math.sqrt(2) * DIGITISATION_PX * pixel_um
+    low, high = combine_intervals(value, sampled, (value - edge, value + edge))
+    return value, low, high, len(medians)
+
+
+def _labelled_rows(
+    frame: Frame, metal_classes: Sequence[str], labelled: Sequence[str], base_classes: Sequence[str]
+) -> list[Measurement]:
+    """Fraction by label, and the darkening front of a side view; nothing where no pixel is labelled dead."""
+    n_dead = n_metal = faces = 0
+    for slab in slabs(frame.labels.shape, halo=0):
+        labels = np.asarray(frame.labels[slab.owned])
+        dead = frame.schema.mask(labels, labelled)
+        n_dead += int(np.count_nonzero(dead))
+        n_metal += int(np.count_nonzero(frame.schema.mask(labels, metal_classes)))
+        faces += sum(int(np.count_nonzero(np.diff(dead, axis=axis))) for axis in range(dead.ndim))
+    if not n_dead:
+        return []
+    name = "+".join(labelled)
+    row = partial(Measurement, class_name=name, frame=frame.index, time_s=frame.time_s)
+    fraction = n_dead / n_metal
+    error = 1.96 * DIGITISATION_PX * faces * (2 / 3 if len(frame.labels.shape) == 3 else math.pi / 4) / n_metal
+    rows = [
+        row(
+            "dead_fraction", fraction, "1", max(fraction - error, 0.0), min(fraction + error, 1.0), n=n_dead,
+            method=f"labelled; {name} over all metal; interval: mask edge +-0.5 px",
+        )
+    ]  # fmt: skip
+    if len(frame.labels.shape) == 3:
+        return rows
+    dead, base = frame.mask(labelled), frame.mask(base_classes)
+    live = frame.mask([c for c in metal_classes if c not in labelled])
+    if not base.any() or not live.any():
+        return rows
+    # Along the axis on which collector and metal lie apart, in the direction from one to the other.
+    apart = [np.mean(np.nonzero(live | dead)[axis]) - np.mean(np.nonzero(base)[axis]) for axis in range(2)]
+    axis = int(np.argmax(np.abs(apart)))
+    step = 1 if apart[axis] > 0 else -1
+    upright = [np.moveaxis(mask, axis, 0)[::step] for mask in (dead, live, base)]
+    bodies = ndimage.label(upright[0] | upright[1], neighbourhood(2, corners=True))[0]
+    value, low, high, n = darkening_front(*upright, pixel_um=frame.scale.spacing[axis], bodies=bodies)
+    rows.append(
+        row(
+            "darkening_front_height", value, frame.scale.unit("um"), low, high, n=n,
+            flags=(*frame.scale.flags, *(() if n else ("regime-not-reached",))),
+            method=f"live below, {name} above, over {'+'.join(base_classes)}; median over bodies",
+        )
+    )  # fmt: skip
+    return rows
+
+
+def _known(schema: LabelSchema, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in schema.names]
+
+
+def _grown(metal: np.ndarray, collector: np.ndarray, by: int) -> np.ndarray:
+    """Metal after it has gained or lost a layer of face neighbours; collector bounds it, the frame does not."""
+    if by == 0:
+        return metal
+    cross = neighbourhood(metal.ndim, corners=False)
+    if by > 0:
+        return ndimage.binary_dilation(metal, cross) & ~collector
+    return ndimage.binary_erosion(metal | collector, cross, border_value=1) & metal
