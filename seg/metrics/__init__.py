@@ -213,6 +213,17 @@ METRICS: dict[str, MetricGroup] = {
             measure_whole=Deferred("seg.metrics.voids", "measure_whole"),
         ),
         MetricGroup(
+            "dead",
+            "Metal without a path to the current collector, bodies that lose or find one, the darkening front.",
+            (
+                "dead_fraction", "dead_volume", "dead_fraction_sensitivity", "darkening_front_height",
+                "detachment_count", "reattached_volume",
+            ),
+            _frame("dead"),
+            measure_series=Deferred("seg.metrics.dead", "measure_series"),
+            measure_pair=Deferred("seg.metrics.dead", "measure_pair"),
+        ),
+        MetricGroup(
             "sei",
             "Thickness, evenness and coverage of the interphase on metal.",
             (

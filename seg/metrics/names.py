@@ -152,7 +152,7 @@ _VOIDS = {
 _DEAD = {
     "dead_fraction": ("1", "Share of the metal without a path to the current collector; connectivity in `method`."),
     "dead_volume": ("um3", "Volume of that metal."),
-    "dead_fraction_sensitivity": ("1", "Range of dead_fraction under half a pixel of boundary shift."),
+    "dead_fraction_sensitivity": ("1", "Range of dead_fraction when the metal loses or gains a layer of pixels."),
     "detachment_count": ("1", "Bodies that lose their path."),
     "darkening_front_height": ("um", "Height of the darkening front."),
     "reattached_volume": ("um3", "Dead metal that finds a path again."),
