@@ -170,11 +170,11 @@ METRICS: dict[str, MetricGroup] = {
         ),
         MetricGroup(
             "dendrite",
-            "Height, length, tips and branches of ramified metal.",
+            "Height, length, tips, branches and fractal dimension of ramified metal; the front and what lies under it.",
             (
                 "skeleton_length", "longest_path", "tip_count", "branch_point_count", "branch_angle", "tortuosity",
-                "branch_width", "dendrite_height", "box_dimension", "mass_radius_dimension", "penetration_depth",
-                "percolates",
+                "branch_width", "dendrite_height", "box_dimension", "mass_radius_dimension", "front_height",
+                "covered_fraction",
             ),
             _frame("dendrite"),
         ),

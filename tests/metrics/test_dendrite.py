@@ -61,7 +61,7 @@ def total(segments):
 
 
 def table(measured, object_id=None):
-    return {m.metric: m for m in measured if m.object_id == object_id}
+    return {m.metric: m for m in measured if m.object_id == object_id and not m.side}
 
 
 @pytest.mark.parametrize("width", [4, 6, 10])
@@ -130,7 +130,7 @@ def test_needle_on_a_substrate(schema, spacing):
     # The round tip adds the half width: 4 px of x around a line of pixels, which ends within half a pixel.
     assert found["dendrite_height"].value == pytest.approx(120 * spacing[0] + 4 * spacing[1], abs=spacing[0])
     assert found["dendrite_height"].unit == "um"
-    assert all(m.low <= m.value <= m.high for m in found.values())
+    assert all(m.low <= m.value <= m.high for m in found.values() if math.isfinite(m.value))
 
 
 def test_border_cuts_are_no_tips(schema):
