@@ -107,9 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _results(measure)
 
-    evaluate = add("evaluate", _evaluate, "scores of masks against truth")
+    evaluate = add("evaluate", _evaluate, "scores of masks against truth: two files, or two folders")
     evaluate.add_argument("prediction", type=Path, metavar="PREDICTION")
     evaluate.add_argument("truth", type=Path, metavar="TRUTH")
+    evaluate.add_argument("--analysis", metavar="NAME|FILE", help="measure both, and compare the numbers too")
+    evaluate.add_argument(
+        "--tolerance", metavar="LENGTH", default="1px", help='of boundary F1, such as "0.5um" or "2px" (default: 1px)'
+    )
+    evaluate.add_argument(
+        "--specimen", metavar="REGEX", help="one group that finds the specimen in a file name (default: the name)"
+    )
     evaluate.add_argument("--schema", metavar="NAME|FILE")
     evaluate.add_argument("--axes")
     evaluate.add_argument("--pixel-size", metavar="SIZE")
@@ -236,15 +243,34 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from seg.analysis import load_analysis
     from seg.evaluation import evaluate_files
     from seg.io import parse_pixel_size
 
     size = parse_pixel_size(args.pixel_size) if args.pixel_size else None
-    table = evaluate_files(
-        args.prediction, args.truth, args.out, schema=args.schema, axes=args.axes, pixel_size_um=size
-    )
-    print(table.to_string(index=False))
+    tolerance, unit = _tolerance(args.tolerance)
+    found = evaluate_files(
+        args.prediction, args.truth, args.out, schema=args.schema, axes=args.axes, pixel_size_um=size,
+        analysis=load_analysis(args.analysis) if args.analysis else None, specimen=args.specimen,
+        progress=_progress(args), **{f"tolerance_{unit}": tolerance},
+    )  # fmt: skip
+    shown = found.scores[found.scores["n"] > 0]
+    print(shown[["metric", "class", "value", "low", "high", "unit", "n"]].to_string(index=False))
+    print(args.out / "evaluation.html")
     return 0
+
+
+def _tolerance(text: str) -> tuple[float, str]:
+    """Number and unit of ``--tolerance``: µm or px."""
+    from seg.io import parse_pixel_size
+
+    number = text.strip().removesuffix("px")
+    if number == text.strip():
+        return parse_pixel_size(text, "x")["x"], "um"
+    try:
+        return float(number), "px"
+    except ValueError as error:
+        raise UsageError(f'--tolerance has {text!r}; write a length such as "0.5um" or "2px".') from error
 
 
 def _report(args: argparse.Namespace) -> int:

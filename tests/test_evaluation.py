@@ -1,17 +1,29 @@
 """Scores against masks whose overlap is known by construction, on anisotropic pixels throughout."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from seg.errors import CalibrationError, DataError, LabelError
-from seg.evaluation import Evaluation, compare_labels, evaluate_files, otsu_labels
+from seg.analysis import ObjectOptions, load_analysis
+from seg.errors import CalibrationError, DataError, LabelError, UsageError
+from seg.evaluation import (
+    Evaluation,
+    Tally,
+    compare_labels,
+    evaluate_files,
+    metric_errors,
+    otsu_labels,
+    summarise_errors,
+)
 from seg.io import write_labels
-from seg.labels import LabelClass, LabelSchema
-from seg.metrics.table import COLUMNS, Scale
+from seg.labels import LabelClass, LabelSchema, load_schema
+from seg.metrics.table import COLUMNS, Measurement, Scale, to_table
 from seg.stack import Calibration
 
 TWO = LabelSchema("two", (LabelClass(1, "ground", "#000000"), LabelClass(2, "metal", "#ffffff")))
+LITHIUM = load_schema()  # 1 electrolyte, 2 substrate
 SCALE = Scale((0.5, 0.2))
 
 
@@ -74,6 +86,20 @@ def test_boundary_tolerance_is_counted_in_the_smaller_pixel_side():
     for tolerance_px, expected in [(1.0, 0.0), (1.9, 0.0), (2.0, 1.0)]:
         table = compare_labels(lines[1], lines[0], TWO, SCALE, tolerance_px=tolerance_px)
         assert score(table, "boundary_f1").value == expected
+
+
+def test_a_tolerance_in_micrometres_needs_calibrated_pixels():
+    lines = [np.ones((30, 30), np.uint8) for _ in range(2)]
+    lines[0][:, 10] = 2
+    lines[1][:, 12] = 2  # 0.4 um apart
+    for tolerance_um, expected in [(0.39, 0.0), (0.4, 1.0)]:
+        evaluation = Evaluation(TWO, SCALE, tolerance_um=tolerance_um)
+        evaluation.add(*lines)
+        row = score(evaluation.table(), "boundary_f1")
+        assert row.value == expected
+        assert f"edges within {tolerance_um} um" in row.method
+    with pytest.raises(CalibrationError, match="have no pixel size"):
+        Evaluation(TWO, Scale((1.0, 1.0), calibrated=False), tolerance_um=0.5)
 
 
 def test_boundary_f1_is_the_harmonic_mean_of_both_shares():
@@ -146,7 +172,7 @@ def test_counts_add_up_over_frames():
     assert evaluation.confusion.to_numpy().sum() == 3 * TRUTH.size
 
 
-def test_intervals_come_with_five_frames_and_hold_the_value(rng):
+def test_intervals_come_with_three_specimens_and_hold_the_value(rng):
     evaluation = Evaluation(TWO, SCALE)
     for shift in rng.integers(0, 8, 12):
         evaluation.add(squares((40, 50), np.s_[10:20, 10 + shift : 30 + shift]), TRUTH)
@@ -154,6 +180,34 @@ def test_intervals_come_with_five_frames_and_hold_the_value(rng):
     assert 0 < row.low < row.value < row.high < 1
     single = score(compare_labels(SHIFTED, TRUTH, TWO, SCALE), "dice")
     assert np.isnan([single.low, single.high]).all()
+    assert "1 specimen: too few for an interval" in single.method
+
+
+def test_intervals_resample_specimens_not_images():
+    # three specimens, of which one is predicted badly: twenty images of each say no more about a fourth one
+    shifts = {"a": 0, "b": 1, "c": 8}
+
+    def interval(images_each):
+        evaluation = Evaluation(TWO, SCALE)
+        for specimen, shift in shifts.items():
+            for _ in range(images_each):
+                evaluation.add(squares((40, 50), np.s_[10:20, 10 + shift : 30 + shift]), TRUTH, specimen=specimen)
+        row = score(evaluation.table(), "dice")
+        return row.low, row.high
+
+    assert interval(20) == pytest.approx(interval(1))
+    # of three units the widened interval reaches from the worst to the best: Dice of a shift by s is 1 - s/20
+    assert interval(1) == pytest.approx((0.6, 1.0))
+
+
+def test_a_mask_that_is_unknown_in_an_image_does_not_count_there():
+    tally = Tally(["metal", "salt"], SCALE)
+    metal, known = TRUTH == 2, np.ones(TRUTH.shape, bool)
+    tally.add_masks({"metal": (metal, metal, known), "salt": (~metal, metal, known)})
+    tally.add_masks({"metal": (~metal, metal, known)})
+    assert score(tally.table(), "iou", "salt").n == 1
+    assert score(tally.table(), "iou", "metal").value == pytest.approx(200 / (200 + 2000))
+    assert tally.images()[["image", "class"]].values.tolist() == [["0", "metal"], ["0", "salt"], ["1", "metal"]]
 
 
 def test_volumes_and_axis_permutation(rng):
@@ -196,10 +250,10 @@ def test_bad_arrays_are_refused():
         Evaluation(TWO, SCALE, tolerance_px=-1)
 
 
-def save(path, frames, pixel_size_um):
+def save(path, frames, pixel_size_um, schema=TWO):
     frames = np.asarray(frames, np.uint8)
     write_labels(
-        path, iter(frames), shape=frames.shape, axes="tyx", schema=TWO,
+        path, iter(frames), shape=frames.shape, axes="tyx", schema=schema,
         calibration=Calibration(pixel_size_um, source="options"),
     )  # fmt: skip
     return path
@@ -209,7 +263,7 @@ def test_files_are_compared_frame_by_frame(tmp_path):
     size = {"y": 0.5, "x": 0.2}
     truth = save(tmp_path / "truth.ome.tif", [TRUTH, TRUTH], size)
     prediction = save(tmp_path / "prediction.ome.tif", [SHIFTED, TRUTH], size)
-    table = evaluate_files(prediction, truth, tmp_path / "out")
+    table = evaluate_files(prediction, truth, tmp_path / "out").scores
     assert score(table, "dice").value == pytest.approx(350 / 400)
     saved = pd.read_csv(tmp_path / "out" / "evaluation.csv")
     np.testing.assert_allclose(saved["value"], table["value"])
@@ -223,6 +277,93 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         evaluate_files(save(tmp_path / "a.ome.tif", [TRUTH] * 3, {"y": 0.5, "x": 0.2}), truth, tmp_path / "out")
     with pytest.raises(CalibrationError, match="--pixel-size"):
         evaluate_files(save(tmp_path / "b.ome.tif", [TRUTH] * 2, {"y": 0.5, "x": 0.5}), truth, tmp_path / "out")
+
+
+def folders(tmp_path, frames):
+    size = {"y": 0.5, "x": 0.2}
+    for side in ("truth", "prediction"):
+        (tmp_path / side).mkdir()
+    for name, (prediction, truth) in frames.items():
+        save(tmp_path / "truth" / f"{name}.ome.tif", [truth], size)
+        (tmp_path / "prediction" / name).mkdir()  # as `operandoseg predict` leaves them
+        save(tmp_path / "prediction" / name / "labels.ome.tif", [prediction], size)
+    return tmp_path / "prediction", tmp_path / "truth"
+
+
+def test_folders_are_compared_by_name_with_a_specimen_per_name(tmp_path):
+    frames = {f"cell{k}_{n}": (SHIFTED if k == 2 else TRUTH, TRUTH) for k in range(3) for n in range(2)}
+    prediction, truth = folders(tmp_path, frames)
+    found = evaluate_files(prediction, truth, tmp_path / "out", specimen=r"^(cell\d)_")
+    assert score(found.scores, "dice").value == pytest.approx((4 * 200 + 2 * 150) / 1200)
+    assert score(found.scores, "dice").low == pytest.approx(0.75)  # one of three specimens
+    assert sorted(set(found.images["specimen"])) == ["cell0", "cell1", "cell2"]
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "0.917" in page
+    assert "0.75 to 1" in page
+    (tmp_path / "prediction" / "cell1_0" / "labels.ome.tif").unlink()
+    with pytest.raises(DataError, match=r"no prediction for 1 of the 6 truth file\(s\): cell1_0"):
+        evaluate_files(prediction, truth, tmp_path / "out")
+    with pytest.raises(UsageError, match="one group"):
+        evaluate_files(truth, truth, tmp_path / "out", specimen="cell")
+    with pytest.raises(UsageError, match="two folders"):
+        evaluate_files(prediction, truth / "cell0_0.ome.tif", tmp_path / "out")
+
+
+def test_what_a_mask_error_does_to_the_numbers(tmp_path):
+    # metal 10 x 20 px of 0.5 x 0.2 um is 20 um2; in the prediction it is 10 x 24 px, and one frame has lost it
+    larger = squares((40, 50), np.s_[10:20, 10:34])
+    lost = np.ones_like(TRUTH)
+    size = {"y": 0.5, "x": 0.2}
+    truth = save(tmp_path / "truth.ome.tif", [TRUTH, TRUTH], size, LITHIUM)
+    prediction = save(tmp_path / "prediction.ome.tif", [larger, lost], size, LITHIUM)
+    config = replace(
+        load_analysis("optical-plan"), objects=ObjectOptions(("substrate",)),
+        metrics={"cover": {"classes": ["substrate"]}, "size": {}},
+    )  # fmt: skip
+    found = evaluate_files(prediction, truth, tmp_path / "out", analysis=config)
+    area = found.errors[(found.errors["metric"] == "covered_area") & (found.errors["level"] == "frame")]
+    assert area["truth"].tolist() == pytest.approx([20.0, 20.0])
+    assert area["prediction"].tolist() == pytest.approx([24.0, 0.0])
+    assert area["relative_error"].tolist() == pytest.approx([0.2, -1.0])
+    summary = pd.read_csv(tmp_path / "out" / "metric_summary.csv")
+    row = summary[(summary["metric"] == "covered_area") & (summary["level"] == "frame")].iloc[0]
+    assert row[["n", "truth", "prediction", "bias", "relative_bias"]].tolist() == pytest.approx([2, 20, 12, -8, -0.4])
+    assert row["rms_error"] == pytest.approx(np.sqrt((4**2 + 20**2) / 2))
+    assert row["median_relative_error"] == pytest.approx(0.6)
+
+
+def test_objects_are_compared_by_their_median_and_intervals_by_what_they_hold():
+    def numbers(angles, density, interval):
+        rows = [Measurement("contact_angle", a, "deg", frame=0, object_id=k) for k, a in enumerate(angles)]
+        return to_table([*rows, Measurement("areal_density", density, "1/cm2", *interval)])
+
+    truth = numbers([60.0, 70.0, 110.0], 1000.0, (900.0, 1100.0))
+    off, near = numbers([80.0, 90.0], 1200.0, (1050.0, 1350.0)), numbers([], 990.0, (890.0, 1090.0))
+    errors = metric_errors(off, truth)
+    angle = errors[errors["metric"] == "contact_angle"].iloc[0]
+    assert (angle["level"], angle["truth"], angle["prediction"]) == ("objects", 70.0, 85.0)
+    assert angle["relative_error"] == pytest.approx(15 / 70)
+    both = pd.concat([errors, metric_errors(near, truth)])
+    summary = summarise_errors(both).set_index("metric")
+    assert summary.loc["areal_density", "truth_in_interval"] == 0.5
+    assert summary.loc["areal_density", ["bias", "n"]].tolist() == [95.0, 2]
+    # no object, no angle: absent on one side is counted, not averaged
+    assert summary.loc["contact_angle", ["n", "only_in_truth"]].tolist() == [1, 1]
+
+
+def test_unlabelled_truth_is_measured_on_neither_side(tmp_path):
+    half = TRUTH.copy()
+    half[:, 20:] = 0
+    size = {"y": 0.5, "x": 0.2}
+    truth = save(tmp_path / "truth.ome.tif", [half], size, LITHIUM)
+    prediction = save(tmp_path / "prediction.ome.tif", [TRUTH], size, LITHIUM)
+    config = replace(
+        load_analysis("optical-plan"), objects=ObjectOptions(("substrate",)),
+        metrics={"cover": {"classes": ["substrate"]}},
+    )  # fmt: skip
+    found = evaluate_files(prediction, truth, tmp_path / "out", analysis=config)
+    area = found.errors[found.errors["metric"] == "covered_area"].iloc[0]
+    assert (area["truth"], area["prediction"]) == pytest.approx((10.0, 10.0))
 
 
 def test_otsu_finds_a_bright_and_a_dark_disc(rng):
