@@ -19,6 +19,8 @@ import numpy as np
 
 N_SIMULATIONS = 199
 _MAX_ROUNDS = 300
+# Up to here all distances cost less than a tree.
+_DENSE_PAIRS = 50_000
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class Window:
         if self.mask.ndim != 2:
             raise ValueError(f"Arrangements are measured in a plane; this window has {self.mask.ndim} axes.")
 
-    @property
+    @cached_property
     def area(self) -> float:
         """Area of the mask."""
-        return float(self.mask.sum()) * math.prod(self.spacing)
+        return float(np.count_nonzero(self.mask)) * math.prod(self.spacing)
 
     @property
     def sides(self) -> tuple[float, float]:
@@ -149,22 +151,36 @@ class RandomArrangement:
         widest = float(self.diameters.max(initial=0))
         if widest == 0:
             return points
-        from scipy.spatial import cKDTree
-
         # Who comes later in the (random) order gives way until nobody overlaps: sequential placement, but of all
-        # objects at a time.
+        # objects at a time. After the first round only those that were placed again can overlap.
         diameters = rng.permutation(self.diameters)
+        again = np.arange(n)
         for round_ in range(_MAX_ROUNDS):
-            pairs = cKDTree(points).query_pairs(widest, output_type="ndarray")
-            apart = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-            overlap = apart < diameters[pairs].mean(axis=1)
-            if not overlap.any():
+            one, other = _overlapping(points, diameters, again)
+            if not len(one):
                 break
-            again = np.unique(pairs[overlap].max(axis=1))
+            again = np.unique(np.maximum(one, other))
             points[again] = self.window.uniform(len(again), rng)
             if round_ > _MAX_ROUNDS // 2:  # too crowded for random placement: let the last ones overlap a little
                 diameters = diameters * 0.98
         return points
+
+
+def _overlapping(points: np.ndarray, diameters: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of discs that overlap, one of each pair among the chosen ones."""
+    if len(chosen) * len(points) > _DENSE_PAIRS:
+        from scipy.spatial import cKDTree
+
+        found = cKDTree(points).query_pairs(float(diameters.max()), output_type="ndarray")
+        one, other = found[:, 0], found[:, 1]
+    else:
+        apart2 = (points[chosen, :1] - points[:, 0]) ** 2 + (points[chosen, 1:] - points[:, 1]) ** 2
+        near = apart2 < ((diameters[chosen, None] + diameters) / 2) ** 2
+        near[np.arange(len(chosen)), chosen] = False
+        row, other = np.nonzero(near)
+        return chosen[row], other
+    overlap = np.linalg.norm(points[one] - points[other], axis=1) < (diameters[one] + diameters[other]) / 2
+    return one[overlap], other[overlap]
 
 
 def mean_neighbour_distance(points: np.ndarray) -> tuple[float, float]:
