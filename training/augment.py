@@ -25,6 +25,9 @@ def margin_px(config: AugmentConfig, patch_px: int) -> int:
 def make_transform(config: AugmentConfig, patch_px: int) -> v2.Transform:
     """From a window (1, Y, X) of `margin_px` and its codes to an augmented patch of `patch_px`.
 
+    A volume (Z, Y, X) goes through plane by plane: geometry, contrast and shading are those of the whole, noise is new
+    in every plane.
+
     Images are normalised (0 and 1 are percentiles), so strengths mean the same on every instrument.
     """
     steps: list[v2.Transform] = []
@@ -95,7 +98,7 @@ class _OnImage(v2.Transform):
         return tv_tensors.wrap(self.change(inpt.as_subclass(torch.Tensor), params), like=inpt)
 
     def change(self, image: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
-        """The changed image (1, Y, X)."""
+        """The changed image (1, Y, X) or volume (Z, Y, X)."""
         raise NotImplementedError
 
 
@@ -145,19 +148,19 @@ class Shading(_OnImage):
 
 
 class Noise(_OnImage):
-    """Gaussian noise, white or with a grain of two pixels, of a spread up to `strength`."""
+    """Gaussian noise, white or with a grain of two pixels, of a spread up to `strength`; planes are independent."""
 
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.strength = strength
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = flat_inputs[0].shape[-2:]
+        planes, height, width = flat_inputs[0].shape
         sigma = self.strength * float(torch.rand(()))
         if torch.rand(()) < 0.5:
-            return {"noise": sigma * torch.randn(1, height, width)}
-        coarse = torch.randn(1, 1, (height + 1) // 2, (width + 1) // 2)
-        return {"noise": sigma * functional.interpolate(coarse, (height, width), mode="bilinear")[0]}
+            return {"noise": sigma * torch.randn(planes, height, width)}
+        coarse = torch.randn(planes, 1, (height + 1) // 2, (width + 1) // 2)
+        return {"noise": sigma * functional.interpolate(coarse, (height, width), mode="bilinear")[:, 0]}
 
     def change(self, image: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         return image + params["noise"]

@@ -30,10 +30,15 @@ class SourceConfig:
     # null: the values are those of the schema.
     classes: Any = None
     modality: str = MISSING
-    # regular expression with one group: the specimen, from the name of the image; by default all before its last number
+    axes: str | None = None  # such as zyx or tyx, where the files do not say
+    pixel_size_um: float | None = None  # where the files do not say; the same along all axes
+    # regular expression with one group: the specimen, from the name of the image without its ending, or, where the
+    # expression holds a /, from its path; by default all of the name before its last number
     specimen: str = r"^(.+?)[-_ .]*\d*$"
     held_out: list[str] = field(default_factory=list)  # specimens never trained on
     held_out_share: float = 0.0  # or: this share of the specimens, drawn with data.seed
+    held_out_block: float = 0.0  # or: this share of every series at its end, where there are too few specimens
+    gap_frames: int = 5  # frames before (and after) such a block that are neither trained on nor scored
     foreground: list[str] = field(default_factory=list)  # classes that together are scored as foreground
     exclude: list[str] = field(default_factory=list)  # stems of images left out
     weight: float = 1.0  # share of the samples, relative to the other sources
@@ -63,8 +68,17 @@ class DataConfig:
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     patch_px: int = 256
+    patch_z_px: int | None = None  # planes of a patch, for 3-D networks
+    pixel_size_um: float | None = None  # all images are resampled to it; null: as they are
     batch: int = 8
     rare_share: float = 0.5  # share of patches centred on a class drawn at random, so that rare ones are seen
+    balance: str = "image"  # where such a patch is looked for: image: in one drawn before; class: in those that hold it
+    # cross-validation: the specimens of every source (blocks of its series where it has one specimen) are dealt into
+    # so many folds, and number `fold` is held out instead of what the source says
+    folds: int | None = None
+    fold: int = 0
+    # images trained on and held out whose fine structure correlates more than this are refused; null: not checked
+    leak_similarity: float | None = 0.8
     workers: int = 1
     seed: int = 0
 
@@ -81,6 +95,7 @@ class ModelConfig:
     norm: str = "batch"
     deep_supervision: bool = False
     dropout: float = 0.0
+    init: str | None = None  # model to start from: NAME, folder, or auto; its architecture is taken over
 
 
 @dataclass
@@ -91,6 +106,7 @@ class LossConfig:
     dice: float = 1.0
     label_smoothing: float = 0.0
     deep_supervision_decay: float = 0.5  # weight of each coarser output relative to the finer one
+    class_weights: dict[str, float] = field(default_factory=dict)  # in the cross-entropy; 1 for those not named
 
 
 @dataclass
@@ -132,11 +148,16 @@ class TrainerConfig:
     max_minutes: float | None = None  # wall time of training; the schedule ends where this or max_steps does first
     device: str = "auto"  # auto | cpu | cuda
     precision: str = "auto"  # auto | fp32 | bf16 | fp16
+    devices: int = 1  # processes that share each batch, one per GPU
+    accumulate: int = 1  # parts in which a batch is computed, where the memory holds no whole one
     threads: int | None = None  # torch threads; null: all cores
     score_every: int = 500  # steps between scores of the held-out images; 0: only at the end
     save_every: int = 200  # steps between checkpoints
     log_every: int = 20
     resume: str = "auto"  # auto | none | must
+    extend: str = "stretch"  # learning rate of a finished run that is given more steps: stretch (as if planned) | floor
+    patience: int = 0  # stop after so many scores without a better one, and keep the best weights; 0: never
+    loggers: list[str] = field(default_factory=list)  # tensorboard, mlflow
 
 
 @dataclass
@@ -146,6 +167,7 @@ class TrainConfig:
     name: str = MISSING  # of the run and of the exported model
     title: str = ""
     runs: str = "runs"
+    plan: str = "none"  # none | auto: choose from the data what the command line leaves open | a plan file
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -282,6 +304,9 @@ def _check(config: TrainConfig) -> None:
         ("trainer.resume", trainer.resume, ("auto", "none", "must")),
         ("trainer.device", trainer.device, ("auto", "cpu", "cuda")),
         ("trainer.precision", trainer.precision, ("auto", "fp32", "bf16", "fp16")),
+        ("trainer.extend", trainer.extend, ("stretch", "floor")),
+        ("data.balance", data.balance, ("image", "class")),
+        *(("trainer.loggers", name, ("tensorboard", "mlflow")) for name in trainer.loggers),
     ):
         if value not in allowed:
             near = get_close_matches(str(value), allowed, n=1)
@@ -297,6 +322,10 @@ def _check(config: TrainConfig) -> None:
         "trainer.log_every": trainer.log_every,
         "trainer.max_steps": trainer.max_steps,
         "trainer.max_minutes": trainer.max_minutes,
+        "trainer.devices": trainer.devices,
+        "trainer.accumulate": trainer.accumulate,
+        "data.patch_z_px": data.patch_z_px,
+        "data.pixel_size_um": data.pixel_size_um,
     }
     for key, number in positive.items():
         if number is not None and not number > 0:
@@ -304,7 +333,22 @@ def _check(config: TrainConfig) -> None:
     for key, zoom in zooms.items():
         if len(zoom) != 2 or not 0 < zoom[0] <= zoom[1]:
             raise UsageError(f"{key}={zoom}; expected [smallest, largest], both more than 0.")
-    if config.model.dims != 2:
-        raise UsageError(f"model.dims={config.model.dims}; training is on 2-D images so far, so it must be 2.")
+    if data.folds is not None and not (data.folds >= 2 and 0 <= data.fold < data.folds):
+        raise UsageError(
+            f"data.fold={data.fold} of data.folds={data.folds}; expected fold 0 to folds - 1 of 2 or more."
+        )
+    if data.batch % trainer.accumulate or data.batch // trainer.accumulate % trainer.devices:
+        raise UsageError(
+            f"data.batch={data.batch} cannot be shared by trainer.devices={trainer.devices} in "
+            f"trainer.accumulate={trainer.accumulate} parts; make it a multiple of their product."
+        )
+    if config.model.dims not in (2, 3):
+        raise UsageError(f"model.dims={config.model.dims}; expected 2 or 3.")
+    if config.model.dims == 3 and data.patch_z_px is None:
+        raise UsageError("A 3-D network needs data.patch_z_px, the planes of a patch; model=unet_3d sets one.")
+    if config.model.dims == 2 and data.patch_z_px is not None:
+        raise UsageError("data.patch_z_px is for 3-D networks (model=unet_3d).")
+    if config.model.dims == 3 and data.synthetic.weight > 0:
+        raise UsageError("data.synthetic draws planes; a 3-D network trains on volumes from files.")
     if sum(s.weight for s in data.sources.values()) + data.synthetic.weight <= 0:
         raise UsageError("There is nothing to train on: choose data sets, for example data=[sem_dendrites,synthetic].")

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import nn
 
 from seg import __version__
-from seg.modality import MODALITIES
+from seg.modality import MODALITIES, modality
 from seg.models.bundle import ModelSpec, save_bundle
 from training.config import TrainConfig
 from training.sources import read_about, rooted
@@ -32,6 +32,7 @@ def export_bundle(
     """Write weights, specification and card to `path`."""
     modalities = _modalities(config)
     split = split_of(data)
+    percentiles = {modality(name).normalisation_percentiles for name in modalities}
     spec = ModelSpec(
         name=config.name,
         architecture=config.model.architecture,
@@ -40,8 +41,9 @@ def export_bundle(
         class_indices=data.codes.class_indices,
         dims=config.model.dims,
         modalities=modalities,
-        pixel_size_um=None,
-        pixel_size_range_um=None,
+        pixel_size_um=config.data.pixel_size_um,
+        pixel_size_range_um=_pixel_size_range(config),
+        **({"normalisation": {"percentiles": list(*percentiles)}} if len(percentiles) == 1 else {}),
         licence="BSD-3-Clause; data: see card.md",
         training={
             "steps": steps,
@@ -88,14 +90,14 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
     lines = [
         f"# {config.title or config.name}",
         "",
-        f"2-D {config.model.architecture}, width {config.model.width}, depth {config.model.depth}; "
+        f"{config.model.dims}-D {config.model.architecture}, width {config.model.width}, depth {config.model.depth}; "
         f"{steps} steps of {config.data.batch} patches of {config.data.patch_px} px in {elapsed_s / 60:.0f} min. "
         f"Trained by `operandoseg-train` {__version__}, configuration `{config.name}`, seed {config.data.seed}.",
         "",
         "## Intended use",
         "",
         f"Masks of {', '.join(names)} in {', '.join(_modalities(config))} images. "
-        "The pixel size was not used: magnification was varied at random instead. Look at the masks before trusting "
+        f"{_about_pixel_size(config)} Look at the masks before trusting "
         "numbers, and train on some labels of your own images when they differ from the data below.",
         "",
         "## Data",
@@ -154,6 +156,25 @@ def _failures(scores: pd.DataFrame, split: dict[str, dict[str, list[str]]], clas
     if unscored:
         lines.append(f"- {', '.join(unscored)}: no specimen held out, so how it does on a new one is unknown.")
     return lines or ["- None seen on the held-out images; other instruments and materials were not tried."]
+
+
+def _pixel_size_range(config: TrainConfig) -> tuple[float, float] | None:
+    """Pixel sizes that random magnification made of the one trained at."""
+    size = config.data.pixel_size_um
+    zooms = [s.zoom for s in config.data.sources.values() if s.weight > 0]
+    if size is None or not zooms:
+        return None
+    return size / max(high for _, high in zooms), size / min(low for low, _ in zooms)
+
+
+def _about_pixel_size(config: TrainConfig) -> str:
+    sizes = _pixel_size_range(config)
+    if sizes is None:
+        return "The pixel size was not used: magnification was varied at random instead."
+    return (
+        f"Trained at pixels of {config.data.pixel_size_um:g} um; random magnification covered {sizes[0]:.3g} to "
+        f"{sizes[1]:.3g} um."
+    )
 
 
 def _modalities(config: TrainConfig) -> tuple[str, ...]:

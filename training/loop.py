@@ -35,6 +35,7 @@ from training.optim import WeightAverage, learning_rate, make_optimizer
 from training.records import Records, StopRequest, bar
 from training.scoring import COLUMNS, score, summary
 from training.sources import LabelledImage, load_sources
+from training.splits import presence, warn_of_absent_classes
 from training.synthetic import SyntheticPool
 
 logger = logging.getLogger(__name__)
@@ -72,10 +73,12 @@ def prepare(config: TrainConfig, *, progress: Progress = silent) -> TrainingData
     exact = [schema.index(name) for name in drawn.classes] if drawn.weight > 0 else []
     if drawn.weight > 0 and not exact:
         raise UsageError("data.synthetic.classes is empty; data=[synthetic] has the list that fits the scenes.")
-    images, codes = load_sources(config.data, exact, schema, progress=progress)
+    images, codes = load_sources(config.data, exact, schema, dims=config.model.dims, progress=progress)
     if codes.n_classes < 2:
         only = ", ".join(schema.class_name(i) for i in codes.class_indices) or "nothing"
         raise DataError(f"The training labels hold {only}; a model needs at least two classes to tell apart.")
+
+    warn_of_absent_classes(presence(images, codes, schema))
 
     def pool(stream: int, n: int) -> SyntheticPool | None:
         if drawn.weight <= 0 or n == 0:
@@ -100,7 +103,7 @@ def build_network(config: TrainConfig, codes: LabelCodes) -> nn.Module:
 
 def network_arguments(config: TrainConfig, codes: LabelCodes) -> dict:
     """Arguments of the architecture's builder, as they go into the bundle."""
-    chosen = {key: value for key, value in asdict(config.model).items() if key != "architecture"}
+    chosen = {key: value for key, value in asdict(config.model).items() if key not in ("architecture", "init")}
     return {"in_channels": 1, "n_classes": codes.n_classes, **chosen}
 
 
@@ -116,13 +119,16 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     run_dir = config.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.data.seed)
-    network = build_network(config, data.codes).to(memory_format=torch.channels_last)
-    if config.data.patch_px % network.tile_multiple:
-        raise UsageError(f"data.patch_px={config.data.patch_px} must be a multiple of {network.tile_multiple}.")
+    network = build_network(config, data.codes)
+    network = network.to(memory_format=layout(network.dims))
+    for key in ("patch_px", "patch_z_px"):
+        if (getattr(config.data, key) or 0) % network.tile_multiple:
+            raise UsageError(f"data.{key}={getattr(config.data, key)} must be a multiple of {network.tile_multiple}.")
     optimizer = make_optimizer(network, config.optimizer)
     average = WeightAverage(network, config.optimizer.ema_decay)
     step, elapsed_s = _resume(run_dir, config, network, average, optimizer)
     _write_run_files(run_dir, config)
+    presence(data.images, data.codes, data.schema).to_csv(run_dir / "split.csv", index=False)
     average.network.to(fabric.device)
     network, optimizer = fabric.setup(network, optimizer)
     loss_of = MaskedLoss(data.codes, config.loss).to(fabric.device)
@@ -213,13 +219,18 @@ def _step(
     torch.manual_seed(config.data.seed * 1_000_003 + seed)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    images = images.to(fabric.device, memory_format=torch.channels_last, non_blocking=True)
+    images = images.to(fabric.device, memory_format=layout(images.ndim - 2), non_blocking=True)
     loss = loss_of(network(images), codes.to(fabric.device, non_blocking=True))
     optimizer.zero_grad()
     fabric.backward(loss)
     norm = fabric.clip_gradients(network, optimizer, max_norm=config.optimizer.clip_norm, error_if_nonfinite=False)
     optimizer.step()
     return loss.detach(), norm
+
+
+def layout(dims: int) -> torch.memory_format:
+    """Memory format in which convolutions of `dims` dimensions are fast."""
+    return torch.channels_last if dims == 2 else torch.channels_last_3d
 
 
 def _share_done(step: int, elapsed_s: float, trainer: TrainerConfig) -> float:

@@ -39,20 +39,21 @@ class MaskedLoss(nn.Module):
         self.register_buffer("known", known)
 
     def forward(self, logits: torch.Tensor | list[torch.Tensor], codes: torch.Tensor) -> torch.Tensor:
-        """Loss of logits (B, K, Y, X), or of a list of them at halving resolutions, against codes (B, Y, X)."""
+        """Loss of logits (B, K, [Z,] Y, X), or of a list at halving resolutions, against codes (B, [Z,] Y, X)."""
         if isinstance(logits, torch.Tensor):
             return self._one(logits, codes)
         total, weights = torch.zeros((), device=codes.device), 0.0
         for level, output in enumerate(logits):
             weight = self.config.deep_supervision_decay**level
             step = codes.shape[-1] // output.shape[-1]
-            total = total + weight * self._one(output, codes[..., ::step, ::step])
+            coarse = codes[(slice(None), *(slice(None, None, step),) * (codes.ndim - 1))]
+            total = total + weight * self._one(output, coarse)
             weights += weight
         return total / weights
 
     def _one(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         codes = codes.long()
-        log_p = functional.log_softmax(logits.float(), dim=1)  # (B, K, Y, X)
+        log_p = functional.log_softmax(logits.float(), dim=1)  # (B, K, [Z,] Y, X)
         loss = logits.new_zeros((), dtype=torch.float32)
         if self.config.cross_entropy:
             loss = loss + self.config.cross_entropy * self._cross_entropy(log_p, codes)
@@ -62,7 +63,7 @@ class MaskedLoss(nn.Module):
 
     def _cross_entropy(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         of_sets = [torch.logsumexp(log_p[:, list(members)], dim=1, keepdim=True) for members in self.sets]
-        of_codes = torch.cat([log_p, *of_sets], dim=1)  # (B, codes - 1, Y, X)
+        of_codes = torch.cat([log_p, *of_sets], dim=1)  # (B, codes - 1, [Z,] Y, X)
         labelled = codes > 0
         picked = of_codes.gather(1, (codes - 1).clamp_min(0)[:, None])[:, 0]
         n = labelled.sum().clamp_min(1)
@@ -73,12 +74,13 @@ class MaskedLoss(nn.Module):
         return loss
 
     def _dice(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        truth = self.truth[codes].movedim(-1, 1)  # (B, K, Y, X)
+        truth = self.truth[codes].movedim(-1, 1)  # (B, K, [Z,] Y, X)
         known = self.known[codes].movedim(-1, 1)
         p = log_p.exp() * known
-        overlap = (p * truth).sum(dim=(0, 2, 3))
-        sizes = p.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-        present = truth.sum(dim=(0, 2, 3)) > 0
+        pixels = (0, *range(2, p.ndim))
+        overlap = (p * truth).sum(dim=pixels)
+        sizes = p.sum(dim=pixels) + truth.sum(dim=pixels)
+        present = truth.sum(dim=pixels) > 0
         if not present.any():
             return log_p.sum() * 0.0
         return (1 - 2 * overlap[present] / sizes[present]).mean()

@@ -14,6 +14,7 @@ from skimage.filters import threshold_otsu
 from torch import nn
 
 from seg.labels import LabelSchema
+from training import apply
 from training.config import DataConfig
 from training.label_codes import LabelCodes
 from training.sources import LabelledImage
@@ -81,6 +82,8 @@ def score(
 @torch.no_grad()
 def predict(network: nn.Module, image: np.ndarray, *, device: torch.device, precision: str) -> np.ndarray:
     """Network output of highest probability per pixel of a whole image, mirrored up to the tile multiple."""
+    if image.ndim == 3:
+        return apply.predict(network, image, device=device, precision=precision)
     height, width = image.shape
     multiple = network.tile_multiple
     pad_y, pad_x = -height % multiple, -width % multiple

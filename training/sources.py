@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from seg.errors import DataError, NothingMatchedError, SegError, UsageError
 from seg.io import open_stack
+from seg.io.images import natural_key
 from seg.labels import LabelSchema
 from seg.modality import modality
-from seg.preprocess import SeriesNormalisation, to_grey
+from seg.preprocess import SeriesNormalisation, require_finite, to_grey
 from seg.progress import Progress, silent
 from seg.stack import Stack
 from training.config import DataConfig, SourceConfig
 from training.label_codes import ClassMap, LabelCodes, make_codes, parse_class_map, value_table
+from training.splits import refuse_leaks, split
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """One plane in memory.
+    """One plane, or for 3-D networks one volume, in memory.
 
     Parameters
     ----------
     source, name, specimen : str
-    image : ndarray of float16, shape (Y, X)
-        Normalised: 0 and 1 are the low and high percentile of the image.
-    codes : ndarray of uint8, shape (Y, X)
+    image : ndarray of float16, shape ([Z,] Y, X)
+        Normalised: 0 and 1 are the low and high percentile of the series.
+    codes : ndarray of uint8, shape ([Z,] Y, X)
         See `training.label_codes`.
     held_out : bool
         Scored, never trained on.
+    time, plane : int
+        Place in the series of its specimen: frames count through its files in natural order, planes within a volume.
     """
 
     source: str
@@ -45,6 +51,8 @@ class LabelledImage:
     image: np.ndarray
     codes: np.ndarray
     held_out: bool
+    time: int = 0
+    plane: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,12 @@ class ImagePair:
     specimen: str
 
 
-def find_pairs(name: str, source: SourceConfig, root: str | Path) -> list[ImagePair]:
-    """Image and label files of one source; errors name every image that does not fit."""
+def find_pairs(name: str, source: SourceConfig, root: str | Path) -> tuple[list[ImagePair], list[str]]:
+    """Image and label files of one source, and what is wrong with those that do not fit."""
     key = f"data.sources.{name}"
     pattern = str(rooted(root, source.images))
     found = sorted(Path(p) for p in glob(pattern, recursive=True))
-    found = [p for p in found if p.stem not in source.exclude]
+    found = [p for p in found if _stem(p) not in source.exclude]
     if not found:
         raise NothingMatchedError(
             f"{key}.images: nothing matches {pattern}. Set data.root or OPERANDOSEG_DATA, or leave this data set out."
@@ -76,17 +84,16 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> list[ImageP
         raise UsageError(f"{key}.labels: {source.labels!r} needs a * where the name of the image goes.")
     pairs, problems = [], []
     for path in found:
-        labels = rooted(root, source.labels.replace("*", _stem(path)))
-        match = expression.search(path.stem)
+        candidates = [rooted(root, source.labels.replace("*", name)) for name in (_stem(path), path.stem)]
+        labels = next((p for p in candidates if p.exists()), candidates[0])
+        match = expression.search(path.as_posix() if "/" in source.specimen else _stem(path))
         if match is None or not match.group(1):
-            problems.append(f"{path.name}: no specimen in the name by {source.specimen!r}")
-        elif not labels.is_file():
-            problems.append(f"{path.name}: no label file {labels}")
+            problems.append(f"{name}/{path.name}: no specimen in the name by {source.specimen!r}")
+        elif not labels.exists():
+            problems.append(f"{name}/{path.name}: no label file {labels}")
         else:
             pairs.append(ImagePair(path, labels, match.group(1)))
-    if problems:
-        raise DataError(_listed(f"{key}: {len(problems)} image(s) cannot be used", problems))
-    return pairs
+    return pairs, problems
 
 
 def rooted(root: str | Path, path: str) -> Path:
@@ -98,35 +105,12 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".tif").removesuffix(".ome") if path.name.endswith(".ome.tif") else path.stem
 
 
-def held_out_specimens(name: str, source: SourceConfig, specimens: list[str], seed: int) -> set[str]:
-    """Specimens kept for scoring: those listed, or a share of them drawn with `seed`."""
-    key = f"data.sources.{name}"
-    known = sorted(set(specimens))
-    unknown = sorted(set(source.held_out) - set(known))
-    if unknown:
-        raise UsageError(f"{key}.held_out: no specimen {', '.join(unknown)}; there are {', '.join(known)}.")
-    if source.held_out and source.held_out_share:
-        raise UsageError(f"{key}: give held_out or held_out_share, not both.")
-    if not 0 <= source.held_out_share < 1:
-        raise UsageError(f"{key}.held_out_share={source.held_out_share}; expected at least 0 and less than 1.")
-    chosen = set(source.held_out)
-    if source.held_out_share:
-        n = max(1, round(source.held_out_share * len(known)))
-        rng = np.random.default_rng([seed, *name.encode()])
-        chosen = set(rng.permutation(known)[:n].tolist())
-    if chosen >= set(known):
-        raise DataError(
-            f"{key}: all {len(known)} specimen(s) are held out, nothing is left to train on. "
-            "With one specimen, set held_out=[] and score on another one later."
-        )
-    return chosen
-
-
 def load_sources(
     config: DataConfig,
     exact: Iterable[int],
     schema: LabelSchema,
     *,
+    dims: int = 2,
     progress: Progress = silent,
 ) -> tuple[list[LabelledImage], LabelCodes]:
     """Read every source into memory; a DataError lists all files that cannot be used, with the reason for each.
@@ -136,34 +120,46 @@ def load_sources(
     config : DataConfig
     exact : iterable of int
         Label values that come from elsewhere (synthetic images).
+    dims : {2, 3}
+        Whether planes or whole volumes are trained on.
 
     Returns
     -------
     images : list of LabelledImage
+        Those that hold labels.
     codes : LabelCodes
         The classes some training image holds; a class that only held-out images hold is left unlabelled there.
     """
     sources = {name: source for name, source in config.sources.items() if source.weight > 0}
     maps = {name: parse_class_map(s.classes, schema, where=f"data.sources.{name}") for name, s in sources.items()}
-    planned = []
+    planned, problems = [], []
     for name, source in sources.items():
         modality(source.modality)
         for class_name in source.foreground:
             schema.index(class_name)
-        pairs = find_pairs(name, source, config.root)
-        held_out = held_out_specimens(name, source, [p.specimen for p in pairs], config.seed)
-        planned += [(name, source, pair, pair.specimen in held_out) for pair in pairs]
-    read, problems = [], []
-    for name, source, pair, is_held_out in progress(planned, total=len(planned), desc="reading"):
+        pairs, misfits = find_pairs(name, source, config.root)
+        planned += [(name, source, pair) for pair in pairs]
+        problems += misfits
+    by_file: dict[tuple[str, Path], list[LabelledImage]] = {}
+    times = Counter[tuple[str, str]]()
+    in_time = sorted(planned, key=lambda item: natural_key(item[2].image))
+    for name, source, pair in progress(in_time, total=len(planned), desc="reading"):
+        series = (name, pair.specimen)
         try:
-            for plane, (image, values) in enumerate(_planes(pair, source)):
-                _check_values(values, pair.labels, maps[name])
-                part = pair.image.stem if plane == 0 else f"{pair.image.stem}[{plane}]"
-                read.append(LabelledImage(name, part, pair.specimen, image, values, is_held_out))
+            found = _read_pair(name, source, pair, maps[name], config, dims=dims, first_time=times[series])
+            times[series] = found[-1].time + 1
+            by_file[name, pair.image] = [i for i in found if _is_labelled(i.codes, maps[name])]
+            if not by_file[name, pair.image]:
+                meant = ", ".join(str(v) for v, names in maps[name].items() if not names)
+                raise DataError(
+                    f"no pixel of {pair.labels.name} is labelled (all are {meant}); label some, or leave the image "
+                    f"out with data.sources.{name}.exclude=[{_stem(pair.image)}]."
+                )
         except SegError as error:
             problems.append(f"{name}/{pair.image.name}: {error}")
     if problems:
-        raise DataError(_listed(f"{len(problems)} labelled image(s) cannot be used", problems))
+        raise DataError(listed(f"{len(problems)} labelled image(s) cannot be used", problems))
+    read = split([i for name, _, pair in planned for i in by_file[name, pair.image]], config)
     trained = {n: {int(v) for i in read if i.source == n and not i.held_out for v in np.unique(i.codes)} for n in maps}
     codes = make_codes([{v: m[v] for v in trained[n]} for n, m in maps.items()], exact, schema)
     _warn_untrained(read, maps, codes, schema)
@@ -171,26 +167,100 @@ def load_sources(
     images = [replace(i, codes=tables[i.source][i.codes].astype(np.uint8)) for i in read]
     for name in maps:
         _check_labelled(name, [i for i in images if i.source == name])
+    if config.leak_similarity is not None:
+        refuse_leaks(images, config.leak_similarity)
     return images, codes
 
 
-def _planes(pair: ImagePair, source: SourceConfig) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Normalised image and label values, plane by plane."""
-    stack, labels = open_stack(pair.image), open_stack(pair.labels)
+def _is_labelled(values: np.ndarray, class_map: ClassMap) -> bool:
+    return any(class_map[v] for v in np.unique(values).tolist())
+
+
+def _read_pair(
+    name: str,
+    source: SourceConfig,
+    pair: ImagePair,
+    class_map: ClassMap,
+    config: DataConfig,
+    *,
+    dims: int,
+    first_time: int,
+) -> list[LabelledImage]:
+    """All planes or volumes of one file, their label values not yet replaced by codes."""
+    parts = []
+    for t, plane, image, values in _planes(pair, source, config.pixel_size_um, dims):
+        _check_values(values, pair.labels, class_map)
+        part = f"{_stem(pair.image)}[{len(parts)}]" if parts else _stem(pair.image)
+        parts.append(LabelledImage(name, part, pair.specimen, image, values, False, first_time + t, plane))
+    return parts
+
+
+def _planes(
+    pair: ImagePair, source: SourceConfig, pixel_size_um: float | None, dims: int
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Frame number, plane number, normalised image and label values, plane by plane or volume by volume."""
+    given = None if source.pixel_size_um is None else dict.fromkeys("zyx", source.pixel_size_um)
+    stack = open_stack(pair.image, axes=source.axes, pixel_size_um=given)
+    labels = _open_labels(pair.labels, stack)
+    if dims == 3 and "z" not in stack.axes:
+        raise DataError(
+            f"a 3-D network needs volumes, but the axes are {stack.axes!r}; set data.sources.NAME.axes=zyx where the "
+            "file does not say, or train a 2-D network."
+        )
+    zoom = _zoom(stack, pixel_size_um, dims)
     normalisation = SeriesNormalisation.fit(stack, modality(source.modality).normalisation_percentiles)
     if stack.n_frames != labels.n_frames:
         raise DataError(f"the image has {stack.n_frames} frame(s), its labels {labels.n_frames}.")
     for t in range(stack.n_frames):
-        image = normalisation.apply(_grey_frame(stack, t)).astype(np.float16)
-        values = _label_frame(labels, t, pair.labels)
-        if image.shape != values.shape:
-            raise DataError(f"the image is {image.shape}, its labels {values.shape}; they must cover the same pixels.")
-        yield from zip(image.reshape(-1, *image.shape[-2:]), values.reshape(-1, *values.shape[-2:]), strict=True)
+        raw, values = _grey_frame(stack, t), _label_frame(labels, t, pair.labels)
+        if raw.shape != values.shape:
+            raise DataError(f"the image is {raw.shape}, its labels {values.shape}; they must cover the same pixels.")
+        image = normalisation.apply(require_finite(raw, f"frame {t}")).astype(np.float16)
+        if dims == 3:
+            yield t, 0, *_resampled(image, values, zoom)
+            continue
+        planes = zip(image.reshape(-1, *image.shape[-2:]), values.reshape(-1, *values.shape[-2:]), strict=True)
+        for plane, (image_2d, values_2d) in enumerate(planes):
+            yield t, plane, *_resampled(image_2d, values_2d, zoom)
+
+
+def _open_labels(path: Path, stack: Stack) -> Stack:
+    """Label values; a file that says nothing of its axes has those of the image."""
+    axes = stack.axes.replace("c", "")
+    try:
+        return open_stack(path, axes=axes)
+    except SegError:
+        return open_stack(path)  # another number of dimensions: what it says itself makes the better message
+
+
+def _zoom(stack: Stack, pixel_size_um: float | None, dims: int) -> tuple[float, ...] | None:
+    """Magnification of each axis that gives pixels of `pixel_size_um`; None leaves all as it is."""
+    if pixel_size_um is None:
+        return None
+    axes = "zyx"[-dims:]
+    spacing = stack.calibration.spacing_um(axes)
+    if spacing is None:
+        raise DataError(
+            f"no pixel size is known along {axes}, so it cannot be resampled to data.pixel_size_um={pixel_size_um:g}; "
+            "set data.sources.NAME.pixel_size_um, or data.pixel_size_um=null."
+        )
+    zoom = tuple(size / pixel_size_um for size in spacing)
+    return None if all(abs(z - 1) < 0.02 for z in zoom) else zoom
+
+
+def _resampled(image: np.ndarray, values: np.ndarray, zoom: tuple[float, ...] | None) -> tuple[np.ndarray, np.ndarray]:
+    if zoom is None:
+        return image, values
+    smooth = image.astype(np.float32)
+    if min(zoom) < 1:  # what is finer than the new pixels would fold back as structure
+        smooth = ndimage.gaussian_filter(smooth, [0.5 * max(1 / z - 1, 0) for z in zoom])
+    fine = ndimage.zoom(smooth, zoom, order=1, grid_mode=True, mode="nearest").astype(np.float16)
+    return fine, ndimage.zoom(values, zoom, order=0, grid_mode=True, mode="nearest")
 
 
 def _grey_frame(stack: Stack, t: int) -> np.ndarray:
     frame = stack.frame(t)
-    return to_grey(frame) if "c" in stack.axes else frame
+    return to_grey(frame, stack.axes.replace("t", "")) if "c" in stack.axes else frame
 
 
 def _label_frame(labels: Stack, t: int, path: Path) -> np.ndarray:
@@ -237,7 +307,8 @@ def _check_labelled(name: str, images: list[LabelledImage]) -> None:
     )
 
 
-def _listed(head: str, problems: list[str]) -> str:
+def listed(head: str, problems: Sequence[str]) -> str:
+    """One problem per line under `head`, at most twenty."""
     shown = "\n".join(f"  {p}" for p in problems[:20])
     more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
     return f"{head}:\n{shown}{more}"

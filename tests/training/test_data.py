@@ -39,7 +39,7 @@ def test_label_values_of_the_schema_need_no_map(film_config, films):
     [
         (["data.sources.mine.images='none/*.png'"], NothingMatchedError, "nothing matches"),
         (["data.sources.mine.labels='labels/x.png'"], UsageError, r"needs a \*"),
-        (["data.sources.mine.labels='gone/*.png'"], DataError, "6 image.s. cannot be used"),
+        (["data.sources.mine.labels='gone/*.png'"], DataError, "6 labelled image.s. cannot be used"),
         (["data.sources.mine.specimen='cell'"], UsageError, "one group"),
         (["data.sources.mine.specimen='(cell'"], UsageError, "not a regular expression"),
         (["data.sources.mine.specimen='(frame)'"], DataError, "no specimen in the name"),
