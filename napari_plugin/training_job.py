@@ -1,0 +1,289 @@
+"""Training from the labels drawn here: what is held out, the command, how far it is, and old against new."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from napari_plugin.labelling import labels_path
+from seg.analysis import AnalysisConfig
+from seg.errors import UsageError
+from seg.io import open_stack, read_labels, write_labels
+from seg.io.results import atomic_path
+from seg.measure import measure_frames
+from seg.preprocess import SeriesNormalisation
+from seg.segmentation import Segmentation
+from seg.stack import Calibration, Stack
+
+HELD_OUT_SHARE = 0.2
+SAMPLE_MINUTES = 10.0
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training run: its command, its folder, and the frames kept for judging it.
+
+    Parameters
+    ----------
+    arguments : tuple of str
+        Of ``operandoseg train``.
+    run_dir : Path
+    held_out : dict of Path to tuple of int
+        Image to the labelled frames that are not trained on.
+    n_trained : int
+        Labelled frames that are.
+    """
+
+    arguments: tuple[str, ...]
+    run_dir: Path
+    held_out: dict[Path, tuple[int, ...]] = field(default_factory=dict)
+    n_trained: int = 0
+
+    @property
+    def process(self) -> list[str]:
+        """Program and arguments to start: this Python, so that the plugin's installation is the one that trains."""
+        return [sys.executable, "-m", "seg", "train", *self.arguments]
+
+    @property
+    def command(self) -> str:
+        """The same as a line for the terminal."""
+        return shlex.join(["operandoseg", "train", *self.arguments])
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the finished model is."""
+        return self.run_dir / "model"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What ``steps.csv`` says: steps and losses so far, the share done, and seconds to go."""
+
+    steps: np.ndarray
+    losses: np.ndarray
+    share: float
+    remaining_s: float
+
+
+def split_frames(labelled: Sequence[int], share: float = HELD_OUT_SHARE) -> tuple[list[int], list[int]]:
+    """Frames to train on and frames to hold out: the last `share` of the labelled ones, at least one of two or more.
+
+    A block at the end, because neighbours in time look alike; the labelled frame next to the block is left out of
+    training as well where enough remain.
+    """
+    frames = sorted(labelled)
+    if len(frames) < 2:
+        return frames, []
+    n = max(1, round(share * len(frames)))
+    train, held = frames[:-n], frames[-n:]
+    if len(train) > 2 and held[0] - train[-1] <= 1:
+        train = train[:-1]
+    return train, held
+
+
+def prepare_job(
+    images: Sequence[Path], *, name: str, runs: Path, modality_name: str, minutes: float | None, init: str | None,
+    schema: str = "lithium", further: Sequence[str] = (),
+) -> TrainingJob:  # fmt: skip
+    """Write what a run needs and give its command.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        Images whose labels (`napari_plugin.labelling.labels_path`) are trained on.
+    name : str
+        Of the run and the model.
+    runs : Path
+        Folder of runs.
+    modality_name : str
+    minutes : float or None
+        None: what `further` says.
+    init : str or None
+        Model to start from.
+    schema : str
+    further : sequence of str
+        Overrides, put last.
+
+    Notes
+    -----
+    Frames that are held out are blanked in a copy of the label file, which is what is trained on; files without held
+    out frames are used as they are.
+    """
+    labelled = [image for image in images if labels_path(image).is_file()]
+    if not labelled:
+        raise UsageError("None of the images has saved labels; label one and save it.")
+    run_dir = Path(runs).resolve() / name
+    sources, held_out, n_trained = {}, {}, 0
+    for number, image in enumerate(labelled):
+        path = labels_path(image).resolve()
+        segmentation = read_labels(path)
+        train, held = split_frames(_labelled_frames(segmentation.stack))
+        if not train:
+            continue
+        n_trained += len(train)
+        if held:
+            held_out[image] = tuple(held)
+            path = _blanked(segmentation, train, run_dir / "labels" / f"{number}" / path.name)
+        # Glob characters in a path mean themselves.
+        pattern = "".join(f"[{c}]" if c in "[*?" else c for c in str(image.resolve()))
+        sources[f"image{number}"] = {
+            "images": pattern, "labels": str(path.parent / "*.ome.tif"), "modality": modality_name,
+        }  # fmt: skip
+    if not sources:
+        raise UsageError("The saved labels are empty; draw strokes of at least two classes and save them.")
+    config_dir = run_dir / "config"
+    with atomic_path(config_dir / "data" / "labelled.yaml") as part:
+        text = "# Labels drawn in napari; frames that are held out are blank in the files under labels/.\n"
+        part.write_text(text + yaml.safe_dump({"schema": schema, "sources": sources}), encoding="utf-8")
+    arguments = ["--config-dir", str(config_dir), f"name={name}", "data=[labelled]", f"runs={Path(runs).resolve()}"]
+    if init is not None:
+        arguments.append(f"model.init={init}")
+    if minutes is not None:
+        arguments.append(f"trainer.max_minutes={minutes:g}")
+    arguments += ["trainer.log_every=1", *further]
+    return TrainingJob(tuple(arguments), run_dir, held_out, n_trained)
+
+
+def _labelled_frames(stack: Stack) -> list[int]:
+    """Frames (planes of a volume) that hold labels."""
+    data = np.asarray(stack.data)
+    if data.ndim == 2:
+        return [0] if data.any() else []
+    return [int(i) for i in np.flatnonzero(data.any(axis=tuple(range(1, data.ndim))))]
+
+
+def _blanked(segmentation: Segmentation, keep: Sequence[int], path: Path) -> Path:
+    stack = segmentation.stack
+    data = np.array(stack.data)
+    data[[i for i in range(len(data)) if i not in keep]] = 0
+    frames = iter(data) if "t" in stack.axes else iter([data])
+    write_labels(
+        path, frames, shape=stack.shape, axes=stack.axes, calibration=stack.calibration, schema=segmentation.schema
+    )
+    return path
+
+
+def read_state(run_dir: Path) -> TrainingState:
+    """How far a run is; nothing yet is zero of everything."""
+    steps, losses, share, elapsed = [], [], 0.0, 0.0
+    path = run_dir / "steps.csv"
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                try:
+                    step, loss, done, seconds = (row[k] for k in ("step", "loss", "progress", "elapsed_s"))
+                    steps.append(int(step))
+                    losses.append(float(loss))
+                    share, elapsed = float(done), float(seconds)
+                except (TypeError, ValueError):
+                    break  # the last line is being written
+    n = min(len(steps), len(losses))
+    remaining = elapsed / share - elapsed if share > 0 else math.nan
+    return TrainingState(np.array(steps[:n]), np.array(losses[:n]), share, remaining)
+
+
+# --- old against new ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Masks of models on one held-out frame, and the table over all of them.
+
+    Parameters
+    ----------
+    image : Path
+    frame : int
+    truth : ndarray, shape ([Z,] Y, X)
+        Labels; 0 where nothing is labelled.
+    masks : dict of str to ndarray
+        Model to its labels.
+    """
+
+    image: Path
+    frame: int
+    truth: np.ndarray
+    masks: dict[str, np.ndarray]
+
+
+def compare_models(
+    job: TrainingJob, models: dict[str, str | Path], config: AnalysisConfig, metric: str, *, modality_name: str
+) -> tuple[list[Comparison], pd.DataFrame]:
+    """Models on the held-out frames: masks, and a table of scores and of the chosen metric.
+
+    Parameters
+    ----------
+    job : TrainingJob
+    models : dict of str to (str or Path)
+        What the table calls it -> name or folder of the model.
+    config : AnalysisConfig
+    metric : str
+        Metric of single frames.
+    modality_name : str
+
+    Returns
+    -------
+    list of Comparison
+    DataFrame
+        ``image, frame, quantity`` and one column per model: ``IoU CLASS`` over labelled pixels for every class the
+        labels hold, and the metric with its unit, beside ``truth`` where the frame is labelled throughout.
+    """
+    from seg.inference import segment
+    from seg.modality import modality
+    from seg.models.bundle import find_model, load_bundle
+
+    bundles = {name: load_bundle(find_model(where, modality=modality_name)) for name, where in models.items()}
+    found, rows = [], []
+    for image, frames in job.held_out.items():
+        stack, labels = open_stack(image), read_labels(labels_path(image))
+        normalisation = SeriesNormalisation.fit(stack, modality(modality_name).normalisation_percentiles)
+        for frame in frames:
+            truth = np.asarray(labels.stack.data[frame])
+            one = _one_frame(stack, frame)
+            masks = {}
+            for name, bundle in bundles.items():
+                slabs = list(segment(one, bundle, normalisation=normalisation))
+                masks[name] = np.concatenate([s.labels for s in slabs]) if truth.ndim == 3 else slabs[0].labels
+            found.append(Comparison(image, frame, truth, masks))
+            rows += _scores(found[-1], labels, config, metric)
+    return found, pd.DataFrame(rows)
+
+
+def _one_frame(stack: Stack, frame: int) -> Stack:
+    """One frame of a series, or one plane of a volume, as a stack of its own."""
+    axes = stack.axes
+    leading = axes[0] if axes[0] in "tz" else ""
+    sizes = {a: s for a, s in stack.calibration.pixel_size_um.items() if a in axes.removeprefix(leading)}
+    data = np.asarray(stack.data[frame]) if leading else np.asarray(stack.data[...])
+    return Stack(data, axes.removeprefix(leading), Calibration(sizes, None, "file"), f"{stack.name}, frame {frame}")
+
+
+def _scores(item: Comparison, labels: Segmentation, config: AnalysisConfig, metric: str) -> list[dict[str, object]]:
+    where = {"image": item.image.name, "frame": item.frame}
+    known = item.truth > 0
+    rows: list[dict[str, object]] = []
+    for value in np.unique(item.truth[known]):
+        row = {**where, "quantity": f"IoU {labels.schema.class_name(int(value))}"}
+        for name, mask in item.masks.items():
+            wanted, got = item.truth == value, (mask == value) & known
+            row[name] = float((wanted & got).sum() / (wanted | got).sum())
+        rows.append(row)
+    flat = _one_frame(labels.stack, item.frame)
+    numbers, unit = {}, ""
+    for name, mask in {**item.masks, **({"truth": item.truth} if known.all() else {})}.items():
+        one = Segmentation(Stack(mask, flat.axes, flat.calibration, flat.name), labels.schema)
+        (result,) = measure_frames(one, config)
+        matching = [m for m in result.measurements if m.metric == metric and m.side in ("", "mean")]
+        whole = [m for m in matching if m.object_id is None] or matching
+        values = [m.value for m in whole if math.isfinite(m.value)]
+        numbers[name] = float(np.mean(values)) if values else math.nan
+        unit = whole[0].unit if whole else unit
+    return [*rows, {**where, "quantity": f"{metric} ({unit})", **numbers}]

@@ -1,0 +1,270 @@
+"""Queue of images, training runs, curves and overlays, without a display."""
+
+import math
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_plugin import edits, overlays
+from napari_plugin.curves import FRAME, TIME, Results
+from napari_plugin.files_queue import FAILED, LABELLED, NEW, STARTED, FilesQueue
+from napari_plugin.labelling import open_session
+from napari_plugin.training_job import Comparison, _scores, prepare_job, read_state, split_frames
+from seg.analysis import load_analysis
+from seg.errors import DataError, UsageError
+from seg.io import read_labels, write_image
+from seg.metrics import contact_angle
+from seg.metrics.frame import Frame
+from seg.metrics.table import Measurement, Scale, to_table
+from seg.segmentation import Segmentation
+from seg.stack import Calibration, Stack
+
+SIZES = {"y": 0.6, "x": 0.4}
+
+
+def write_movie(path: Path, frames=6) -> Path:
+    rng = np.random.default_rng(1)
+    data = rng.integers(0, 200, (frames, 24, 30), dtype=np.uint8)
+    calibration = Calibration(SIZES, tuple(2.5 * t for t in range(frames)), "file")
+    write_image(path, data, shape=data.shape, dtype=data.dtype, axes="tyx", calibration=calibration)
+    return path
+
+
+def draw(session, frame, value=3):
+    after = session.frame(frame).copy()
+    after[3:9, 3:9], after[12:20, 3:9] = value, 2
+    session.apply(edits.changes("stroke", session.frame(frame), after).at(frame))
+
+
+# --- queue ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a", "b", "c"):
+        write_movie(tmp_path / f"{name}.ome.tif")
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_queue_saves_before_it_moves_and_tells_the_status(folder, schema):
+    queue = FilesQueue([folder], schema)
+    assert [item.status for item in queue.items()] == [NEW, NEW, NEW]
+    draw(queue.go_to(0), 1)
+    assert queue.items()[0].status == STARTED
+    assert queue.next_open() == 1
+    queue.go_to(1)
+    assert [item.status for item in queue.items()] == [LABELLED, NEW, NEW]
+    assert read_labels(folder / "labels" / "a.ome.tif").stack.data[1].any()
+
+
+def test_image_whose_labels_cannot_be_saved_is_not_left(folder, schema, monkeypatch):
+    queue = FilesQueue([folder], schema)
+    draw(queue.go_to(0), 1)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_plugin.labelling.write_labels", full)
+    with pytest.raises(OSError, match="No space"):
+        queue.go_to(1)
+    assert queue.position == 0
+    assert queue.session.unsaved == 1
+
+
+def test_image_that_cannot_be_opened_is_marked_and_the_others_go_on(folder, schema):
+    (folder / "b.ome.tif").write_bytes((folder / "b.ome.tif").read_bytes()[:400])
+    queue = FilesQueue([folder / f"{n}.ome.tif" for n in "abc"], schema)
+    queue.go_to(0)
+    with pytest.raises(DataError):
+        queue.go_to(1)
+    assert queue.position == 0
+    assert [item.status for item in queue.items()] == [NEW, FAILED, NEW]
+    assert queue.items()[1].note
+    assert queue.next_open() == 2
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_last_labelled_frames_are_held_out_with_a_gap():
+    assert split_frames([4]) == ([4], [])
+    assert split_frames([7, 2]) == ([2], [7])
+    assert split_frames([0, 10, 20, 30, 40]) == ([0, 10, 20, 30], [40])
+    assert split_frames([0, 1, 2, 3, 4]) == ([0, 1, 2], [4])
+    assert split_frames(range(0, 20, 2)) == ([0, 2, 4, 6, 8, 10, 12, 14], [16, 18])
+
+
+def test_held_out_frames_are_blank_in_what_is_trained_on(folder, schema):
+    session = open_session(folder / "a.ome.tif", schema)
+    for frame in (0, 2, 5):
+        draw(session, frame)
+    session.save()
+    job = prepare_job(
+        [folder / "a.ome.tif", folder / "b.ome.tif"], name="mine", runs=folder / "runs", modality_name="optical",
+        minutes=2, init="generalist-2d",
+    )  # fmt: skip
+    assert job.held_out == {folder / "a.ome.tif": (5,)}
+    assert job.n_trained == 2
+    trained = read_labels(folder / "runs" / "mine" / "labels" / "0" / "a.ome.tif")
+    assert [bool(frame.any()) for frame in trained.stack.data] == [True, False, True, False, False, False]
+    assert trained.stack.calibration.pixel_size_um == SIZES
+    assert shlex.split(job.command)[:2] == ["operandoseg", "train"]
+    assert shlex.split(job.command)[2:] == list(job.arguments) == job.process[4:]
+
+
+def test_training_reads_the_job(folder, schema):
+    from training.config import compose_config, to_train_config
+    from training.sources import load_sources
+
+    session = open_session(folder / "a.ome.tif", schema)
+    for frame in (0, 2, 5):
+        draw(session, frame)
+    session.save()
+    job = prepare_job([folder / "a.ome.tif"], name="mine", runs=folder / "runs", modality_name="optical", minutes=2,
+                      init=None)  # fmt: skip
+    _, config_dir, *words = job.arguments
+    config = to_train_config(compose_config(words, config_dir=config_dir))
+    assert config.run_dir == job.run_dir
+    images, *_ = load_sources(config.data, [], schema)
+    assert sum(int((item.codes > 0).sum()) for item in images) == 2 * (36 + 48)
+
+
+def test_without_labels_there_is_nothing_to_train_on(folder):
+    with pytest.raises(UsageError, match="saved labels"):
+        prepare_job([folder / "a.ome.tif"], name="m", runs=folder, modality_name="optical", minutes=1, init=None)
+
+
+def test_state_of_a_run_survives_a_line_being_written(tmp_path):
+    assert read_state(tmp_path).share == 0
+    (tmp_path / "steps.csv").write_text(
+        "step,elapsed_s,progress,loss,lr,grad_norm,step_s,wait_share\n1,10,0.1,2.5,1,1,1,0\n2,20,0.2,1.5,1,1,1,0\n3,3"
+    )
+    state = read_state(tmp_path)
+    assert state.losses.tolist() == [2.5, 1.5]
+    assert state.share == 0.2
+    assert state.remaining_s == pytest.approx(80)
+
+
+def test_scores_count_labelled_pixels_only(schema):
+    truth = np.zeros((20, 30), np.uint8)
+    truth[:10, :10], truth[10:, :10] = 3, 1
+    mask = np.full((20, 30), 3, np.uint8)
+    mask[10:, :5] = 1
+    labels = Segmentation(Stack(truth, "yx", Calibration(SIZES), "a"), schema)
+    config = load_analysis("optical-plan")
+    config = replace(config, metrics={"cover": {"classes": ["deposit"]}})
+    rows = _scores(Comparison(Path("a.tif"), 0, truth, {"new": mask}), labels, config, "covered_fraction")
+    by_name = {row["quantity"]: row["new"] for row in rows}
+    assert by_name["IoU deposit"] == pytest.approx(100 / 150)
+    assert by_name["IoU electrolyte"] == pytest.approx(50 / 100)
+    assert by_name["covered_fraction (1)"] == pytest.approx(1 - 50 / 600)
+    assert "truth" not in rows[-1]  # not labelled throughout
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path):
+    rows = [
+        Measurement("covered_fraction", 0.1 * t, "1", 0.09 * t, 0.11 * t, "deposit", t, 2.5 * t) for t in range(5)
+    ] + [
+        Measurement("equivalent_diameter", float(t + n), "um", frame=t, time_s=2.5 * t, object_id=n)
+        for t in range(5) for n in range(1, 6)
+    ]  # fmt: skip
+    to_table(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    return Results(tmp_path)
+
+
+def test_curve_has_its_interval_and_unit(results):
+    assert results.metric_names() == ["covered_fraction", "equivalent_diameter"]
+    assert results.axes() == [TIME, FRAME]
+    (curve,) = results.curves("covered_fraction")
+    assert curve.x.tolist() == [0, 2.5, 5, 7.5, 10]
+    assert curve.low == pytest.approx(0.09 * np.arange(5))
+    assert curve.unit == "1"
+    assert results.curves("covered_fraction", FRAME)[0].x.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_metric_of_objects_is_drawn_as_their_median(results):
+    (curve,) = results.curves("equivalent_diameter")
+    assert curve.value == pytest.approx(np.arange(5) + 3)
+    assert curve.low == pytest.approx(np.arange(5) + 2)
+    assert "median" in curve.label
+
+
+def test_cycler_slides_on_the_clock_of_the_images(results):
+    cycler = pd.DataFrame({
+        "time_s": [0.0, 100.0], "voltage_V": [0.0, 1.0], "current_mA": [-1.0, -1.0], "capacity_mAh": [0.0, 10.0],
+        "cycle": [1, 1], "half_cycle": ["plating", "plating"],
+    })  # fmt: skip
+    there = results.with_cycler(cycler, -10.0)
+    assert "capacity_mAh" in there.axes()
+    assert there.curves("covered_fraction", "capacity_mAh")[0].x == pytest.approx((2.5 * np.arange(5) + 10) / 10)
+    later = results.with_cycler(cycler, 5.0).curves("covered_fraction", "voltage_V")[0].x
+    assert np.isnan(later[:2]).all()  # before the cycler started
+    assert later[2:] == pytest.approx([0.0, 0.025, 0.05])
+    with pytest.raises(UsageError, match="load a cycler file"):
+        results.curves("covered_fraction", "voltage_V")
+
+
+def test_click_finds_the_frame_of_the_nearest_point(results):
+    curves = results.curves("covered_fraction")
+    assert results.nearest_frame(curves, 5.1, 0.2, x_range=10, y_range=0.4) == 2
+    assert results.nearest_frame(curves, 5.0, 0.4, x_range=10, y_range=0.4) is None
+
+
+def test_exported_table_is_what_is_drawn(results):
+    table = results.table("covered_fraction", TIME)
+    assert table["value"].tolist() == pytest.approx([0.1 * t for t in range(5)])
+    assert set(table.columns) >= {"curve", "frame", "time_s", "low", "high", "unit", "flags"}
+
+
+# --- overlays -------------------------------------------------------------------------------------------------------
+
+
+def test_tangents_stand_at_the_contact_points_of_a_cap(schema):
+    # A cap of 70 degrees, radius 30 um, on a plane at y = 60 um; pixels 0.6 x 0.4 um.
+    radius, angle, shape = 30.0, math.radians(70), (120, 240)
+    y, x = np.mgrid[: shape[0], : shape[1]] * np.array([0.6, 0.4])[:, None, None]
+    centre = (60.0 + radius * math.cos(angle), 48.0)
+    labels = np.ones(shape, np.uint8)
+    labels[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = 3
+    labels[y > 60.0] = 2
+    stack = Stack(labels[np.newaxis], "tyx", Calibration(SIZES), "cap")
+    instances = (labels == 3).astype(np.int32)
+    frame = Frame(labels, schema, Scale.of(stack), 0, None, instances=instances)
+    metrics = to_table(contact_angle.measure_frame(frame))
+    strokes = overlays.contact_strokes(Segmentation(stack, schema), instances, metrics, 0)
+    assert sorted(s.kind for s in strokes) == ["baseline", "curve", "tangent", "tangent"]
+    tangents = [s for s in strokes if s.kind == "tangent"]
+    half = radius * math.sin(angle)
+    for stroke, sign in zip(tangents, (-1, 1), strict=True):
+        start, end = stroke.points * np.array([0.6, 0.4])
+        # The foot: where circle and plane meet, to a pixel (0.6 um; the plane lies between two rows of pixels).
+        assert start == pytest.approx([60.0, centre[1] + sign * half], abs=0.7)
+        lean = math.degrees(math.atan2(start[0] - end[0], sign * (start[1] - end[1])))
+        assert lean == pytest.approx(70, abs=2)
+        assert stroke.text == f"{metrics[metrics.side == ('left' if sign < 0 else 'right')].value.iloc[0]:.1f}°"
+    (curve,) = (s for s in strokes if s.kind == "curve")
+    distance = np.linalg.norm(curve.points * [0.6, 0.4] - centre, axis=1)
+    assert distance == pytest.approx(radius, abs=0.4)
+    shapes, given, kind = overlays.contact_layer(strokes, stack, 0)
+    assert kind == "shapes"
+    assert given["scale"] == (1.0, 0.6, 0.4)
+    assert shapes[0].shape[1] == 3
+
+
+def test_skeleton_of_a_bar_lies_on_its_middle(schema):
+    labels = np.ones((40, 60), np.uint8)
+    labels[18:23, 10:50] = schema.index("dendrite")
+    segmentation = Segmentation(Stack(labels, "yx", Calibration(SIZES), "bar"), schema)
+    shapes, given, _ = overlays.skeleton_layer(segmentation, 0, ["dendrite"])
+    assert np.concatenate(shapes)[:, 0].mean() == pytest.approx(20, abs=0.5)
+    assert given["scale"] == (0.6, 0.4)
+    assert overlays.skeleton_layer(segmentation, 0, ["void"]) is None
