@@ -174,9 +174,10 @@ METRICS: dict[str, MetricGroup] = {
             (
                 "skeleton_length", "longest_path", "tip_count", "branch_point_count", "branch_angle", "tortuosity",
                 "branch_width", "dendrite_height", "box_dimension", "mass_radius_dimension", "front_height",
-                "covered_fraction",
+                "covered_fraction", "tip_velocity", "onset_time",
             ),
             _frame("dendrite"),
+            measure_whole=Deferred("seg.metrics.dendrite_series", "measure_whole"),
         ),
         MetricGroup(
             "wetting",

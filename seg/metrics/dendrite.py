@@ -51,7 +51,7 @@ def measure_frame(
         is labelled, else the side that holds more than two thirds of the mask at the border, if the opposite side
         holds none.
     root_classes : sequence of str
-        What a dendrite grows from; its end there is a root, not a tip.
+        What a dendrite grows from, the likeliest first; its end there is a root, not a tip.
     front_classes : sequence of str
         Metal whose front is followed, moss and dendrites together; none: no front (plan views have none).
     height_bands : int

@@ -70,11 +70,12 @@ def find_bodies(
     reference : Reference or None
         Where it is a side of the frame, bodies grow from that side.
     root_classes : sequence of str
-        What bodies grow from.
+        What bodies grow from, the likeliest first: a body that touches one of them does not grow from the next. A
+        needle that comes out of moss touches it all along its foot, but starts at the substrate.
     own : sequence of str
         Classes of the bodies, which are not their own roots.
     """
-    grown_from = frame.mask([c for c in root_classes if c in frame.schema.names and c not in own])
+    grown_from = [frame.mask(c) for c in root_classes if c in frame.schema.names and c not in own]
     around = np.ones((3,) * ids.ndim)
     edge = border_of_frame(ids.shape)
     side = side_of_frame(ids.shape, reference.name) if reference is not None and reference.name in SIDES else None
@@ -84,7 +85,10 @@ def find_bodies(
         box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in found)
         mask = ids[box] == object_id
         border = mask & edge[box]
-        root = mask & ndimage.binary_dilation(grown_from[box], around)
+        root = np.zeros_like(mask)
+        for ground in grown_from:
+            if not root.any():
+                root = mask & ndimage.binary_dilation(ground[box], around)
         if side is not None:
             root, border = root | (mask & side[box]), border & ~side[box]
         yield Body(object_id, box, mask, root, border)
