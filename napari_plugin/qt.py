@@ -1,0 +1,247 @@
+"""What the widgets share: work in threads with progress and cancel, messages, sections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_plugin import layers
+from seg.errors import SegError
+from seg.stack import Stack
+
+if TYPE_CHECKING:
+    import napari
+
+
+class Cancelled(BaseException):
+    """The user stopped the work; no `Exception`, so that nothing takes it for a failed input."""
+
+
+class Work(QObject):
+    """A function in a thread, with progress for whoever shows it and a wish to stop that the function grants.
+
+    Signals
+    -------
+    progressed : (str, int, int)
+        What is done, items done, items in all (0: unknown).
+    returned : (object,)
+    failed : (str,)
+        One sentence.
+    cancelled, ended : ()
+    """
+
+    progressed = Signal(str, int, int)
+    returned = Signal(object)
+    failed = Signal(str)
+    cancelled = Signal()
+    ended = Signal()
+
+    def __init__(self, function: Callable[[Work], Any], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._stop = False
+        self._worker = create_worker(self._run, function, _start_thread=False)
+        self._worker.returned.connect(self._finish)
+        self._worker.errored.connect(self._fail)
+
+    def start(self) -> Work:
+        """Begin."""
+        self._worker.start()
+        return self
+
+    def cancel(self) -> None:
+        """Ask to stop; granted between two items."""
+        self._stop = True
+
+    def progress(self, iterable: Iterable[Any], *, total: int | None = None, desc: str = "") -> Iterator[Any]:
+        """A `seg.progress.Progress`: called in the thread, seen in the main one."""
+        count = total if total is not None else len(iterable) if hasattr(iterable, "__len__") else 0
+        for done, item in enumerate(iterable):
+            if self._stop:
+                raise Cancelled
+            self.progressed.emit(desc, done, count)
+            yield item
+        self.progressed.emit(desc, count, count)
+
+    def _run(self, function: Callable[[Work], Any]) -> tuple[str, Any]:
+        try:
+            return "returned", function(self)
+        except Cancelled:
+            return "cancelled", None
+        except (SegError, OSError) as error:
+            return "failed", str(error)
+
+    def _finish(self, result: tuple[str, Any]) -> None:
+        kind, value = result
+        if kind == "cancelled":
+            self.cancelled.emit()
+        else:
+            {"returned": self.returned, "failed": self.failed}[kind].emit(value)
+        self.ended.emit()
+
+    def _fail(self, error: BaseException) -> None:
+        self.failed.emit(f"{type(error).__name__}: {error} (a bug; the terminal has the details)")
+        self.ended.emit()
+
+
+class ProgressLine(QWidget):
+    """A bar with the remaining time and a button to cancel; hidden while nothing runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar, self.text, self.button = QProgressBar(), QLabel(), QPushButton("Cancel")
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(8)
+        self.text.setWordWrap(True)
+        line = QHBoxLayout()
+        line.addWidget(self.text, 1)
+        line.addWidget(self.button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.bar)
+        layout.addLayout(line)
+        self._began: dict[str, tuple[float, int]] = {}
+        self.hide()
+
+    def follow(self, work: Work) -> None:
+        """Show the progress of `work` until it ends."""
+        self._began.clear()
+        self.bar.setRange(0, 0)
+        self.text.setText("Starting ...")
+        self.show()
+        self.button.setEnabled(True)
+        self.button.clicked.connect(work.cancel)
+        self.button.clicked.connect(lambda: (self.button.setEnabled(False), self.text.setText("Stopping ...")))
+        work.progressed.connect(self.set)
+        work.ended.connect(self.hide)
+
+    def set(self, what: str, done: int, total: int) -> None:
+        """Items done, and the time to go at the pace so far."""
+        now = time.monotonic()
+        began, first = self._began.setdefault(what, (now, done))
+        self.bar.setRange(0, total)
+        self.bar.setValue(done)
+        pace = (now - began) / (done - first) if done > first else None
+        left = "" if pace is None or not total else f", {duration((total - done) * pace)} left"
+        self.text.setText(f"{what}: {done} of {total}{left}" if total else what)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says it: ``8 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds != seconds:
+        return "?"
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A slot whose errors become a message for the user instead of a traceback."""
+
+    def slot(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (SegError, OSError) as error:
+            show_error(str(error))
+            return None
+
+    return slot
+
+
+def say(text: str) -> None:
+    """A message at the foot of the viewer."""
+    show_info(text)
+
+
+def section(title: str, *, open_: bool = True) -> tuple[QCollapsible, QVBoxLayout]:
+    """A part of a widget that folds, and where its content goes."""
+    part = QCollapsible(title)
+    inside = QWidget()
+    layout = QVBoxLayout(inside)
+    layout.setContentsMargins(2, 2, 2, 6)
+    layout.setSpacing(4)
+    part.setContent(inside)
+    part.layout().setContentsMargins(0, 0, 0, 0)
+    if open_:
+        part.expand(animate=False)
+    return part, layout
+
+
+def row(*widgets: QWidget | str, stretch: int | None = None) -> QHBoxLayout:
+    """Widgets side by side."""
+    layout = QHBoxLayout()
+    layout.setSpacing(4)
+    for n, widget in enumerate(widgets):
+        layout.addWidget(QLabel(widget) if isinstance(widget, str) else widget, 1 if n == stretch else 0)
+    return layout
+
+
+def form() -> QFormLayout:
+    """Names on the left, fields on the right."""
+    layout = QFormLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+    return layout
+
+
+def button(text: str, slot: Callable[[], Any], tip: str = "") -> QPushButton:
+    """A button that reports what goes wrong."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    made.clicked.connect(lambda: told(slot)())
+    return made
+
+
+def note(text: str = "") -> QLabel:
+    """A line of small text that wraps."""
+    made = QLabel(text)
+    made.setWordWrap(True)
+    made.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return made
+
+
+def layer_state(layer: Any) -> dict[str, Any]:
+    """What `napari_plugin.layers.stack_of_layer` wants to know of a layer."""
+    return {
+        "name": layer.name, "scale": layer.scale, "translate": layer.translate, "units": layer.units,
+        "axis_labels": layer.axis_labels, "metadata": layer.metadata, "rgb": getattr(layer, "rgb", False),
+    }  # fmt: skip
+
+
+def stack_of(layer: Any, *, axes: str | None = None) -> Stack:
+    """The stack a layer shows."""
+    return layers.stack_of_layer(layer.data, layer_state(layer), axes=axes)
+
+
+def path_of(layer: Any) -> Path | None:
+    """The file a layer was read from, where there is one."""
+    kept = layer.metadata.get(layers.KEY, {}).get("source")
+    path = kept or layer.source.path
+    return Path(path) if path and Path(path).exists() else None
+
+
+def add_layers(viewer: napari.Viewer, found: Iterable[layers.LayerData]) -> list[Any]:
+    """Add layer data to the viewer."""
+    from napari.layers import Layer
+
+    made = []
+    for data in found:
+        layer = Layer.create(*data)
+        viewer.add_layer(layer)
+        made.append(layer)
+    return made
+
+
+def name_axes(viewer: napari.Viewer, axes: str) -> None:
+    """Say t, z, y, x on the sliders."""
+    if viewer.dims.ndim == len(axes):
+        viewer.dims.axis_labels = tuple(axes)
