@@ -18,19 +18,24 @@ FORMAT = 1
 FREE_TO_CHANGE = (
     "title",
     "runs",
+    "plan",
     "data.root",
     "data.workers",
     "trainer.max_steps",
     "trainer.max_minutes",
     "trainer.device",
+    "trainer.devices",
+    "trainer.accumulate",
     "trainer.threads",
     "trainer.score_every",
     "trainer.save_every",
     "trainer.log_every",
     "trainer.resume",
+    "trainer.extend",
+    "trainer.loggers",
 )
-"""Keys that may differ between a run and its continuation. More steps or minutes stretch the schedule: the learning
-rate continues where the new schedule has it at this share of the run."""
+"""Keys that may differ between a run and its continuation. More steps or minutes before the run has ended stretch its
+schedule; what they do to a run that had ended is declared by ``trainer.extend``."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> None:

@@ -69,7 +69,8 @@ class DataConfig:
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     patch_px: int = 256
     patch_z_px: int | None = None  # planes of a patch, for 3-D networks
-    pixel_size_um: float | None = None  # all images are resampled to it; null: as they are
+    # all images are resampled to it; null: to that of model.init where it states one, else as they are; 0: as they are
+    pixel_size_um: float | None = None
     batch: int = 8
     rare_share: float = 0.5  # share of patches centred on a class drawn at random, so that rare ones are seen
     balance: str = "image"  # where such a patch is looked for: image: in one drawn before; class: in those that hold it
@@ -106,7 +107,7 @@ class LossConfig:
     dice: float = 1.0
     label_smoothing: float = 0.0
     deep_supervision_decay: float = 0.5  # weight of each coarser output relative to the finer one
-    class_weights: dict[str, float] = field(default_factory=dict)  # in the cross-entropy; 1 for those not named
+    class_weights: Any = None  # class name -> weight in the cross-entropy; 1 for those not named
 
 
 @dataclass
@@ -215,6 +216,10 @@ def to_train_config(config: DictConfig) -> TrainConfig:
     _refuse_added_keys(config, TrainConfig)
     result = OmegaConf.to_object(config)
     assert isinstance(result, TrainConfig)
+    if result.model.init is not None:
+        from training.initial import adopt  # it needs the dataclasses of this module
+
+        result = adopt(result)
     _check(result)
     return result
 
@@ -325,7 +330,6 @@ def _check(config: TrainConfig) -> None:
         "trainer.devices": trainer.devices,
         "trainer.accumulate": trainer.accumulate,
         "data.patch_z_px": data.patch_z_px,
-        "data.pixel_size_um": data.pixel_size_um,
     }
     for key, number in positive.items():
         if number is not None and not number > 0:
@@ -333,6 +337,10 @@ def _check(config: TrainConfig) -> None:
     for key, zoom in zooms.items():
         if len(zoom) != 2 or not 0 < zoom[0] <= zoom[1]:
             raise UsageError(f"{key}={zoom}; expected [smallest, largest], both more than 0.")
+    if (data.pixel_size_um or 0) < 0:
+        raise UsageError(f"data.pixel_size_um={data.pixel_size_um}; expected more than 0, or 0 to resample nothing.")
+    if trainer.patience and not trainer.score_every:
+        raise UsageError("trainer.patience counts scores on the way; set trainer.score_every too.")
     if data.folds is not None and not (data.folds >= 2 and 0 <= data.fold < data.folds):
         raise UsageError(
             f"data.fold={data.fold} of data.folds={data.folds}; expected fold 0 to folds - 1 of 2 or more."

@@ -86,7 +86,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             if name not in self._holders:
                 self._holders[name] = {}
                 for image in images:
-                    for code in self._positions_of(image.codes):
+                    for code in self._positions_of(image.codes).keys() - {SPARSE}:
                         self._holders[name].setdefault(code, []).append(image)
             codes = sorted(self._holders[name])
             code = codes[rng.integers(len(codes))]
@@ -176,23 +176,30 @@ def _cut(array: np.ndarray, starts: Sequence[int], sides: Sequence[int]) -> np.n
 
 
 class StepSampler(Sampler[list[int]]):
-    """Batches of sample numbers from step `start` on, without end: nothing to save, nothing to restore."""
+    """Batches of sample numbers from step `start` on, without end: nothing to save, nothing to restore.
 
-    def __init__(self, batch: int, start: int) -> None:
+    Of several processes each takes an equal share of every batch.
+    """
+
+    def __init__(self, batch: int, start: int, *, process: int = 0, n_processes: int = 1) -> None:
         self.batch, self.start = batch, start
+        share = batch // n_processes
+        self.low, self.high = process * share, (process + 1) * share
 
     def __iter__(self) -> Iterator[list[int]]:
         step = self.start
         while True:
-            yield list(range(step * self.batch, (step + 1) * self.batch))
+            yield list(range(step * self.batch + self.low, step * self.batch + self.high))
             step += 1
 
 
-def make_loader(dataset: PatchDataset, *, batch: int, workers: int, start_step: int) -> DataLoader:
-    """Batches from step `start_step` on."""
+def make_loader(
+    dataset: PatchDataset, *, batch: int, workers: int, start_step: int, process: int = 0, n_processes: int = 1
+) -> DataLoader:
+    """Batches, or the share of one of several processes in them, from step `start_step` on."""
     return DataLoader(
         dataset,
-        batch_sampler=StepSampler(batch, start_step),
+        batch_sampler=StepSampler(batch, start_step, process=process, n_processes=n_processes),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_quiet_worker if workers else None,

@@ -41,7 +41,7 @@ def export_bundle(
         class_indices=data.codes.class_indices,
         dims=config.model.dims,
         modalities=modalities,
-        pixel_size_um=config.data.pixel_size_um,
+        pixel_size_um=config.data.pixel_size_um or None,
         pixel_size_range_um=_pixel_size_range(config),
         **({"normalisation": {"percentiles": list(*percentiles)}} if len(percentiles) == 1 else {}),
         licence="BSD-3-Clause; data: see card.md",
@@ -94,6 +94,7 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
         f"{steps} steps of {config.data.batch} patches of {config.data.patch_px} px in {elapsed_s / 60:.0f} min. "
         f"Trained by `operandoseg-train` {__version__}, configuration `{config.name}`, seed {config.data.seed}.",
         "",
+        *([f"Started from `{Path(config.model.init).name}`.", ""] if config.model.init else []),
         "## Intended use",
         "",
         f"Masks of {', '.join(names)} in {', '.join(_modalities(config))} images. "
@@ -129,8 +130,7 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
         "## Scores on held-out specimens",
         "",
         "Whole images. `iou` pools all pixels, `mean_iou` averages the images. `foreground` joins the classes the data "
-        "set calls objects; `otsu` is a threshold after a Gaussian of 1 px. The weights are the running average at the "
-        "end of the run: held-out images chose nothing.",
+        f"set calls objects; `otsu` is a threshold after a Gaussian of 1 px. {_choice(config)}",
         "",
         "| data set | class | method | iou | mean_iou | images | specimens |",
         "|---|---|---|---|---|---|---|",
@@ -140,6 +140,15 @@ def make_card(config: TrainConfig, data: TrainingData, scores: pd.DataFrame, *, 
         lines.append("| " + " | ".join(map(str, [*values, r["n_images"], r["n_specimens"]])) + " |")
     lines += ["", "## Known failures", "", *_failures(scores, split, names), ""]
     return "\n".join(lines)
+
+
+def _choice(config: TrainConfig) -> str:
+    if config.trainer.patience:
+        return (
+            "The weights are the running average at the step where held-out images chose it: these scores are of a "
+            "validation set and too high for new specimens."
+        )
+    return "The weights are the running average at the end of the run: held-out images chose nothing."
 
 
 def _failures(scores: pd.DataFrame, split: dict[str, dict[str, list[str]]], classes: list[str]) -> list[str]:
@@ -160,7 +169,7 @@ def _failures(scores: pd.DataFrame, split: dict[str, dict[str, list[str]]], clas
 
 def _pixel_size_range(config: TrainConfig) -> tuple[float, float] | None:
     """Pixel sizes that random magnification made of the one trained at."""
-    size = config.data.pixel_size_um
+    size = config.data.pixel_size_um or None
     zooms = [s.zoom for s in config.data.sources.values() if s.weight > 0]
     if size is None or not zooms:
         return None

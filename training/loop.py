@@ -11,8 +11,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -29,10 +30,12 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig, TrainerConfig
 from training.dataset import PatchDataset, make_loader
 from training.export import export_bundle
+from training.initial import load_initial_weights
 from training.label_codes import LabelCodes
 from training.losses import MaskedLoss
-from training.optim import WeightAverage, learning_rate, make_optimizer
-from training.records import Records, StopRequest, bar
+from training.optim import Best, WeightAverage, learning_rate, make_optimizer, quality
+from training.pictures import draw_worst
+from training.records import Records, StopRequest, bar, open_log
 from training.scoring import COLUMNS, score, summary
 from training.sources import LabelledImage, load_sources
 from training.splits import presence, warn_of_absent_classes
@@ -110,6 +113,8 @@ def network_arguments(config: TrainConfig, codes: LabelCodes) -> dict:
 def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silent, quiet: bool = False) -> RunResult:
     """Run or continue the training of `config` and export the model.
 
+    With several processes (``trainer.devices``) the first one writes; the others return its folders and no scores.
+
     Raises
     ------
     InterruptedRunError
@@ -124,27 +129,38 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     for key in ("patch_px", "patch_z_px"):
         if (getattr(config.data, key) or 0) % network.tile_multiple:
             raise UsageError(f"data.{key}={getattr(config.data, key)} must be a multiple of {network.tile_multiple}.")
+    checkpoint = _checkpoint_of(run_dir, config, fabric)
+    if config.model.init is not None and checkpoint is None:
+        load_initial_weights(network, config, data.codes, data.schema)
     optimizer = make_optimizer(network, config.optimizer)
     average = WeightAverage(network, config.optimizer.ema_decay)
-    step, elapsed_s = _resume(run_dir, config, network, average, optimizer)
-    _write_run_files(run_dir, config)
-    presence(data.images, data.codes, data.schema).to_csv(run_dir / "split.csv", index=False)
+    place = _restore(checkpoint, config, network, average, optimizer, fabric)
+    step, elapsed_s = place.step, place.elapsed_s
+    best = Best(config.trainer.patience, checkpoint)
+    if fabric.is_global_zero:
+        _write_run_files(run_dir, config)
+        presence(data.images, data.codes, data.schema).to_csv(run_dir / "split.csv", index=False)
     average.network.to(fabric.device)
+    loss_of = MaskedLoss(data.codes, config.loss, class_weights(config, data)).to(fabric.device)
     network, optimizer = fabric.setup(network, optimizer)
-    loss_of = MaskedLoss(data.codes, config.loss).to(fabric.device)
     dataset = PatchDataset(data.images, data.synthetic, config.data, config.augment)
-    steps_csv = Records(run_dir / "steps.csv", STEP_COLUMNS, keep_below=step)
-    scores_csv = Records(run_dir / "scores.csv", COLUMNS, keep_below=step)
+    log = open_log(run_dir, config, STEP_COLUMNS, step=step, write=fabric.is_global_zero)
+    scores_csv = Records(run_dir / "scores.csv", COLUMNS, keep_below=step, write=fabric.is_global_zero)
 
     def save() -> None:
-        state = {
-            "step": step,
-            "elapsed_s": elapsed_s,
-            "network": network.state_dict(),
-            "average": average.network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        save_checkpoint(run_dir / CHECKPOINT, state, config)
+        if fabric.is_global_zero:
+            state = {
+                "step": step,
+                "elapsed_s": elapsed_s,
+                "extended_at": place.extended_at,
+                "network": network.state_dict(),
+                "average": average.network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                **best.state_dict(),
+                **_scaler_state(fabric),
+            }
+            save_checkpoint(run_dir / CHECKPOINT, state, config)
+        fabric.barrier()
 
     def rate() -> pd.DataFrame:
         scores = score(
@@ -160,45 +176,74 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         f"{fabric.device} {precision}", step, " (continued)" if step else "",
     )  # fmt: skip
     done = _share_done(step, elapsed_s, config.trainer)
-    with StopRequest() as stop, bar(done, quiet=quiet, desc=config.name) as show:
-        loader = make_loader(dataset, batch=config.data.batch, workers=config.data.workers, start_step=step)
-        batches = iter(loader) if done < 1 else iter(())
+    stopped_early = best.exhausted
+    with StopRequest() as stop, bar(done, quiet=quiet or not fabric.is_global_zero, desc=config.name) as show:
+        loader = make_loader(
+            dataset, batch=config.data.batch, workers=config.data.workers, start_step=step,
+            process=fabric.global_rank, n_processes=fabric.world_size,
+        )  # fmt: skip
+        batches = iter(loader) if done < 1 and not stopped_early else iter(())
         clock, recent = _clock_from(elapsed_s), _Recent()
         network.train()
-        while done < 1:
+        while done < 1 and not stopped_early:
             began = time.perf_counter()
             images, codes = next(batches)
             waited = time.perf_counter() - began
-            lr = learning_rate(done, config.optimizer)
+            lr = place.learning_rate(done, config)
             loss, norm = _step(network, optimizer, loss_of, fabric, images, codes, lr, config, seed=step)
             average.update(network, step)
             step += 1
-            elapsed_s = clock()
+            elapsed_s, stop_now = _agreed(fabric, clock(), stop.requested is not None)
             done = _share_done(step, elapsed_s, config.trainer)
             recent.add(loss, time.perf_counter() - began, waited)
             if step % config.trainer.log_every == 0 or done >= 1:
                 row = recent.take()
                 if row["loss"] != row["loss"]:
                     raise SegError(f"The loss is not a number at step {step}; lower optimizer.lr.")
-                steps_csv.append([{"step": step, "elapsed_s": elapsed_s, "progress": done, "lr": lr,
-                                   "grad_norm": float(norm), **row}])  # fmt: skip
+                log.add({"step": step, "elapsed_s": elapsed_s, "progress": done, "lr": lr,
+                         "grad_norm": float(norm), **row})  # fmt: skip
                 text = f"step {step} loss {row['loss']:.3f} {row['step_s']:.2f} s/step, loader {row['wait_share']:.0%}"
                 show(done, text)
-            if stop.requested:
+            if stop_now:
                 save()
                 stop.raise_for(run_dir)
             if config.trainer.score_every and step % config.trainer.score_every == 0 and done < 1:
-                _log_summary(summary(rate()), step)
-                elapsed_s = clock()
+                if fabric.is_global_zero:
+                    table = summary(rate())
+                    _log_summary(table, step)
+                    log.add_scores(table, step)
+                    best.update(quality(table), step, average.network)
+                stopped_early = fabric.broadcast(best.exhausted)
+                elapsed_s, _ = _agreed(fabric, clock(), False)
+                if stopped_early:
+                    save()
             if step % config.trainer.save_every == 0 or done >= 1:
                 save()
-        scores = rate()
+    if not fabric.is_global_zero:
+        return RunResult(run_dir, run_dir / "model", pd.DataFrame(), step, elapsed_s)
+    scores = rate()
+    if config.trainer.patience:
+        best.update(quality(summary(scores)), step, average.network)
+        if best.step != step:
+            logger.info("the weights of step %d scored best and are kept", best.step)
+            average.network.load_state_dict(best.weights)
+            scores = score(
+                average.network, data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
+                step=best.step, device=fabric.device, precision=precision,
+            )  # fmt: skip
     table = summary(scores)
     table.to_csv(run_dir / "summary.csv", index=False)
     _log_summary(table, step)
+    log.add_scores(table, step)
+    log.close()
+    draw_worst(
+        run_dir / "worst_tiles.png", average.network, data.images, data.codes, data.schema, device=fabric.device,
+        precision=precision,
+    )  # fmt: skip
     model_dir = export_bundle(
         run_dir / "model", average.network, config, data, table,
-        arguments=network_arguments(config, data.codes), steps=step, elapsed_s=elapsed_s,
+        arguments=network_arguments(config, data.codes), steps=best.step if config.trainer.patience else step,
+        elapsed_s=elapsed_s,
     )  # fmt: skip
     return RunResult(run_dir, model_dir, table, step, elapsed_s)
 
@@ -219,13 +264,32 @@ def _step(
     torch.manual_seed(config.data.seed * 1_000_003 + seed)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    images = images.to(fabric.device, memory_format=layout(images.ndim - 2), non_blocking=True)
-    loss = loss_of(network(images), codes.to(fabric.device, non_blocking=True))
+    parts = list(zip(images.chunk(config.trainer.accumulate), codes.chunk(config.trainer.accumulate), strict=True))
     optimizer.zero_grad()
-    fabric.backward(loss)
+    losses = []
+    for number, (image_part, code_part) in enumerate(parts, start=1):
+        with fabric.no_backward_sync(network, enabled=number < len(parts)):
+            image_part = image_part.to(fabric.device, memory_format=layout(images.ndim - 2), non_blocking=True)
+            loss = loss_of(network(image_part), code_part.to(fabric.device, non_blocking=True)) / len(parts)
+            fabric.backward(loss)
+            losses.append(loss.detach())
     norm = fabric.clip_gradients(network, optimizer, max_norm=config.optimizer.clip_norm, error_if_nonfinite=False)
     optimizer.step()
-    return loss.detach(), norm
+    return torch.stack(losses).sum(), norm
+
+
+def class_weights(config: TrainConfig, data: TrainingData) -> list[float] | None:
+    """Weight of each network output in the loss; None where all are 1."""
+    given = config.loss.class_weights
+    if not given:
+        return None
+    if not isinstance(given, dict) or not all(isinstance(v, int | float) and v > 0 for v in given.values()):
+        raise UsageError(f"loss.class_weights={given}; expected {{class: number above 0, ...}}.")
+    names = [data.schema.class_name(index) for index in data.codes.class_indices]
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise UsageError(f"loss.class_weights: {', '.join(unknown)} is not trained here; there are {', '.join(names)}.")
+    return [given.get(name, 1.0) for name in names]
 
 
 def layout(dims: int) -> torch.memory_format:
@@ -272,29 +336,95 @@ class _Recent:
 def _make_fabric(trainer: TrainerConfig) -> tuple[Fabric, str]:
     device = resolve_device(trainer.device)
     precision = resolve_precision(trainer.precision, device)
-    torch.set_num_threads(trainer.threads or os.cpu_count() or 1)
+    if device.type == "cuda" and trainer.devices > torch.cuda.device_count():
+        raise UsageError(
+            f"trainer.devices={trainer.devices}, but there are {torch.cuda.device_count()} CUDA device(s)."
+        )
+    torch.set_num_threads(trainer.threads or max(1, (os.cpu_count() or 1) // trainer.devices))
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)  # it announces the precision, twice
     modes = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-    return Fabric(accelerator=device.type, devices=1, precision=modes[precision]), precision
+    strategy = "ddp" if trainer.devices > 1 else "auto"
+    fabric = Fabric(accelerator=device.type, devices=trainer.devices, strategy=strategy, precision=modes[precision])
+    fabric.launch()
+    return fabric, precision
 
 
-def _resume(
-    run_dir: Path, config: TrainConfig, network: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
-) -> tuple[int, float]:
-    """Load the last checkpoint where the configuration asks for it; step and seconds so far."""
+def _agreed(fabric: Fabric, elapsed_s: float, stop: bool) -> tuple[float, bool]:
+    """Time gone and the wish to stop, the same in every process: schedules and ends must not drift apart."""
+    if fabric.world_size == 1:
+        return elapsed_s, stop
+    both = fabric.all_reduce(torch.tensor([elapsed_s, float(stop)], dtype=torch.float64), reduce_op="max")
+    return float(both[0]), bool(both[1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands when it starts or goes on.
+
+    Parameters
+    ----------
+    step : int
+    elapsed_s : float
+    extended_at : int or None
+        Step at which the run had once ended before it was given more.
+    """
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    extended_at: int | None = None
+
+    def learning_rate(self, done: float, config: TrainConfig) -> float:
+        """Rate at the share `done` of the run, by the schedule that ``trainer.extend`` declares."""
+        at_floor = self.extended_at is not None and config.trainer.extend == "floor"
+        return learning_rate(1.0 if at_floor else done, config.optimizer)
+
+
+def _checkpoint_of(run_dir: Path, config: TrainConfig, fabric: Fabric) -> dict[str, Any] | None:
+    """The last checkpoint where the configuration asks for it and there is one."""
     path = run_dir / CHECKPOINT
-    if config.trainer.resume == "none":
+    if config.trainer.resume == "none" and fabric.is_global_zero:
         path.unlink(missing_ok=True)
+    fabric.barrier()
     if config.trainer.resume == "must" and not path.is_file():
         raise UsageError(f"trainer.resume=must, but there is no checkpoint {path}.")
-    if not path.is_file():
-        return 0, 0.0
-    state = load_checkpoint(path, config)
+    return load_checkpoint(path, config) if path.is_file() else None
+
+
+def _restore(
+    state: dict[str, Any] | None,
+    config: TrainConfig,
+    network: nn.Module,
+    average: WeightAverage,
+    optimizer: torch.optim.Optimizer,
+    fabric: Fabric,
+) -> Place:
+    """Put the run where its checkpoint left it."""
+    if state is None:
+        return Place()
     network.load_state_dict(state["network"])
     average.network.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["elapsed_s"]
+    if "scaler" in state and _scaler_state(fabric):
+        fabric.strategy.precision.scaler.load_state_dict(state["scaler"])
+    place = Place(state["step"], state["elapsed_s"], state.get("extended_at"))
+    before = yaml.safe_load(state["config"])["trainer"]
+    had_ended = _share_done(place.step, place.elapsed_s, replace(config.trainer, **{
+        key: before[key] for key in ("max_steps", "max_minutes")})) >= 1  # fmt: skip
+    done = _share_done(place.step, place.elapsed_s, config.trainer)
+    if had_ended and done < 1:
+        place = replace(place, extended_at=place.step)
+        logger.info(
+            "the run had ended at step %d and is extended: the learning rate goes on from %.3g (trainer.extend=%s)",
+            place.step, place.learning_rate(done, config), config.trainer.extend,
+        )  # fmt: skip
+    return place
+
+
+def _scaler_state(fabric: Fabric) -> dict[str, Any]:
+    """State of the loss scaler, which half precision on a GPU has."""
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    return {} if scaler is None else {"scaler": scaler.state_dict()}
 
 
 def _write_run_files(run_dir: Path, config: TrainConfig) -> None:

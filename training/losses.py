@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -13,6 +16,13 @@ from training.label_codes import LabelCodes
 class MaskedLoss(nn.Module):
     """Cross-entropy plus soft Dice over labelled pixels; code 0 takes no part.
 
+    Parameters
+    ----------
+    codes : LabelCodes
+    config : LossConfig
+    class_weights : sequence of float or None
+        Weight of each network output in the cross-entropy.
+
     Notes
     -----
     Where a code stands for a set of classes, the probability of the set is the sum over its members: cross-entropy is
@@ -20,7 +30,7 @@ class MaskedLoss(nn.Module):
     truth of the class is unknown, and counts only classes present in the batch.
     """
 
-    def __init__(self, codes: LabelCodes, config: LossConfig) -> None:
+    def __init__(self, codes: LabelCodes, config: LossConfig, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.n_classes = codes.n_classes
         self.sets = codes.sets
@@ -35,6 +45,11 @@ class MaskedLoss(nn.Module):
                 truth[code, members[0]] = 1.0
             else:
                 known[code, list(members)] = 0.0
+        if class_weights is not None:  # a set weighs as much as its members on average
+            of_codes = [0.0] + [fmean(class_weights[k] for k in codes.members(c)) for c in range(1, codes.n_codes)]
+            self.register_buffer("code_weights", torch.tensor(of_codes))
+        else:
+            self.code_weights = None
         self.register_buffer("truth", truth)
         self.register_buffer("known", known)
 
@@ -64,9 +79,9 @@ class MaskedLoss(nn.Module):
     def _cross_entropy(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         of_sets = [torch.logsumexp(log_p[:, list(members)], dim=1, keepdim=True) for members in self.sets]
         of_codes = torch.cat([log_p, *of_sets], dim=1)  # (B, codes - 1, [Z,] Y, X)
-        labelled = codes > 0
+        labelled = codes > 0 if self.code_weights is None else self.code_weights[codes]
         picked = of_codes.gather(1, (codes - 1).clamp_min(0)[:, None])[:, 0]
-        n = labelled.sum().clamp_min(1)
+        n = labelled.sum().clamp_min(1 if self.code_weights is None else 1e-6)
         loss = -(picked * labelled).sum() / n
         if self.config.label_smoothing:
             uniform = -(log_p.mean(dim=1) * labelled).sum() / n

@@ -1,10 +1,12 @@
-"""Optimiser, schedule and the running average of the weights."""
+"""Optimiser, schedule, the running average of the weights, and the best of them."""
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -50,3 +52,49 @@ class WeightAverage:
                 average.lerp_(value.to(average.dtype), 1 - decay)
             else:
                 average.copy_(value)
+
+
+class Best:
+    """The weights that scored best, for runs that stop when scores no longer rise; nothing when `patience` is 0.
+
+    Parameters
+    ----------
+    patience : int
+        Scores in a row that may be no better before the run is `exhausted`.
+    checkpoint : mapping or None
+        What `state_dict` gave earlier, among other keys.
+    """
+
+    def __init__(self, patience: int, checkpoint: dict[str, Any] | None = None) -> None:
+        self.patience = patience
+        state = (checkpoint or {}).get("best") or {}
+        self.quality: float = state.get("quality", -math.inf)
+        self.step: int = state.get("step", 0)
+        self.worse: int = state.get("worse", 0)
+        self.weights: dict[str, torch.Tensor] = state.get("weights", {})
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the run has had enough chances."""
+        return self.patience > 0 and self.worse >= self.patience
+
+    def update(self, quality: float, step: int, network: nn.Module) -> None:
+        """Note the score of `network` at `step`; NaN counts as no better."""
+        if not self.patience:
+            return
+        if quality > self.quality:
+            self.quality, self.step, self.worse = quality, step, 0
+            self.weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+        else:
+            self.worse += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        if not self.patience:
+            return {}
+        return {"best": {"quality": self.quality, "step": self.step, "worse": self.worse, "weights": self.weights}}
+
+
+def quality(table: pd.DataFrame) -> float:
+    """Mean IoU of the network over data sets and classes of a summary; NaN when nothing is held out."""
+    return float(table.loc[table["method"] == "network", "iou"].mean())

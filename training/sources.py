@@ -188,7 +188,7 @@ def _read_pair(
 ) -> list[LabelledImage]:
     """All planes or volumes of one file, their label values not yet replaced by codes."""
     parts = []
-    for t, plane, image, values in _planes(pair, source, config.pixel_size_um, dims):
+    for t, plane, image, values in _planes(pair, source, config.pixel_size_um or None, dims):
         _check_values(values, pair.labels, class_map)
         part = f"{_stem(pair.image)}[{len(parts)}]" if parts else _stem(pair.image)
         parts.append(LabelledImage(name, part, pair.specimen, image, values, False, first_time + t, plane))
@@ -242,7 +242,7 @@ def _zoom(stack: Stack, pixel_size_um: float | None, dims: int) -> tuple[float, 
     if spacing is None:
         raise DataError(
             f"no pixel size is known along {axes}, so it cannot be resampled to data.pixel_size_um={pixel_size_um:g}; "
-            "set data.sources.NAME.pixel_size_um, or data.pixel_size_um=null."
+            "set data.sources.NAME.pixel_size_um, or data.pixel_size_um=0 to resample nothing."
         )
     zoom = tuple(size / pixel_size_um for size in spacing)
     return None if all(abs(z - 1) < 0.02 for z in zoom) else zoom

@@ -10,13 +10,17 @@ from training.label_codes import LabelCodes
 from training.loop import build_network
 
 CODES = LabelCodes((1, 2, 3), ())
+YOUR_IMAGES = {
+    "finetune": [f"data.sources.mine.{key}" for key in ("images='a/*.tif'", "labels='b/*.tif'", "modality=optical")],
+}  # fmt: skip
 RUN = ["name=test", "trainer.max_steps=1", "data=synthetic"]
 
 
 @pytest.mark.parametrize("name", config_names("experiment"))
 def test_every_experiment_is_complete(name):
-    config = to_train_config(compose_config([f"experiment={name}"]))
+    config = to_train_config(compose_config([f"experiment={name}", *YOUR_IMAGES.get(name, [])]))
     assert config.name.startswith(name)
+    assert config.trainer.max_steps or config.trainer.max_minutes
     assert build_network(config, CODES).n_classes == 3
 
 
