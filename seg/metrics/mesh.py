@@ -12,7 +12,7 @@ from skimage.measure import marching_cubes
 # Below this a surface mesh says nothing about shape (a ball of radius 2 voxels).
 MIN_SPHERICITY_VOXELS = 33
 # Voxels that are blurred and meshed at a time; a constant, so that no result depends on how a volume is read.
-CHUNK_VOXELS = 8_000_000
+CHUNK_VOXELS = 4_000_000
 
 # The mask of a solid and those of what may lie against it, on some slices: (start, stop) -> masks.
 ReadMasks = Callable[[int, int], tuple[np.ndarray, ...]]
@@ -37,7 +37,12 @@ def interface_area(separator: np.ndarray, target: np.ndarray, *, spacing: Sequen
 
 
 def interface_areas(
-    read: ReadMasks, shape: Sequence[int], rows: tuple[int, int], *, spacing: Sequence[float]
+    read: ReadMasks,
+    shape: Sequence[int],
+    rows: tuple[int, int],
+    *,
+    spacing: Sequence[float],
+    sigma_px: Sequence[float] = (1.0,),
 ) -> list[float]:
     """Area of the surface of a solid that faces each of some targets; slices are read a few at a time.
 
@@ -50,10 +55,18 @@ def interface_areas(
     rows : (int, int)
         First and last slice plus one between which the surface lies.
     spacing : sequence of float
+    sigma_px : sequence of float
+        Blur for each target, or one for all: 1 voxel for surfaces that bend little, 0.6 for pores of a few voxels,
+        which it rounds away (balls of 4 voxels radius read 13 % less at 1, 2 % at 0.6; planes up to 5 % more at 0.6).
+
+    Returns
+    -------
+    list of float
+        One area per target.
     """
     scale = np.asarray(spacing, float)
     # The blur reaches that far; one more slice for the cells of the mesh and one for looking beside it.
-    halo = int(4 * math.prod(spacing) ** (1 / 3) / spacing[0] + 0.5) + 2
+    halo = int(4 * max(sigma_px) * math.prod(spacing) ** (1 / 3) / spacing[0] + 0.5) + 2
     thick = max(1, CHUNK_VOXELS // (shape[1] * shape[2]))
     low, high = max(rows[0] - halo, 0), min(rows[1] + halo, shape[0])
     areas: list[float] = []
@@ -65,9 +78,15 @@ def interface_areas(
         masks = [np.asarray(m) for m in read(a, b)]
         ends = (int(a == 0), int(b == shape[0]))
         padded = [np.pad(m, (ends, (1, 1), (1, 1)), mode="edge") for m in masks]
-        field = _blurred(padded[0], spacing, sigma_px=1.0, mode="nearest")
         first = start - (a - ends[0])
-        found = _facing_areas(field, padded[1:], (first, first + stop - start), scale)
+        cells = (first, first + stop - start)
+        blurs = list(sigma_px) if len(sigma_px) > 1 else [sigma_px[0]] * (len(masks) - 1)
+        found = [0.0] * len(blurs)
+        for sigma in set(blurs):
+            same = [i for i, s in enumerate(blurs) if s == sigma]
+            field = _blurred(padded[0], spacing, sigma_px=sigma, mode="nearest")
+            for i, area in zip(same, _facing_areas(field, [padded[1 + i] for i in same], cells, scale), strict=True):
+                found[i] = area
         areas = [x + y for x, y in zip(areas, found, strict=True)] if areas else found
     return areas
 
