@@ -234,6 +234,26 @@ METRICS: dict[str, MetricGroup] = {
             _frame("sei"),
         ),
         MetricGroup(
+            "layers",
+            "Thickness, porosity, roughness, surface and tortuosity of a layer; the compact interphase.",
+            (
+                "layer_thickness", "porosity", "roughness_sa", "roughness_sq", "developed_area_ratio",
+                "specific_surface", "tortuosity_factor", "compact_interphase_thickness", "local_current_density",
+            ),
+            _frame("layers"),
+            measure_whole=Deferred("seg.metrics.layers", "measure_whole"),
+        ),
+        MetricGroup(
+            "balance",
+            "Metal in the image against charge in the cell: volume, porosity, efficiency, loss at rest.",
+            (
+                "deposit_volume", "mean_thickness", "imaged_porosity", "expected_volume", "volume_charge_ratio",
+                "imaging_efficiency", "rest_shrinkage_rate",
+            ),
+            _frame("balance"),
+            measure_whole=Deferred("seg.metrics.balance", "measure_whole"),
+        ),
+        MetricGroup(
             "theory",
             "What Sand, Chazalviel, Faraday and nucleation theory expect under the conditions of the experiment.",
             (
