@@ -9,12 +9,12 @@ from functools import partial
 
 import numpy as np
 from scipy import ndimage
-from skimage.measure import find_contours
 
 from seg.metrics.contact_local import FACET_DEVIATION_PX
 from seg.metrics.frame import Frame
 from seg.metrics.interface import pixel_along, smooth_path
 from seg.metrics.table import Measurement
+from seg.metrics.tracing import Loops
 from seg.objects import cut_objects, equivalent_diameter
 
 # A circle of radius R keeps within the deviation d of a chord over sqrt(8 R d); a facet is half as long again.
@@ -63,7 +63,15 @@ def find_facets(mask: np.ndarray, *, spacing: Sequence[float], free: np.ndarray 
     An outline without facets under a radius of 12.6 px, where a hexagon is not resolved, gives NaN with the flag
     ``few-pixels``.
     """
-    path, closed = _free_outline(ndimage.binary_fill_holes(mask), free, spacing)
+    free = np.ones(mask.shape, bool) if free is None else free
+    outlines = _free_outlines(mask.astype(np.int32), free)
+    vertices, here = outlines.get(1, (np.zeros((0, 2)), np.zeros(0, bool)))
+    return _facets_along(vertices * np.asarray(spacing, float), here, spacing)
+
+
+def _facets_along(vertices: np.ndarray, here: np.ndarray, spacing: Sequence[float]) -> Facets:
+    """Facets of a closed outline, of the longest stretch of it where `here` is True."""
+    path, closed = _longest_stretch(vertices, here)
     # Deviations count in pixels across the run, so that runs along the fine axis of oblong pixels may stray furthest.
     pixel = max(spacing)
     radius = _radius(path) if len(path) >= 8 else math.nan
@@ -97,26 +105,30 @@ class _Run:
         return self.end - self.start
 
 
-def _free_outline(
-    mask: np.ndarray, free: np.ndarray | None, spacing: Sequence[float]
-) -> tuple[np.ndarray, bool]:  # fmt: skip
-    """Longest stretch of crack points next to `free`, in physical units, and whether it closes on itself."""
-    contours = find_contours(mask.astype(np.uint8), 0.5, fully_connected="high")
-    if not contours:
-        return np.zeros((0, 2)), False
-    vertices = max(contours, key=len)
-    closed = bool(np.all(vertices[0] == vertices[-1]))
-    if closed:
-        vertices = vertices[:-1]
-    low, high = np.floor(vertices).astype(int), np.ceil(vertices).astype(int)
-    outer = np.where(mask[tuple(low.T)][:, None], high, low)
-    here = np.ones(len(vertices), bool) if free is None else free[tuple(outer.T)]
-    path = vertices * np.asarray(spacing, float)
+def _free_outlines(instances: np.ndarray, free: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Outer outline of each object: crack points (y, x) in pixels from its corner, and which have a free neighbour."""
+    loops = Loops.of(instances)
+    loops = loops.select(loops.areas() > 0)  # holes do not count
+    vertices = loops.position
+    low, high = np.floor(vertices).astype(int) + 1, np.ceil(vertices).astype(int) + 1
+    inside_low = np.pad(instances, 1)[tuple(low.T)] == loops.owner[loops.of_vertex]
+    here = np.pad(free, 1)[tuple(np.where(inside_low[:, None], high, low).T)]
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for owner, start, end in zip(loops.owner.tolist(), loops.start[:-1], loops.start[1:], strict=True):
+        if owner not in found or end - start > len(found[owner][1]):
+            own = vertices[start:end]
+            # About its own corner: the same object gives the same number wherever it lies.
+            found[owner] = own - np.floor(own.min(axis=0)), here[start:end]
+    return found
+
+
+def _longest_stretch(path: np.ndarray, here: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Longest stretch of a closed path where `here` is True, and whether that is all of it."""
     if here.all():
-        return path, closed
-    if closed:  # begin at a vertex that is not free, so that no stretch runs over the seam
-        shift = -int(np.argmin(here))
-        path, here = np.roll(path, shift, axis=0), np.roll(here, shift)
+        return path, len(path) > 0
+    # Begin at a vertex that is not free, so that no stretch runs over the seam.
+    shift = -int(np.argmin(here))
+    path, here = np.roll(path, shift, axis=0), np.roll(here, shift)
     label, n = ndimage.label(here)
     if n == 0:
         return np.zeros((0, 2)), False
@@ -236,17 +248,16 @@ def measure_frame(frame: Frame, *, substrate_classes: Sequence[str] = ("substrat
     known = [name for name in substrate_classes if name in frame.schema.names]
     free = frame.valid & ~frame.mask(known) & (frame.instances == 0)
     diameters = equivalent_diameter(pixels.counts * scale.pixel, 2)
+    outlines = _free_outlines(frame.instances, free)
+    scaled = np.asarray(spacing, float)
     rows: list[Measurement] = []
     for object_id in np.flatnonzero(pixels.counts):
         if pixels.diameters_px[object_id] < frame.min_diameter_px:
             continue
         facets = Facets(flags=("touches-border",))
         if not cut[object_id]:
-            box = tuple(
-                slice(low - 1, high + 1)
-                for low, high in zip(pixels.lower[object_id], pixels.upper[object_id], strict=True)
-            )
-            facets = find_facets(frame.instances[box] == object_id, spacing=spacing, free=free[box])
+            vertices, here = outlines[int(object_id)]
+            facets = _facets_along(vertices * scaled, here, spacing)
         rows += _rows(frame, int(object_id), float(diameters[object_id]), facets)
     return rows
 

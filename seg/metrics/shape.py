@@ -11,8 +11,9 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from seg.metrics.frame import Frame
-from seg.metrics.interface import DIGITISATION_PX, crack_points, outlines
+from seg.metrics.interface import DIGITISATION_PX, crack_points
 from seg.metrics.table import Measurement
+from seg.metrics.tracing import Loops
 from seg.objects import object_table
 
 # Under this equivalent diameter the grid shapes the object as much as its outline does.
@@ -22,6 +23,8 @@ _METHODS = {
     "sphericity": "surface of the ball of equal volume over Crofton's over thirteen directions",
     "aspect_ratio": "axes of equal second moments",
     "orientation": "long axis of equal second moments, counter-clockwise from the x axis",
+    "solidity": "over the convex hull, both of the smoothed outline",
+    "feret_diameter": "largest distance of two points of the outline; interval: ends +-0.5 px",
 }
 
 
@@ -41,11 +44,12 @@ def feret_diameter(mask: np.ndarray, *, spacing: Sequence[float]) -> float:
     """
     if not mask.any():
         return math.nan
-    margin = np.pad(mask, 2)
     if mask.ndim == 2:
-        points = np.concatenate([o.position for o in outlines(margin, spacing, sigma=1.0)])
-    else:
-        points = _surface(mask, spacing)[0]
+        return float(_of_outlines(mask.astype(np.int32), np.array([0, np.count_nonzero(mask)]), spacing)[1][1])
+    return _largest_distance(_surface(mask, spacing)[0])
+
+
+def _largest_distance(points: np.ndarray) -> float:
     try:
         points = points[ConvexHull(points).vertices]
     except QhullError:  # all on one line or plane
@@ -69,24 +73,33 @@ def solidity(mask: np.ndarray, *, spacing: Sequence[float]) -> float:
     Both are taken from the same smooth outline (surface): the hull of a stepped one lies outside of every step, which
     reads 0.96 on a disc of 10 px radius.
     """
-    if np.count_nonzero(mask) < 3:
+    n_pixels = np.count_nonzero(mask)
+    if n_pixels < 3:
         return math.nan
     if mask.ndim == 3:
         return _solidity_of_volume(mask, spacing)
-    found = outlines(np.pad(mask, 4), spacing, sigma=2.0)
-    inside = sum(_signed_area(o.position) for o in found)
-    points = np.concatenate([o.position for o in found])
-    try:
-        hull = float(ConvexHull(points).volume)
-    except QhullError:
-        return math.nan
-    return min(abs(inside) / hull, 1.0)
+    return float(_of_outlines(mask.astype(np.int32), np.array([0, n_pixels]), spacing)[0][1])
 
 
-def _signed_area(path: np.ndarray) -> float:
-    """Area inside a closed polygon, by the shoelace formula; holes run the other way round."""
-    y, x = path[:, 0], path[:, 1]
-    return 0.5 * float(np.sum(y * np.roll(x, -1) - np.roll(y, -1) * x))
+def _of_outlines(
+    instances: np.ndarray, counts: np.ndarray, spacing: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Solidity and Feret diameter of every object of a plane; indexed by id, as `counts` (pixels) is."""
+    n = len(counts)
+    loops, spacing = Loops.of(instances), (float(spacing[0]), float(spacing[1]))
+    outer = loops.areas() > 0
+    smooth = loops.smoothed(2.0, spacing=spacing)
+    finer = loops.select(outer).smoothed(1.0, spacing=spacing)
+    owner = finer.owner
+    inside = np.bincount(loops.owner, weights=smooth.areas(), minlength=n)
+    hull, feret = np.full((2, n), math.nan)
+    hull[owner] = smooth.select(outer).hulls().areas()
+    feret[owner] = finer.hulls().diameters()
+    for index in np.flatnonzero(np.bincount(owner, minlength=n) > 1):  # in several parts: one hull around them all
+        hull[index] = ConvexHull(smooth.select(smooth.owner == index).position).volume
+        feret[index] = _largest_distance(finer.select(owner == index).position)
+    hull[(counts < 3) | (hull <= 0)] = math.nan
+    return np.minimum(np.abs(inside) / hull, 1.0), feret
 
 
 def _surface(mask: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +134,6 @@ def measure_frame(frame: Frame) -> list[Measurement]:
         raise ValueError("The shape group needs frame.instances; call label_objects first.")
     scale, ndim = frame.scale, frame.labels.ndim
     table = object_table(frame, min_diameter_px=frame.min_diameter_px)
-    boxes = ndimage.find_objects(frame.instances)
     pixel = scale.pixel ** (1 / ndim)
     edge = 1.96 * math.sqrt(2) * DIGITISATION_PX * pixel
     diameters_px = table[f"equivalent_diameter_{scale.unit('um')}"].to_numpy() / pixel
@@ -129,33 +141,43 @@ def measure_frame(frame: Frame) -> list[Measurement]:
     if ndim == 3:
         names = {"sphericity": "sphericity", "aspect_ratio": "aspect_ratio"}
     values = {name: table[column].to_numpy() for name, column in names.items()}
+    below_limit = table["below_detection_limit"].to_numpy(bool)
+    values["solidity"], values["feret_diameter"] = (
+        np.where(below_limit, math.nan, of) for of in _of_hulls(frame, table["object_id"].to_numpy(int))
+    )
+    columns = table["touches_border"].to_numpy(bool), diameters_px < FEW_PIXELS_DIAMETER, below_limit
     rows: list[Measurement] = []
-    for k, object_id in enumerate(table["object_id"].to_numpy()):
-        below = bool(table["below_detection_limit"].iloc[k])
-        flags = list(scale.flags)
-        if table["touches_border"].iloc[k]:
-            flags.append("touches-border")
-        if diameters_px[k] < FEW_PIXELS_DIAMETER:
-            flags.append("few-pixels")
-        if below:
-            flags.append("below-detection-limit")
+    for k, (object_id, class_name) in enumerate(zip(table["object_id"], table["class"], strict=True)):
+        reasons = (
+            flag
+            for flag, holds in zip(("touches-border", "few-pixels", "below-detection-limit"), columns, strict=True)
+            if holds[k]
+        )
         row = partial(
-            Measurement, class_name=str(table["class"].iloc[k]), frame=frame.index, time_s=frame.time_s,
-            object_id=int(object_id), flags=tuple(flags),
+            Measurement, class_name=str(class_name), frame=frame.index, time_s=frame.time_s, object_id=int(object_id),
+            flags=(*scale.flags, *reasons),
         )  # fmt: skip
-        rows += [
-            row(name, float(of[k]), "deg" if name == "orientation" else "1", method=_METHODS[name])
-            for name, of in values.items()
-        ]
-        box = boxes[int(object_id) - 1]
-        mask = frame.instances[box] == object_id
-        solid = math.nan if below else solidity(mask, spacing=scale.spacing)
-        feret = math.nan if below else feret_diameter(mask, spacing=scale.spacing)
-        rows.append(row("solidity", solid, "1", method="over the convex hull, both of the smoothed outline"))
-        rows.append(
-            row(
-                "feret_diameter", feret, scale.unit("um"), low=feret - edge, high=feret + edge,
-                method="largest distance of two points of the outline; interval: ends +-0.5 px",
-            )
-        )  # fmt: skip
+        for name, of in values.items():
+            value = float(of[k])
+            if name == "feret_diameter":
+                rows.append(
+                    row(name, value, scale.unit("um"), low=value - edge, high=value + edge, method=_METHODS[name])
+                )
+            else:
+                rows.append(row(name, value, "deg" if name == "orientation" else "1", method=_METHODS[name]))
     return rows
+
+
+def _of_hulls(frame: Frame, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solidity and Feret diameter of the given objects."""
+    instances, spacing = frame.instances, frame.scale.spacing
+    assert instances is not None
+    if instances.ndim == 2:
+        solid, feret = _of_outlines(instances, frame.pixels.counts, spacing)
+        return solid[ids], feret[ids]
+    found = np.empty((2, len(ids)))
+    for k, index in enumerate(ids):
+        lower, upper = frame.pixels.lower[index], frame.pixels.upper[index]
+        mask = instances[tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))] == index
+        found[:, k] = solidity(mask, spacing=spacing), feret_diameter(mask, spacing=spacing)
+    return found[0], found[1]
