@@ -40,8 +40,8 @@ def measure_frame(
         All that the charge has deposited, dead metal with it.
     base_classes : sequence of str
     thickness_axis : str or None
-        Across the layer: ``z``, ``y`` or ``x``. None: z in a volume; in 2-D there are no rows, for only a profile
-        shows an amount.
+        Across the layer: ``z``, ``y`` or ``x``. None: z in a volume; in 2-D nothing is known, for only a profile
+        shows an amount: NaN with ``ambiguous``.
 
     Returns
     -------
@@ -50,11 +50,12 @@ def measure_frame(
         between the first and the last metal of each column. Without metal the porosity is NaN with ``ambiguous``.
     """
     axis = axis_index(frame, thickness_axis, "balance")
-    if axis is None:
-        return []
     scale, ndim = frame.scale, len(frame.labels.shape)
-    columns = scan_columns(frame, metal_classes, axis, base_classes=base_classes)
     row = partial(Measurement, class_name=_class_name(metal_classes), frame=frame.index, time_s=frame.time_s)
+    if axis is None:
+        why = "2-D: an amount of metal shows in a profile only, whose thickness_axis must be given"
+        return [row("mean_thickness", math.nan, scale.unit("um"), flags=(*scale.flags, "ambiguous"), method=why)]
+    columns = scan_columns(frame, metal_classes, axis, base_classes=base_classes)
     pixels, edge = columns.pixels, columns.edge_pixels
     ends = (max(pixels - edge, 0.0), pixels + edge)
     rows = []

@@ -149,7 +149,9 @@ def test_loss_at_rest(schema):
 def test_profile_needs_its_axis_and_plan_view_says_nothing(schema):
     labels = plated(8)[:, :, 0]
     frame = frame_of(schema, labels, spacing=SPACING[:2])
-    assert measure_frame(frame) == []
+    (unknown,) = measure_frame(frame)
+    assert (math.isnan(unknown.value), unknown.flags) == (True, ("ambiguous",))
+    assert measure_whole(History(to_table([unknown]), frame.scale), areal_capacity_mAh_per_cm2=2.0) == []
     rows = {m.metric: m for m in measure_frame(frame, thickness_axis="y")}
     assert "deposit_volume" not in rows
     assert rows["mean_thickness"].value == pytest.approx(8)
