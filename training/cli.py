@@ -34,7 +34,8 @@ exit codes: 0 ok, 2 configuration, 3 some runs of a sweep failed, 4 no image mat
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or show the configuration; returns the exit code."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    quiet = args.quiet or not _is_first_process()
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         if args.cfg:
             config = compose_config(args.overrides, config_dir=args.config_dir)
@@ -74,18 +75,32 @@ def _train(overrides: Sequence[str], args: argparse.Namespace) -> int:
     # torch and Lightning take seconds to load: a misspelt key is told before.
     from training.loop import prepare, train
 
-    progress = silent if args.quiet else partial(tqdm, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
+    progress = (
+        silent
+        if args.quiet or not _is_first_process()
+        else partial(tqdm, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
+    )
     data = prepare(config, progress=progress)
     result = train(config, data, progress=progress, quiet=args.quiet)
+    if not _is_first_process():
+        return 0
     print(result.scores.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     print(f"{result.steps} steps in {result.elapsed_s / 60:.1f} min; model: {result.model_dir}")
     return 0
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process the user started, not one that Fabric made for another device."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _sweep(args: argparse.Namespace) -> int:
     """Run every combination; those that fail are listed at the end, the others go on."""
     failed = []
     jobs = list(_combinations(args.overrides))
+    for overrides in jobs:
+        if compose_config(overrides, config_dir=args.config_dir)["trainer"]["devices"] > 1:
+            raise UsageError("A sweep runs in one process; with trainer.devices above 1, start its runs one by one.")
     for number, overrides in enumerate(jobs):
         varied = [o for o in overrides if o not in args.overrides]
         suffix = f"sweep{number}"

@@ -198,6 +198,8 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
             recent.add(loss, time.perf_counter() - began, waited)
             if step % config.trainer.log_every == 0 or done >= 1:
                 row = recent.take()
+                if fabric.world_size > 1:
+                    row["loss"] = float(fabric.all_reduce(torch.tensor(row["loss"]), reduce_op="mean"))
                 if row["loss"] != row["loss"]:
                     raise SegError(f"The loss is not a number at step {step}; lower optimizer.lr.")
                 log.add({"step": step, "elapsed_s": elapsed_s, "progress": done, "lr": lr,

@@ -54,6 +54,11 @@ def test_a_sweep_goes_on_after_a_bad_run_and_ends_with_3(words, tmp_path, capsys
     assert "failed: trainer.max_steps=1 data.patch_px=33: " in capsys.readouterr().err
 
 
+def test_a_sweep_with_several_processes_is_refused(words, capsys):
+    assert main(["-m", *words, "trainer.max_steps=1,2", "trainer.devices=2"]) == 2
+    assert "one by one" in capsys.readouterr().err
+
+
 def test_ctrl_c_ends_with_130(words, monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
