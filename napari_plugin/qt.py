@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_plugin import layers
 from seg.errors import SegError
@@ -161,17 +172,32 @@ def say(text: str) -> None:
     show_info(text)
 
 
-def section(title: str, *, open_: bool = True) -> tuple[QCollapsible, QVBoxLayout]:
+def section(title: str) -> tuple[QWidget, QVBoxLayout]:
     """A part of a widget that folds, and where its content goes."""
-    part = QCollapsible(title)
-    inside = QWidget()
+    part, inside, head = QWidget(), QWidget(), QToolButton()
+    head.setText(title)
+    head.setCheckable(True)
+    head.setChecked(True)
+    head.setArrowType(Qt.ArrowType.DownArrow)
+    head.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    head.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    font = head.font()
+    font.setBold(True)
+    head.setFont(font)
+
+    def fold(shown: bool) -> None:
+        inside.setVisible(shown)
+        head.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+
+    head.toggled.connect(fold)
+    outer = QVBoxLayout(part)
+    outer.setContentsMargins(0, 0, 0, 0)
+    outer.setSpacing(2)
+    outer.addWidget(head)
+    outer.addWidget(inside)
     layout = QVBoxLayout(inside)
-    layout.setContentsMargins(2, 2, 2, 6)
-    layout.setSpacing(4)
-    part.setContent(inside)
-    part.layout().setContentsMargins(0, 0, 0, 0)
-    if open_:
-        part.expand(animate=False)
+    layout.setContentsMargins(4, 2, 4, 6)
+    layout.setSpacing(5)
     return part, layout
 
 
@@ -191,6 +217,37 @@ def form() -> QFormLayout:
     layout.setSpacing(4)
     layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
     return layout
+
+
+class PathField(QWidget):
+    """A line for a path with a button to look for it."""
+
+    def __init__(self, kind: str, placeholder: str = "") -> None:
+        super().__init__()
+        self.edit = QLineEdit()
+        self.edit.setPlaceholderText(placeholder)
+        look = QToolButton()
+        look.setText("...")
+        look.clicked.connect(self._look)
+        self._kind = kind
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.edit, 1)
+        layout.addWidget(look)
+
+    def _look(self) -> None:
+        if self._kind == "folder":
+            found = QFileDialog.getExistingDirectory(self, "Choose a folder")
+        else:
+            found, _ = QFileDialog.getOpenFileName(self, "Choose a file")
+        if found:
+            self.edit.setText(found)
+
+    @property
+    def path(self) -> Path | None:
+        """What is written there; None for nothing."""
+        text = self.edit.text().strip()
+        return Path(text).expanduser() if text else None
 
 
 def button(text: str, slot: Callable[[], Any], tip: str = "") -> QPushButton:

@@ -140,11 +140,17 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "look at inputs before a run: axes, units, values, blank or repeated frames")
     _inputs(check, "INPUT")
     check.add_argument("--schema", metavar="NAME|FILE", help="treat the inputs as labels of this schema")
+    check.add_argument("--labels", metavar="PATTERN", help="'labels/*.tif': check image and label files as training data")
+    check.add_argument("--label-map", metavar="MAP", help="value=class of each label value, such as 0=electrolyte")
+    check.add_argument("--specimen", metavar="REGEX", help="one group: the specimen, in the name of each image")
 
     model = add("model", _model, "list, show, test or export models")
     model.add_argument("what", choices=["list", "show", "test", "export"])
     model.add_argument("name", nargs="?", metavar="NAME|DIR")
     model.add_argument("--out", type=Path, metavar="DIR", help="where export copies the model")
+
+    label = add("label", _label, "open napari on the labelling widget")
+    label.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders or quoted patterns to label in turn")
 
     commands.add_parser("train", help="train a model (Hydra overrides follow; same as operandoseg-train)")
     add("info", _info, "versions, devices and paths, for a bug report")
@@ -338,11 +344,16 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from seg.check import check_inputs
+    from seg.check import SPECIMEN, check_inputs, check_pairs
     from seg.io import find_inputs
 
-    options = _options(args)
-    findings = check_inputs(find_inputs(args.inputs), options, schema=args.schema)
+    options, inputs = _options(args), find_inputs(args.inputs)
+    if args.labels:
+        findings = check_pairs(inputs, args.labels, options, schema=args.schema, specimen=args.specimen or SPECIMEN)
+    elif args.specimen or args.label_map:
+        raise UsageError("--specimen and --label-map belong to --labels 'PATTERN'.")
+    else:
+        findings = check_inputs(inputs, options, schema=args.schema)
     for finding in findings:
         print(finding)
     return max((f.exit_code for f in findings), default=0)
@@ -385,6 +396,18 @@ def _train(overrides: list[str]) -> int:
         sys.stdout.flush()
         os.execv(sys.executable, command)
     return subprocess.call(command)
+
+
+def _label(args: argparse.Namespace) -> int:
+    """Hand over to napari, in a process of its own: seg never imports a GUI."""
+    from importlib.util import find_spec
+
+    from seg.io import find_inputs
+
+    if find_spec("napari") is None:
+        raise UsageError("`operandoseg label` needs napari and a Qt library: pip install 'operandoseg[napari]' PySide6")
+    inputs = [str(path) for path in find_inputs(args.inputs)] if args.inputs else []
+    return subprocess.call([sys.executable, "-m", "napari_plugin", *inputs])
 
 
 def _logging_beside_progress(args: argparse.Namespace) -> Any:

@@ -1,0 +1,410 @@
+"""The Measure widget: curves with intervals beside the images they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import Qt, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QSplitter,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QLabeledDoubleSlider
+
+from napari_plugin import layers, overlays, qt, run_job
+from napari_plugin.curves import FRAME, TIME, Results
+from seg.electrochem import read_cycler
+from seg.errors import UsageError
+from seg.io import read_labels
+from seg.io.results import write_table
+from seg.labels import load_schema
+from seg.resources import config_names
+from seg.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    import napari
+
+AXIS_TITLES = {TIME: "time / min", FRAME: "frame", "voltage_V": "voltage / V", "capacity_mAh": "capacity / mAh"}
+COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00")
+GROUND, INK, FAINT = "#262930", "#e6e6e6", "#7f8791"
+OBJECT_COLUMNS = ("object_id", "class", "area", "volume", "equivalent_diameter", "circularity", "touches_border")
+
+
+class MeasureWidget(QWidget):
+    """Look at a result: any metric against time, capacity or voltage; points, objects and rows are linked."""
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.results: Results | None = None
+        self.segmentation: Segmentation | None = None
+        self.instances: Any = None
+        self._cycler: pd.DataFrame | None = None
+        self._plain: Results | None = None
+        self._curves: list[Any] = []
+        self._quiet = False
+        self._build()
+        self.viewer.dims.events.current_step.connect(self._frame_changed)
+        self.viewer.mouse_drag_callbacks.append(self._clicked)
+
+    def _build(self) -> None:
+        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+        from matplotlib.figure import Figure
+
+        self.figure = Figure(figsize=(4, 3), layout="constrained", facecolor=GROUND)
+        self.canvas = FigureCanvasQTAgg(self.figure)
+        self.canvas.setMinimumHeight(240)
+        self.canvas.mpl_connect("button_press_event", self._plot_clicked)
+        self.metric, self.against, self.analysis = QComboBox(), QComboBox(), QComboBox()
+        self.analysis.addItems(config_names("analysis"))
+        self.analysis.setCurrentText("optical-plan")
+        self.metric.currentTextChanged.connect(lambda _: self._draw())
+        self.against.currentTextChanged.connect(lambda _: self._draw())
+        self.offset = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+        self.offset.setRange(-600, 600)
+        self.offset.setDecimals(1)
+        self.offset.valueChanged.connect(self._slide)
+        self.offset.setEnabled(False)
+        self.table = QTableWidget()
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.table.verticalHeader().hide()
+        self.table.cellClicked.connect(lambda row, _: qt.told(self.centre_on_row)(row))
+        self.heading = qt.note("Open a result folder, or measure a labels layer.")
+        self.line = qt.ProgressLine()
+        self.objects_title = QLabel("objects")
+
+        upper, lower = QWidget(), QWidget()
+        column = QVBoxLayout(upper)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(qt.row(
+            qt.button("Open result ...", self._ask_folder),
+            qt.button("Measure labels layer", self.measure_layer, "The labels layer that is selected"),
+            self.analysis,
+        ))  # fmt: skip
+        column.addWidget(self.line)
+        column.addWidget(self.heading)
+        column.addLayout(qt.row(self.metric, "against", self.against, stretch=0))
+        column.addWidget(self.canvas, 1)
+        column.addLayout(
+            qt.row(qt.button("Cycler file ...", self._ask_cycler), "its zero at / s", self.offset, stretch=2)
+        )
+        below = QVBoxLayout(lower)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.addWidget(self.objects_title)
+        below.addWidget(self.table, 1)
+        below.addLayout(qt.row(
+            qt.button("Contact angles", self.show_contacts, "Baseline, fitted curve and tangents of this frame"),
+            qt.button("Skeleton", self.show_skeleton, "Branches of this frame"),
+            qt.button("Export CSV ...", self._ask_export), qt.button("Report", self.open_report),
+        ))  # fmt: skip
+        split = QSplitter(Qt.Orientation.Vertical)
+        split.addWidget(upper)
+        split.addWidget(lower)
+        split.setStretchFactor(0, 3)
+        split.setStretchFactor(1, 2)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 4)
+        outer.addWidget(split)
+        self.setMinimumWidth(430)
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _ask_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Result folder of one input")
+        if folder:
+            self.open_result(Path(folder))
+
+    def open_result(self, folder: Path) -> None:
+        """Show the numbers of a result folder; its layers are added where the viewer does not have them."""
+        self.results = self._plain = Results(folder)
+        self.segmentation = read_labels(folder / "labels.ome.tif")
+        names = {layer.name for layer in self.viewer.layers}
+        qt.add_layers(self.viewer, [one for one in layers.result_layers(folder) if one[1]["name"] not in names])
+        self.instances = next((one for one in self.viewer.layers if one.name == f"{folder.name} objects"), None)
+        self._quiet = True
+        self.metric.clear()
+        self.metric.addItems(self.results.metric_names())
+        self._fill_axes()
+        self._quiet = False
+        self.heading.setText(f"{folder.name}: {len(self.results.metrics)} numbers in {folder}")
+        self._draw()
+        self._fill_objects()
+
+    def _fill_axes(self) -> None:
+        assert self.results is not None
+        before, quiet = self.against.currentText(), self._quiet
+        self._quiet = True
+        self.against.clear()
+        self.against.addItems(self.results.axes())
+        if self.against.findText(before) >= 0:
+            self.against.setCurrentText(before)
+        self._quiet = quiet
+
+    def measure_layer(self) -> None:
+        """Measure the selected labels layer by the engine, in a thread."""
+        chosen = [one for one in self.viewer.layers.selection if type(one).__name__ == "Labels"]
+        if not chosen:
+            raise UsageError("Select a labels layer to measure.")
+        layer = chosen[0]
+        found = layers.segmentation_of_layer(layer.data, qt.layer_state(layer), load_schema())
+        source = qt.path_of(layer)
+        out = (source.parent if source else Path.cwd()) / "results"
+        analysis = self.analysis.currentText()
+
+        def measure(work: qt.Work) -> Any:
+            path = run_job.write_layer_labels(found, out / "labels")
+            return run_job.make_job("measure", [path], analysis=analysis, out=out).execute(work.progress)
+
+        work = qt.Work(measure, self)
+        work.returned.connect(self._measured)
+        work.failed.connect(qt.show_error)
+        self.line.follow(work)
+        work.start()
+
+    def _measured(self, results: list[Any]) -> None:
+        if results[0].error:
+            qt.show_error(results[0].error)
+        else:
+            self.open_result(results[0].folder)
+
+    def _need(self) -> Results:
+        if self.results is None:
+            raise UsageError("No result is open; press `Open result ...`.")
+        return self.results
+
+    # --- the plot ---------------------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        if self._quiet or self.results is None or not self.metric.currentText() or not self.against.currentText():
+            return
+        metric, against = self.metric.currentText(), self.against.currentText()
+        self.figure.clear()
+        axes = self.figure.add_subplot()
+        self._curves = self.results.curves(metric, against)
+        for n, curve in enumerate(self._curves):
+            color, x = COLORS[n % len(COLORS)], self._shown(curve.x)
+            order = np.argsort(curve.frames)
+            axes.fill_between(x[order], curve.low[order], curve.high[order], color=color, alpha=0.25, linewidth=0)
+            doubtful = np.array(
+                [bool(set(flags.split(";")) & {"low-confidence", "artifact-frame"}) for flags in curve.flags]
+            )
+            axes.plot(x[order], curve.value[order], "-", color=color, linewidth=1.4, label=curve.label)
+            axes.plot(x[~doubtful], curve.value[~doubtful], "o", color=color, markersize=4)
+            axes.plot(x[doubtful], curve.value[doubtful], "o", color=color, markersize=5, markerfacecolor="none")
+        unit = self._curves[0].unit if self._curves else ""
+        axes.set_ylabel(metric.replace("_", " ") + (f" / {unit}" if unit not in ("", "1") else ""), color=INK)
+        axes.set_xlabel(AXIS_TITLES.get(against, against.replace("_", " ")), color=INK)
+        axes.set_facecolor(GROUND)
+        axes.tick_params(colors=INK)
+        for side in axes.spines.values():
+            side.set_color(FAINT)
+        axes.grid(color=FAINT, alpha=0.25)
+        if any(curve.label != metric for curve in self._curves):
+            axes.legend(fontsize=8, labelcolor=INK, facecolor=GROUND, edgecolor=FAINT)
+        self._axes, self._now = axes, None
+        self._mark_frame()
+        self.canvas.draw_idle()
+
+    def _shown(self, x: np.ndarray) -> np.ndarray:
+        return x / 60 if self.against.currentText() == TIME else x
+
+    def _mark_frame(self) -> None:
+        """A ring around the points of the frame on show."""
+        if not self._curves:
+            return
+        frame = self._frame()
+        xs, ys = [], []
+        for curve in self._curves:
+            here = curve.frames == frame
+            xs += self._shown(curve.x)[here].tolist()
+            ys += curve.value[here].tolist()
+        if self._now is None:
+            (self._now,) = self._axes.plot(xs, ys, "o", markersize=11, markerfacecolor="none", markeredgecolor=INK)
+        else:
+            self._now.set_data(xs, ys)
+
+    def _plot_clicked(self, event: Any) -> None:
+        if event.inaxes is None or self.results is None or not self._curves:
+            return
+        low, high = event.inaxes.get_xlim()
+        bottom, top = event.inaxes.get_ylim()
+        factor = 60.0 if self.against.currentText() == TIME else 1.0
+        frame = self.results.nearest_frame(
+            self._curves, event.xdata * factor, event.ydata, x_range=(high - low) * factor, y_range=top - bottom
+        )
+        if frame is not None:
+            self.go_to_frame(frame)
+
+    # --- the viewer -------------------------------------------------------------------------------------------------
+
+    def _axis_of(self, letter: str) -> int | None:
+        if self.segmentation is None or letter not in self.segmentation.stack.axes:
+            return None
+        axes = self.segmentation.stack.axes
+        return self.viewer.dims.ndim - len(axes) + axes.index(letter)
+
+    def _frame(self) -> int:
+        axis = self._axis_of("t")
+        return 0 if axis is None else int(self.viewer.dims.current_step[axis])
+
+    def go_to_frame(self, frame: int) -> None:
+        """Show a frame."""
+        axis = self._axis_of("t")
+        if axis is not None:
+            self.viewer.dims.set_current_step(axis, frame)
+
+    def _frame_changed(self, event: Any = None) -> None:
+        if self.results is None:
+            return
+        self._mark_frame()
+        self.canvas.draw_idle()
+        self._fill_objects()
+
+    def _fill_objects(self) -> None:
+        """The objects of the frame, in the table and in the features of the objects layer."""
+        if self.results is None or self.results.objects is None:
+            return
+        frame = self._frame()
+        if getattr(self, "_listed", None) == (self.results.folder, frame):
+            return
+        self._listed = (self.results.folder, frame)
+        found = self.results.objects[self.results.objects["frame"] == frame].reset_index(drop=True)
+        self._objects = found
+        self.objects_title.setText(f"{len(found)} objects in frame {frame}")
+        columns = [c for c in found.columns if c.startswith(OBJECT_COLUMNS)]
+        self.table.setColumnCount(len(columns))
+        self.table.setHorizontalHeaderLabels([c.replace("_", " ") for c in columns])
+        self.table.setRowCount(len(found))
+        for n, column in enumerate(columns):
+            for row, value in enumerate(found[column]):
+                text = f"{value:.4g}" if isinstance(value, float) else str(value)
+                self.table.setItem(row, n, QTableWidgetItem(text))
+        self.table.resizeColumnsToContents()
+        if self.instances is not None:
+            self.instances.features = found.rename(columns={"object_id": "index"})
+
+    def centre_on_row(self, row: int) -> None:
+        """Move the view to the object of a row, and mark it."""
+        if self.segmentation is None:
+            return
+        stack, record = self.segmentation.stack, self._objects.iloc[row]
+        centre = layers.centre_of(record, stack)
+        if stack.spatial_axes == "zyx":
+            axis = self._axis_of("z")
+            shown = layers.geometry(stack)
+            at = stack.axes.index("z")
+            self.viewer.dims.set_current_step(axis, round(centre[at] / shown["scale"][at]))
+        self.viewer.camera.center = (0.0, *centre[-2:])
+        self._mark_object(int(record["object_id"]))
+
+    def _mark_object(self, object_id: int) -> None:
+        if self.instances is not None:
+            self.instances.visible = True
+            self.instances.selected_label = object_id
+            self.instances.show_selected_label = True
+
+    def _clicked(self, viewer: Any, event: Any) -> None:
+        if self.instances is not None and self.instances in self.viewer.layers:
+            self.select_at(event.position)
+
+    def select_at(self, position: Any) -> None:
+        """Select the row of the object at a place of the viewer."""
+        at = tuple(round(float(n)) for n in self.instances.world_to_data(position))
+        if not all(0 <= n < size for n, size in zip(at, self.instances.data.shape, strict=True)):
+            return
+        object_id = int(self.instances.data[at])
+        rows = np.flatnonzero(self._objects["object_id"].to_numpy() == object_id) if object_id else []
+        if len(rows):
+            self.table.selectRow(int(rows[0]))
+            self._mark_object(object_id)
+        else:
+            self.table.clearSelection()
+            self.instances.show_selected_label = False
+
+    # --- cycler -----------------------------------------------------------------------------------------------------
+
+    def _ask_cycler(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Cycler file")
+        if name:
+            self.load_cycler(Path(name))
+
+    def load_cycler(self, path: Path, offset_s: float = 0.0) -> None:
+        """Put a cycler file on the clock of the images; the slider moves it."""
+        results = self._need()
+        self._cycler = read_cycler(path)
+        span = (
+            float(np.ptp(self._cycler["time_s"])) + float(np.ptp(results.frame_times_s))
+            if len(results.frame_times_s)
+            else 600
+        )
+        self.offset.setRange(-span, span)
+        self.offset.setEnabled(True)
+        self.offset.setValue(offset_s)
+        self._slide(offset_s)
+        if self.against.findText("capacity_mAh") >= 0:
+            self.against.setCurrentText("capacity_mAh")
+
+    def _slide(self, offset_s: float) -> None:
+        if self._cycler is None or self._plain is None:
+            return
+        self.results = self._plain.with_cycler(self._cycler, float(offset_s))
+        self._fill_axes()
+        self._draw()
+
+    # --- overlays and files -----------------------------------------------------------------------------------------
+
+    def show_contacts(self) -> None:
+        """Draw the contact angles of the frame on show."""
+        results, frame = self._need(), self._frame()
+        if self.instances is None:
+            raise UsageError("This result has no objects, so no contact angles either.")
+        ids = self.instances.data[frame] if "t" in self.segmentation.stack.axes else self.instances.data
+        strokes = overlays.contact_strokes(self.segmentation, np.asarray(ids), results.metrics, frame)
+        found = overlays.contact_layer(strokes, self.segmentation.stack, frame)
+        if found is None:
+            raise UsageError(f"No contact angle is reported for frame {frame}.")
+        self._replace(found)
+
+    def show_skeleton(self) -> None:
+        """Draw the skeleton of dendrites (of deposits, where there are none) in the frame on show."""
+        self._need()
+        frame, stack = self._frame(), self.segmentation.stack
+        for name in ("dendrite", "deposit"):
+            found = overlays.skeleton_layer(self.segmentation, frame, [name])
+            if found is not None:
+                self._replace(found)
+                return
+        raise UsageError(f"Frame {frame} of {stack.name!r} holds neither dendrites nor deposits.")
+
+    def _replace(self, found: layers.LayerData) -> None:
+        name = found[1]["name"]
+        for old in [one for one in self.viewer.layers if one.name == name]:
+            self.viewer.layers.remove(old)
+        qt.add_layers(self.viewer, [found])
+
+    def _ask_export(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Export the curve", f"{self.metric.currentText()}.csv")
+        if name:
+            self.export(Path(name))
+
+    def export(self, path: Path) -> Path:
+        """Save what the plot shows."""
+        return write_table(self._need().table(self.metric.currentText(), self.against.currentText()), path)
+
+    def open_report(self) -> None:
+        """Open the report of the result in the browser."""
+        report = self._need().folder / "report.html"
+        if not report.is_file():
+            raise UsageError(f"{self._need().folder.name} has no report.html; run the analysis again.")
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))

@@ -1,0 +1,276 @@
+"""The Train widget: ``operandoseg train`` in a process of its own, its loss while it runs, old against new."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QHeaderView,
+    QLineEdit,
+    QPlainTextEdit,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_plugin import layers, qt
+from napari_plugin.labelling import labels_path
+from napari_plugin.measure_widget import COLORS, FAINT, GROUND, INK
+from napari_plugin.suggest import metrics_of_frames
+from napari_plugin.training_job import Comparison, TrainingJob, compare_models, prepare_job, read_state
+from seg.analysis import load_analysis
+from seg.errors import UsageError
+from seg.io import find_inputs, open_stack, read_labels
+from seg.modality import MODALITIES
+from seg.models.bundle import find_model
+from seg.resources import config_names
+from seg.segmentation import Segmentation
+from seg.stack import Stack
+
+if TYPE_CHECKING:
+    import napari
+
+SCRATCH = "nothing: from scratch"
+INTERRUPTED = 75
+
+
+class TrainWidget(QWidget):
+    """Train on the labels drawn so far and see whether the new model is better than the old one."""
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.job: TrainingJob | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.further: list[str] = []
+        self._log: Any = None
+        self._build()
+        self._timer = QTimer(self, interval=500)
+        self._timer.timeout.connect(self._look)
+
+    def _build(self) -> None:
+        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+        from matplotlib.figure import Figure
+
+        self.images = qt.PathField("folder", "folder of the labelled images")
+        self.name = QLineEdit("mine")
+        self.start_from, self.modality, self.analysis, self.metric = QComboBox(), QComboBox(), QComboBox(), QComboBox()
+        self.start_from.addItems(["auto", SCRATCH, "other folder ..."])
+        self.start_from.setItemText(0, "auto")
+        self.start_from.activated.connect(self._start_chosen)
+        self.modality.addItems(list(MODALITIES))
+        self.analysis.addItems(config_names("analysis"))
+        self.analysis.setCurrentText("optical-plan")
+        self.analysis.currentTextChanged.connect(lambda _: self._fill_metrics())
+        self.minutes = QDoubleSpinBox()
+        self.minutes.setRange(0.1, 10_000)
+        self.minutes.setValue(10)
+        self.minutes.setSuffix(" min")
+        fields = qt.form()
+        fields.addRow("images", self.images)
+        fields.addRow("name of the model", self.name)
+        fields.addRow("start from", self.start_from)
+        fields.addRow("instrument", self.modality)
+        fields.addRow("time", self.minutes)
+        fields.addRow("judge by", self.analysis)
+        fields.addRow("", self.metric)
+        self.figure = Figure(figsize=(4, 2), layout="constrained", facecolor=GROUND)
+        self.canvas = FigureCanvasQTAgg(self.figure)
+        self.canvas.setMinimumHeight(150)
+        self.status = qt.note(
+            "Labels that are saved are trained on; the last fifth of the labelled frames is held out."
+        )
+        self.table = QTableWidget()
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.verticalHeader().hide()
+        self.shown_command = QPlainTextEdit()
+        self.shown_command.setReadOnly(True)
+        self.shown_command.setMaximumHeight(84)
+        self.shown_command.setPlaceholderText("The same as a command line appears here.")
+        self.train_button = qt.button("Train", self.train)
+        self.cancel_button = qt.button("Stop", self.cancel, "The same training continues later")
+        self.cancel_button.setEnabled(False)
+        column = QVBoxLayout(self)
+        column.addLayout(fields)
+        column.addLayout(qt.row(self.train_button, self.cancel_button))
+        column.addWidget(self.status)
+        column.addWidget(self.canvas, 1)
+        column.addWidget(self.table, 1)
+        column.addWidget(self.shown_command)
+        column.addLayout(qt.row(
+            qt.button("Copy command", lambda: QApplication.clipboard().setText(self.shown_command.toPlainText()))
+        ))  # fmt: skip
+        self.setMinimumWidth(360)
+        self._fill_metrics()
+        self._draw(np.zeros(0), np.zeros(0))
+
+    def _fill_metrics(self) -> None:
+        self.metric.clear()
+        self.metric.addItems(metrics_of_frames(load_analysis(self.analysis.currentText())))
+        if self.metric.findText("covered_fraction") >= 0:
+            self.metric.setCurrentText("covered_fraction")
+
+    def _start_chosen(self, index: int) -> None:
+        if self.start_from.itemText(index) == "other folder ...":
+            folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
+            if folder:
+                self.start_from.insertItem(index, folder)
+            self.start_from.setCurrentIndex(index if folder else 0)
+
+    def labelled_images(self) -> list[Path]:
+        """Images with saved labels: of the folder given, else those in the viewer."""
+        if self.images.path is not None:
+            return [p for p in find_inputs([self.images.path]) if labels_path(p).is_file()]
+        found = dict.fromkeys(qt.path_of(layer) for layer in self.viewer.layers if type(layer).__name__ == "Image")
+        return [path for path in found if path is not None and labels_path(path).is_file()]
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Start the training in a process of its own."""
+        if self.process is not None:
+            raise UsageError("A training is going on; stop it first.")
+        images = self.labelled_images()
+        if not images:
+            raise UsageError("There are no saved labels; draw some with the Label widget and press Save.")
+        start = self.start_from.currentText()
+        modality_name = self.modality.currentText()
+        init = None if start == SCRATCH else str(find_model(start, modality=modality_name))
+        self.job = prepare_job(
+            images, name=self.name.text().strip() or "mine", runs=images[0].parent / "runs", init=init,
+            modality_name=modality_name, minutes=None if self.further else self.minutes.value(), further=self.further,
+        )  # fmt: skip
+        self.shown_command.setPlainText(self.job.command)
+        held = sum(len(frames) for frames in self.job.held_out.values())
+        self._said = f"{self.job.n_trained} labelled frame(s) to train on, {held} held out. "
+        self.status.setText(self._said + "Starting ...")
+        self.table.setRowCount(0)
+        self.job.run_dir.mkdir(parents=True, exist_ok=True)
+        self._log = (self.job.run_dir / "train.log").open("wb")
+        flags = {"start_new_session": True} if os.name == "posix" else {}
+        self.process = subprocess.Popen(
+            self.job.process, stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **flags
+        )
+        self.train_button.setEnabled(False)
+        self.cancel_button.setEnabled(True)
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Ask the process to save and stop."""
+        if self.process is None:
+            raise UsageError("No training is going on.")
+        self.status.setText("Stopping after this step; the same training continues later.")
+        if sys.platform == "win32":
+            self.process.terminate()
+        else:
+            os.kill(self.process.pid, signal.SIGTERM)
+
+    def _look(self) -> None:
+        """Twice a second: loss and time to go; and whether the process has ended."""
+        if self.job is None or self.process is None:
+            return
+        state = read_state(self.job.run_dir)
+        if len(state.steps):
+            self._draw(state.steps, state.losses)
+            self.status.setText(
+                f"{self._said}Step {state.steps[-1]}, loss {state.losses[-1]:.3f}, {state.share:.0%} done, "
+                f"{qt.duration(state.remaining_s)} left."
+            )
+        code = self.process.poll()
+        if code is None:
+            return
+        self._timer.stop()
+        self.process = None
+        self._log.close()
+        self.train_button.setEnabled(True)
+        self.cancel_button.setEnabled(False)
+        if code == 0:
+            self._compare()
+        elif code in (INTERRUPTED, -signal.SIGTERM, 130):
+            self.status.setText(self._said + "Stopped; press Train to continue where it was.")
+        else:
+            lines = (self.job.run_dir / "train.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+            self.status.setText(f"The training failed: {reason}")
+            qt.show_error(reason)
+
+    def _draw(self, steps: np.ndarray, losses: np.ndarray) -> None:
+        self.figure.clear()
+        axes = self.figure.add_subplot()
+        axes.plot(steps, losses, "-", color=COLORS[0], linewidth=1.4)
+        axes.set_xlabel("step", color=INK)
+        axes.set_ylabel("loss", color=INK)
+        axes.set_facecolor(GROUND)
+        axes.tick_params(colors=INK)
+        axes.grid(color=FAINT, alpha=0.25)
+        for side in axes.spines.values():
+            side.set_color(FAINT)
+        self.canvas.draw_idle()
+
+    # --- old against new --------------------------------------------------------------------------------------------
+
+    def _compare(self) -> None:
+        job = self.job
+        assert job is not None
+        if not job.held_out:
+            self.status.setText(f"Done: {job.model_dir}. Label a second frame to see old and new model side by side.")
+            return
+        start, modality_name = self.start_from.currentText(), self.modality.currentText()
+        models = {"old": "auto" if start == SCRATCH else start, "new": job.model_dir}
+        config, metric = load_analysis(self.analysis.currentText()), self.metric.currentText()
+        self.status.setText("Comparing the old and the new model on the frames held out ...")
+        work = qt.Work(lambda _: compare_models(job, models, config, metric, modality_name=modality_name), self)
+        work.returned.connect(self._show_comparison)
+        work.failed.connect(lambda reason: (self.status.setText(reason), qt.show_error(reason)))
+        work.start()
+
+    def _show_comparison(self, result: tuple[list[Comparison], Any]) -> None:
+        """Masks of both models as layers on the held-out frames, and their scores in the table."""
+        items, table = result
+        self.table.setColumnCount(len(table.columns))
+        self.table.setHorizontalHeaderLabels(list(table.columns))
+        self.table.setRowCount(len(table))
+        for row, record in enumerate(table.itertuples(index=False)):
+            for column, value in enumerate(record):
+                text = ("" if value != value else f"{value:.3g}") if isinstance(value, float) else str(value)
+                self.table.setItem(row, column, QTableWidgetItem(text))
+        self.table.resizeColumnsToContents()
+        self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        for image in dict.fromkeys(item.image for item in items):
+            self._show_masks([item for item in items if item.image == image])
+        assert self.job is not None
+        self.status.setText(f"Done. The new model is {self.job.model_dir}; both are shown on the frames held out.")
+
+    def _show_masks(self, items: list[Comparison]) -> None:
+        stack, labels = open_stack(items[0].image), read_labels(labels_path(items[0].image))
+        grid = labels.stack
+        for name in items[0].masks:
+            data = np.zeros(grid.shape, np.uint8)
+            for item in items:
+                data[item.frame if grid.shape != item.truth.shape else ...] = item.masks[name]
+            shown = Segmentation(Stack(data, grid.axes, grid.calibration, stack.name), labels.schema)
+            title = f"{name} model"
+            for old in [one for one in self.viewer.layers if one.name == title]:
+                self.viewer.layers.remove(old)
+            qt.add_layers(self.viewer, [layers.labels_layer(shown, name=title, opacity=0.5)])
+        if len(grid.axes) > 2:
+            axis = self.viewer.dims.ndim - len(grid.axes)
+            self.viewer.dims.set_current_step(axis, items[0].frame)
+
+    def closeEvent(self, event: Any) -> None:
+        """Closing the viewer stops the training; it continues when it is started again."""
+        if self.process is not None:
+            self.process.terminate()
+        super().closeEvent(event)
