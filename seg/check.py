@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from seg.errors import SegError
+from seg.errors import DataError, SegError, UsageError
 from seg.io import open_stack, read_labels
-from seg.labels import load_schema
+from seg.labels import UNLABELLED, load_schema
 from seg.pipeline import RunOptions
 from seg.stack import Stack
+
+SPECIMEN = r"^(.+?)[-_ .]*\d*$"
+"""Specimen in the name of a file: all before its last number. The training command has the same default."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,73 @@ def check_inputs(inputs: Sequence[Path], options: RunOptions, *, schema: str | N
         except SegError as error:
             findings.append(Finding(path, str(error), error.exit_code))
     return findings
+
+
+def check_pairs(
+    images: Sequence[Path], labels: str, options: RunOptions, *, schema: str | None = None, specimen: str = SPECIMEN
+) -> list[Finding]:
+    """What would keep labelled images from being trained on; all faults at once.
+
+    Parameters
+    ----------
+    images : sequence of Path
+    labels : str
+        Path of the label file of an image, ``*`` standing for the name of the image without its ending.
+    options : RunOptions
+        ``label_map`` gives the meaning of label values that are not those of the schema.
+    schema : str or None
+        None: that of the label file, else ``lithium``.
+    specimen : str
+        Regular expression whose one group is the specimen in the name of the image.
+    """
+    try:
+        expression = re.compile(specimen)
+    except re.error as error:
+        raise UsageError(f"--specimen {specimen!r} is not a regular expression: {error}.") from error
+    if expression.groups != 1 or "*" not in labels:
+        raise UsageError("--specimen needs one group (...), and --labels a * where the name of the image goes.")
+    findings, specimens, classes = [], set(), set()
+    for path in images:
+        try:
+            stem = path.name.removesuffix(path.suffix).removesuffix(".ome")
+            found = next((p for p in (Path(labels.replace("*", n)) for n in (stem, path.stem)) if p.exists()), None)
+            if found is None:
+                raise DataError(f"no label file {labels.replace('*', stem)}")
+            match = expression.search(stem)
+            if match is None or not match.group(1):
+                raise DataError(f"no specimen in the name by {specimen!r}; pass --specimen REGEX")
+            specimens.add(match.group(1))
+            present = _check_pair(path, found, options, schema)
+            classes |= set(present)
+            findings.append(Finding(path, f"specimen {match.group(1)}, labels {', '.join(present)}"))
+        except SegError as error:
+            findings.append(Finding(path, str(error), 5))
+    if len(classes) == 1:
+        findings.append(Finding(Path(labels), f"only {classes.pop()} is labelled; a model needs two classes", 5))
+    if len(specimens) == 1 and len(images) > 1:
+        text = "all images are of one specimen: only a block of its series can be held out (held_out_block)"
+        findings.append(Finding(Path(labels), text))
+    return findings
+
+
+def _check_pair(path: Path, labels: Path, options: RunOptions, schema: str | None) -> list[str]:
+    """Names of the classes labelled; DataError where the two files do not belong together."""
+    stack = open_stack(path, axes=options.axes, pixel_size_um=options.pixel_size_um, dataset=options.dataset)
+    segmentation = read_labels(
+        labels, schema=load_schema(schema) if schema else None, default_schema=load_schema("lithium"),
+        values=options.label_map, axes=stack.axes.replace("c", ""),
+    )  # fmt: skip
+    shape = tuple(stack.size(axis) for axis in "tzyx")
+    label_shape = tuple(segmentation.stack.size(axis) for axis in "tzyx")
+    if shape != label_shape:
+        raise DataError(f"the image is {stack.shape}, its labels {segmentation.stack.shape}; they must be alike.")
+    found: set[int] = set()
+    for index in range(stack.n_frames):
+        stack.frame(index)  # a damaged frame is found now, not in the middle of a run
+        found |= set(np.unique(segmentation.stack.frame(index)).tolist())
+    if not found - {UNLABELLED}:
+        raise DataError(f"no pixel of {labels.name} is labelled; label some, or leave the image out")
+    return [segmentation.schema.class_name(value) for value in sorted(found - {UNLABELLED})]
 
 
 def _describe(stack: Stack) -> str:

@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "look at inputs before a run: axes, units, values, blank or repeated frames")
     _inputs(check, "INPUT")
     check.add_argument("--schema", metavar="NAME|FILE", help="treat the inputs as labels of this schema")
-    check.add_argument("--labels", metavar="PATTERN", help="'labels/*.tif': check image and label files as training data")
+    check.add_argument("--labels", metavar="PATTERN", help="'labels/*.tif': check images and labels as training data")
     check.add_argument("--label-map", metavar="MAP", help="value=class of each label value, such as 0=electrolyte")
     check.add_argument("--specimen", metavar="REGEX", help="one group: the specimen, in the name of each image")
 

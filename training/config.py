@@ -16,6 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seg.check import SPECIMEN
 from seg.errors import UsageError
 from seg.resources import config_names
 
@@ -25,7 +26,7 @@ class SourceConfig:
     """One set of labelled images. Paths are relative to ``data.root``, or absolute, or from here: ``./``."""
 
     images: str = MISSING  # glob; every match is one image or stack
-    labels: str = MISSING  # path with * for the name of the image without its ending
+    labels: str = MISSING  # path with * for the name of the image without its ending, and ** for the folders it is in
     # value in the label file -> class name; null: unlabelled; a list: one of these, unknown which.
     # null: the values are those of the schema.
     classes: Any = None
@@ -33,8 +34,9 @@ class SourceConfig:
     axes: str | None = None  # such as zyx or tyx, where the files do not say
     pixel_size_um: float | None = None  # where the files do not say; the same along all axes
     # regular expression with one group: the specimen, from the name of the image without its ending, or, where the
-    # expression holds a /, from its path; by default all of the name before its last number
-    specimen: str = r"^(.+?)[-_ .]*\d*$"
+    # expression holds a /, from its path below the last folder without * ("/cell3/frame_001.tif"); by default all of
+    # the name before its last number
+    specimen: str = SPECIMEN
     held_out: list[str] = field(default_factory=list)  # specimens never trained on
     held_out_share: float = 0.0  # or: this share of the specimens, drawn with data.seed
     held_out_block: float = 0.0  # or: this share of every series at its end, where there are too few specimens

@@ -83,10 +83,13 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> tuple[list[
     if "*" not in Path(source.labels).name:
         raise UsageError(f"{key}.labels: {source.labels!r} needs a * where the name of the image goes.")
     pairs, problems = [], []
+    above = _before_wildcards(Path(pattern))
     for path in found:
-        candidates = [rooted(root, source.labels.replace("*", name)) for name in (_stem(path), path.stem)]
+        below = path.relative_to(above)
+        in_folder = source.labels.replace("**", below.parent.as_posix())
+        candidates = [rooted(root, in_folder.replace("*", stem)) for stem in (_stem(path), path.stem)]
         labels = next((p for p in candidates if p.exists()), candidates[0])
-        match = expression.search(path.as_posix() if "/" in source.specimen else _stem(path))
+        match = expression.search(f"/{below.as_posix()}" if "/" in source.specimen else _stem(path))
         if match is None or not match.group(1):
             problems.append(f"{name}/{path.name}: no specimen in the name by {source.specimen!r}")
         elif not labels.exists():
@@ -99,6 +102,13 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> tuple[list[
 def rooted(root: str | Path, path: str) -> Path:
     """A path of a source: absolute, from the working directory where it starts with ``./``, else from the root."""
     return Path(path) if path.startswith("./") else Path(root) / path
+
+
+def _before_wildcards(pattern: Path) -> Path:
+    """The folder under which a glob pattern looks."""
+    parts = pattern.parts[:-1]
+    first = next((n for n, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts))
+    return Path(*parts[:first])
 
 
 def _stem(path: Path) -> str:
