@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seg.bands import label_bands, probability_bands
 from seg.errors import ModelError
+from seg.overlap import ahead
 from seg.preprocess import SeriesNormalisation, read_grey, require_finite, to_grey
 from seg.progress import Progress, silent
 from seg.runner import InferenceSettings, Runner
 from seg.stack import Stack
-from seg.tiling import AxisTiles, reflected
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from seg.models.bundle import Bundle, ModelSpec
 
-__all__ = ["InferenceSettings", "Slab", "predict_probabilities", "segment"]
+__all__ = ["InferenceSettings", "Part", "Slab", "parts_of", "predict_probabilities", "segment"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +46,28 @@ class Slab:
     confidence: np.ndarray
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is computed together, and can be computed without the other parts.
+
+    Parameters
+    ----------
+    frame : int
+        First frame.
+    members : range
+        Frames of a 2-D series, planes of a volume under a 2-D network, one band of tiles under a 3-D network.
+    places : tuple of (int, int)
+        ``(frame, z_start)`` of the slabs it gives.
+    planes : int
+        Planes of Y x X pixels that it labels.
+    """
+
+    frame: int
+    members: range
+    places: tuple[tuple[int, int], ...]
+    planes: int
+
+
 def segment(
     stack: Stack,
     bundle: Bundle,
@@ -55,6 +75,7 @@ def segment(
     settings: InferenceSettings | None = None,
     normalisation: SeriesNormalisation | None = None,
     finished: Collection[tuple[int, int]] = (),
+    only: Collection[Part] | None = None,
     progress: Progress = silent,
 ) -> Iterator[Slab]:
     """Label every pixel of a stack, part by part.
@@ -71,6 +92,8 @@ def segment(
     finished : collection of (int, int)
         ``(frame, z_start)`` of slabs that an earlier call yielded and need not come again. What is computed together
         does not change with it, so that a continued result is the same to the bit; some of these may come again.
+    only : collection of Part or None
+        Those of `parts_of` to compute, for work shared between processes; None: all.
     progress : Progress
 
     Yields
@@ -80,17 +103,52 @@ def segment(
         number of frames or slabs.
     """
     settings = settings or InferenceSettings()
+    check_fits(stack, bundle)
+    _warn_of_pixel_size(stack, bundle.spec)
+    runner = Runner(bundle, settings)
+    if normalisation is None:
+        normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
+    wanted = [part for part in parts_of(stack, runner) if not all(place in finished for place in part.places)]
+    if only is not None:
+        wanted = [part for part in wanted if part in set(only)]
+    slabs = _slabs_of_volumes if bundle.spec.dims == 3 else _slabs_of_planes
+    return slabs(stack, runner, normalisation, wanted, progress)
+
+
+def parts_of(stack: Stack, runner: Runner) -> list[Part]:
+    """What a stack is divided into; the same stack, model and settings give the same parts.
+
+    Parameters
+    ----------
+    stack : Stack
+    runner : Runner
+    """
+    if runner.network.dims == 3:
+        kept = runner.tiles(stack.spatial_shape)[0].kept
+        # A band that is blended ends where the next one starts.
+        ends = [*(low for low, _ in kept[1:]), kept[-1][1]]
+        return [
+            Part(t, range(n, n + 1), ((t, low),), end - low)
+            for t in range(stack.n_frames)
+            for n, ((low, _), end) in enumerate(zip(kept, ends, strict=True))
+        ]
+    shape = stack.spatial_shape[-2:]
+    at_once = max(runner.batch_px // (shape[0] * shape[1]), 1)
+    if "z" in stack.axes:
+        depth = stack.size("z")
+        planes = [range(z, min(z + at_once, depth)) for z in range(0, depth, at_once)]
+        return [Part(t, zs, ((t, zs.start),), len(zs)) for t in range(stack.n_frames) for zs in planes]
+    frames = [range(t, min(t + at_once, stack.n_frames)) for t in range(0, stack.n_frames, at_once)]
+    return [Part(ts.start, ts, tuple((t, 0) for t in ts), len(ts)) for ts in frames]
+
+
+def check_fits(stack: Stack, bundle: Bundle) -> None:
+    """ModelError unless the model can be applied to the stack."""
     if bundle.spec.dims == 3 and "z" not in stack.axes:
         raise ModelError(
             f"Model {bundle.spec.name!r} needs volumes, but {stack.name!r} has axes {stack.axes!r}; use a 2-D model."
         )
     _check_channels(bundle)
-    _warn_of_pixel_size(stack, bundle.spec)
-    runner = Runner(bundle, settings)
-    if normalisation is None:
-        normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
-    slabs = _slabs_of_volumes if bundle.spec.dims == 3 else _slabs_of_planes
-    return slabs(stack, runner, normalisation, finished, progress)
 
 
 def predict_probabilities(
@@ -131,7 +189,7 @@ def predict_probabilities(
         normalisation = SeriesNormalisation.fit(Stack(grey, axes, name="the image"), bundle.spec.percentiles)
     runner = Runner(bundle, settings)
     tiles = runner.tiles(grey.shape)
-    bands = _probability_bands(lambda rows: grey[np.newaxis, rows], 1, tiles, runner, normalisation)
+    bands = probability_bands(lambda rows: grey[np.newaxis, rows], 1, tiles, runner, normalisation)
     return np.concatenate([band.numpy()[0] for _, band in bands], axis=1)
 
 
@@ -139,163 +197,61 @@ def predict_probabilities(
 
 
 def _slabs_of_planes(
-    stack: Stack,
-    runner: Runner,
-    normalisation: SeriesNormalisation,
-    finished: Collection[tuple[int, int]],
-    progress: Progress,
+    stack: Stack, runner: Runner, normalisation: SeriesNormalisation, parts: Sequence[Part], progress: Progress
 ) -> Iterator[Slab]:
-    """2-D network: frames, or planes of volumes, as many at once as make a batch."""
-    shape = stack.spatial_shape[-2:]
-    tiles = runner.tiles(shape)
-    at_once = max(runner.batch_px // (shape[0] * shape[1]), 1)
+    """2-D network: frames, or planes of volumes, as many at once as make a batch; the next ones are read meanwhile."""
+    tiles = runner.tiles(stack.spatial_shape[-2:])
     volumes = "z" in stack.axes
-    if volumes:
-        depth = stack.size("z")
-        parts = [
-            (t, range(z, min(z + at_once, depth))) for t in range(stack.n_frames) for z in range(0, depth, at_once)
-        ]
-    else:
-        parts = [(t, range(t, min(t + at_once, stack.n_frames))) for t in range(0, stack.n_frames, at_once)]
-    for frame, members in progress(parts, total=len(parts), desc=f"segment {stack.name}"):
-        if ((frame, members.start) in finished) if volumes else all((t, 0) in finished for t in members):
-            continue
-        if volumes:
-            planes = read_grey(stack, frame, z=slice(members.start, members.stop))
-        else:
-            planes = np.stack([read_grey(stack, t) for t in members])
+
+    def read() -> Iterator[tuple[Part, np.ndarray]]:
+        for part in parts:
+            if volumes:
+                yield part, read_grey(stack, part.frame, z=slice(part.members.start, part.members.stop))
+            else:
+                yield part, np.stack([read_grey(stack, t) for t in part.members])
+
+    for part, planes in progress(ahead(read()), total=len(parts), desc=f"segment {stack.name}"):
         labels = np.empty(planes.shape, np.uint8)
         confidence = np.empty(planes.shape, np.float16)
-        read = _rows_of(planes)
-        for low, high, *band in _label_bands(read, len(planes), tiles, runner, normalisation):
+        for low, high, *band in label_bands(_rows_of(planes), len(planes), tiles, runner, normalisation):
             labels[:, low:high], confidence[:, low:high] = band
         if volumes:
-            yield Slab(frame, members.start, labels, confidence)
+            yield Slab(*part.places[0], labels, confidence)
         else:
-            for n, t in enumerate(members):
-                yield Slab(t, 0, labels[n], confidence[n])
+            for n, place in enumerate(part.places):
+                yield Slab(*place, labels[n], confidence[n])
 
 
 def _slabs_of_volumes(
-    stack: Stack,
-    runner: Runner,
-    normalisation: SeriesNormalisation,
-    finished: Collection[tuple[int, int]],
-    progress: Progress,
+    stack: Stack, runner: Runner, normalisation: SeriesNormalisation, parts: Sequence[Part], progress: Progress
 ) -> Iterator[Slab]:
     """3-D network: slabs along z, each read with its halo."""
     tiles = runner.tiles(stack.spatial_shape)
 
     def slabs() -> Iterator[Slab]:
-        for frame in range(stack.n_frames):
-            if all((frame, low) in finished for low, _ in tiles[0].kept):
-                continue
+        for frame, bands in _runs(parts):
 
             def read(planes: slice, frame: int = frame) -> np.ndarray:
                 return read_grey(stack, frame, z=planes)[np.newaxis]
 
-            for low, _, labels, confidence in _label_bands(read, 1, tiles, runner, normalisation):
+            for low, _, labels, confidence in label_bands(read, 1, tiles, runner, normalisation, bands):
                 yield Slab(frame, low, labels[0], confidence[0])
 
-    yield from progress(slabs(), total=stack.n_frames * len(tiles[0].starts), desc=f"segment {stack.name}")
+    yield from progress(slabs(), total=len(parts), desc=f"segment {stack.name}")
+
+
+def _runs(parts: Sequence[Part]) -> Iterator[tuple[int, range]]:
+    """Bands of one frame that follow each other, as (frame, numbers of the bands)."""
+    start = 0
+    for n, part in enumerate(parts):
+        following = parts[n + 1] if n + 1 < len(parts) else None
+        if following is None or (following.frame, following.members.start) != (part.frame, part.members.stop):
+            yield part.frame, range(parts[start].members.start, part.members.stop)
+            start = n + 1
 
 
 def _rows_of(planes: np.ndarray) -> Callable[[slice], np.ndarray]:
     return lambda rows: planes[:, rows]
-
-
-# --- from bands of tiles to labels ----------------------------------------------------------------------------------
-# A band is all tiles with the same start along the first spatial axis (y of planes, z of volumes). `read` gives the
-# raw values of a range along that axis, shape (N, n, ...): N images are computed together.
-
-
-def _label_bands(
-    read: Callable[[slice], np.ndarray],
-    n: int,
-    tiles: Sequence[AxisTiles],
-    runner: Runner,
-    normalisation: SeriesNormalisation,
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Yield (low, high, labels, confidence) of finished ranges along the first axis, in order."""
-    if any(axis.blend for axis in tiles):
-        for low, band in _probability_bands(read, n, tiles, runner, normalisation):
-            yield low, low + band.shape[2], *runner.decide(band, channel_axis=1)
-        return
-    rest = tuple(axis.length_px for axis in tiles[1:])
-    for index, (low, high) in enumerate(tiles[0].kept):
-        labels = np.empty((n, high - low, *rest), np.uint8)
-        confidence = np.empty(labels.shape, np.float16)
-        for image, place, logits in _tile_logits(read, n, index, tiles, runner, normalisation):
-            kept = (image, slice(None), *(slice(*axis.kept[p]) for axis, p in zip(tiles[1:], place, strict=True)))
-            probabilities = logits.float().contiguous().softmax(0)
-            labels[kept], confidence[kept] = runner.decide(probabilities, channel_axis=0)
-        yield low, high, labels, confidence
-
-
-def _probability_bands(
-    read: Callable[[slice], np.ndarray],
-    n: int,
-    tiles: Sequence[AxisTiles],
-    runner: Runner,
-    normalisation: SeriesNormalisation,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (low, probabilities (N, K, n, ...)) of finished ranges; what a later band adds to is carried over."""
-    import torch
-
-    rest = tuple(axis.length_px for axis in tiles[1:])
-    first = tiles[0]
-    carried = None
-    for index, (low, high) in enumerate(first.kept):
-        total = torch.zeros(n, runner.n_classes, high - low, *rest)
-        if carried is not None:
-            total[:, :, : carried.shape[2]] = carried
-        for image, place, logits in _tile_logits(read, n, index, tiles, runner, normalisation):
-            share = logits.float().contiguous().softmax(0).cpu()
-            for axis_number, (axis, p) in enumerate(zip(tiles, (index, *place), strict=True)):
-                weights = torch.from_numpy(axis.weights[p])
-                share *= weights.reshape(-1, *(1,) * (len(tiles) - 1 - axis_number))
-            kept = (slice(*axis.kept[p]) for axis, p in zip(tiles[1:], place, strict=True))
-            total[(image, slice(None), slice(None), *kept)] += share
-        finished = first.kept[index + 1][0] if index + 1 < len(first.starts) else high
-        carried = total[:, :, finished - low :].clone()
-        yield low, total[:, :, : finished - low]
-
-
-def _tile_logits(
-    read: Callable[[slice], np.ndarray],
-    n: int,
-    index: int,
-    tiles: Sequence[AxisTiles],
-    runner: Runner,
-    normalisation: SeriesNormalisation,
-) -> Iterator[tuple[int, tuple[int, ...], Tensor]]:
-    """Yield (image, place along the other axes, logits (K, ...) of what the tile keeps) for all tiles of a band."""
-    first, *others = tiles
-    rows = _window(first, index)
-    if isinstance(rows, slice):
-        band = read(rows)
-    else:  # mirrored at the end: read what is there, then mirror it in memory
-        band = read(slice(int(rows.min()), int(rows.max()) + 1))[:, rows - rows.min()]
-    places = itertools.product(*(range(len(axis.starts)) for axis in others))
-    work = itertools.product(places, range(n))
-    while items := list(itertools.islice(work, runner.tiles_at_once(tiles))):
-        batch = np.stack([_cut(band[image], others, place) for place, image in items])
-        logits = runner(normalisation.apply(batch)[:, np.newaxis])  # (B, K, ...)
-        for (place, image), result in zip(items, logits, strict=True):
-            where = zip(tiles, (index, *place), strict=True)
-            yield image, place, result[(slice(None), *(axis.inner(p) for axis, p in where))]
-
-
-def _window(axis: AxisTiles, index: int) -> slice | np.ndarray:
-    start = axis.starts[index]
-    return reflected(start, start + axis.tile_px, axis.length_px)
-
-
-def _cut(band: np.ndarray, axes: Sequence[AxisTiles], place: Sequence[int]) -> np.ndarray:
-    """One tile of a band, mirrored where it sticks out of the image."""
-    for n, (axis, p) in enumerate(zip(axes, place, strict=True), start=1):
-        band = band[(slice(None),) * n + (_window(axis, p),)]
-    return band
 
 
 def _check_channels(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,11 @@ logger = logging.getLogger(__name__)
 
 # Memory for the values inside the network, by device. Fixed numbers, not what happens to be free: where tiles are
 # blended the result depends on how an image is cut, and the same command must give the same masks.
-BUDGET_BYTES = {"cpu": 2**30, "cuda": 4 * 2**30}
+BUDGET_BYTES = {"cpu": 2**29, "cuda": 4 * 2**30}
 # Pixels that go through the network at once: small tiles are put together until they keep all cores busy.
 BATCH_PX = {"cpu": 512**2, "cuda": 4 * 1024**2}
+# Pixels whose class is decided at once on a CPU.
+DECIDED_PX = 2**15
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,15 @@ class Runner:
         self.settings = settings
         self.device = resolve_device(settings.device)
         self.precision = resolve_precision(settings.precision, self.device)
-        self.network = _prepared(bundle.network, self.device, self.precision)
+        self.ready = ready_network(bundle.network, self.device, self.precision)
+        self.network = self.ready.network
         self.n_classes = len(bundle.spec.class_indices)
         self.label_values = torch.tensor(bundle.spec.class_indices, dtype=torch.uint8, device=self.device)
-        bytes_per_value = 4 if self.precision == "fp32" else 2
-        self.max_tile_px = BUDGET_BYTES[self.device.type] // (self.network.values_per_px * bytes_per_value)
+        self.bytes_per_px = self.ready.values_per_px * (4 if self.precision == "fp32" else 2)
+        self.max_tile_px = BUDGET_BYTES[self.device.type] // self.bytes_per_px
         self.batch_px = min(BATCH_PX[self.device.type], self.max_tile_px)
         self._affordable: dict[tuple[int, ...], int] = {}  # by tile shape; learned by running out of memory
+        self._constants: dict[tuple[tuple[int, ...], float], Tensor] = {}
 
     def tiles(self, shape: Sequence[int]) -> tuple[AxisTiles, ...]:
         """How to cut an image of `shape`."""
@@ -114,10 +118,54 @@ class Runner:
         """How many tiles make a batch."""
         return self.settings.batch or max(self.batch_px // math.prod(axis.tile_px for axis in tiles), 1)
 
-    def decide(self, probabilities: Tensor, *, channel_axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Label values (uint8) and the probability of the class chosen (float16)."""
-        sure, channel = probabilities.max(channel_axis)
-        return self.label_values.to(channel.device)[channel].cpu().numpy(), sure.half().cpu().numpy()
+    def decide(self, scores: Tensor, *, normalised: bool = False) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        """Label values and the probability of the class chosen, of logits (K, n, ...) or of probabilities.
+
+        Returns
+        -------
+        callable
+            Gives labels (uint8) and confidence (float16), shape (n, ...). On a GPU they are under way when this
+            returns: call it after the next tiles were sent there, so that neither side waits for the other.
+        """
+        import torch
+
+        shape = scores.shape[1:]
+        labels = torch.empty(shape, dtype=torch.uint8, device=scores.device)
+        confidence = torch.empty(shape, dtype=torch.float16, device=scores.device)
+        # In pieces that stay in the cache of a CPU: whole tiles would go through memory four times.
+        step = max(DECIDED_PX // max(math.prod(shape[1:]), 1), 1) if scores.device.type == "cpu" else shape[0]
+        for low in range(0, shape[0], step):
+            piece = scores[:, low : low + step].float()
+            sure, channel = (piece if normalised else piece.softmax(0)).max(0)
+            labels[low : low + step] = self.label_values.to(scores.device)[channel]
+            confidence[low : low + step] = sure
+        if scores.device.type == "cpu":
+            return lambda: (labels.numpy(), confidence.numpy())
+        on_host = [torch.empty(shape, dtype=t.dtype, pin_memory=True) for t in (labels, confidence)]
+        for there, here in zip((labels, confidence), on_host, strict=True):
+            here.copy_(there, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def fetch() -> tuple[np.ndarray, np.ndarray]:
+            arrived.synchronize()
+            return on_host[0].numpy(), on_host[1].numpy()
+
+        return fetch
+
+    @property
+    def tiles_in_flight(self) -> int:
+        """How many tiles may wait to be fetched; none where computing is done when the call returns."""
+        return 64 if self.device.type == "cuda" else 0
+
+    def of_constant(self, tile: np.ndarray) -> Tensor:
+        """Logits (K, ...) of a tile (...) whose values are all equal: the last ones are kept, as empty tiles repeat."""
+        key = (tile.shape, float(tile.flat[0]))
+        if key not in self._constants:
+            if len(self._constants) > 1:
+                self._constants.pop(next(iter(self._constants)))
+            self._constants[key] = self(tile[np.newaxis, np.newaxis])[0]
+        return self._constants[key]
 
     def __call__(self, images: np.ndarray) -> list[Tensor]:
         """Logits (K, ...) of each of the normalised tiles (B, 1, ...)."""
@@ -141,10 +189,10 @@ class Runner:
 
         layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
         tiles = torch.from_numpy(images)
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
+        dtype = self.ready.dtype
         with torch.inference_mode():
             if self.device.type == "cpu":  # the weights are in `dtype`
-                return self.network(tiles.to(dtype, memory_format=layout))
+                return self.ready.compute(tiles.to(dtype, memory_format=layout))
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 return self.network(tiles.pin_memory().to(self.device, non_blocking=True).to(memory_format=layout))
 
@@ -187,29 +235,57 @@ class Runner:
         return logits
 
 
-_PREPARED: WeakKeyDictionary[nn.Module, tuple[Any, nn.Module]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class Ready:
+    """A network made ready for a device.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Norms folded, fast memory layout; its weights are in `dtype` on a CPU and in float32 on a GPU (autocast).
+    compute : callable
+        Its forward pass, fused where that is to be had.
+    dtype : torch.dtype
+        Of the arithmetic.
+    values_per_px : int
+        Values of that type alive at the peak of a forward pass, per pixel of the tile.
+    """
+
+    network: Any
+    compute: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+    values_per_px: int
 
 
-def _prepared(network: nn.Module, device: torch.device, precision: str) -> nn.Module:
+_READY: WeakKeyDictionary[nn.Module, tuple[Any, Ready]] = WeakKeyDictionary()
+
+
+def ready_network(network: nn.Module, device: torch.device, precision: str) -> Ready:
     """A copy of `network` with folded norms, fast memory layout and type, kept until the weights change."""
     import torch
 
     stamp = (str(device), precision, tuple((t.data_ptr(), t._version) for t in network.state_dict().values()))
-    known = _PREPARED.get(network)
+    known = _READY.get(network)
     if known is not None and known[0] == stamp:
         return known[1]
-    ready = copy.deepcopy(network).float().eval().requires_grad_(False)
-    ready = ready.fold().to(device)
+    own = copy.deepcopy(network).float().eval().requires_grad_(False)
+    own = own.fold().to(device)
     if precision == "bf16" and device.type == "cpu":
-        ready = ready.bfloat16()
-    ready = ready.to(memory_format=torch.channels_last if network.dims == 2 else torch.channels_last_3d)
+        own = own.bfloat16()
+    own = own.to(memory_format=torch.channels_last if network.dims == 2 else torch.channels_last_3d)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    fused = None
     if device.type == "cpu":
-        _keep_freed_memory()
+        from seg.models.fused import fused_forward
+
+        keep_freed_memory()
+        fused = fused_forward(own)
         reason = f"the CPU has {cpu_bf16_feature()}" if cpu_bf16_feature() else "the CPU has no bf16 arithmetic"
         logger.info("network on the CPU with %d threads in %s (%s)", torch.get_num_threads(), precision, reason)
     else:
         logger.info("network on %s in %s", torch.cuda.get_device_name(device), precision)
-    _PREPARED[network] = (stamp, ready)
+    ready = Ready(own, fused or own, dtype, fused.values_per_px if fused else own.values_per_px)
+    _READY[network] = (stamp, ready)
     return ready
 
 
@@ -220,7 +296,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the next tile: page faults cost more than arithmetic otherwise.
 
     A network frees and allocates the same hundreds of megabytes at every layer. By default glibc returns them to the

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from seg import runner
 from seg.errors import DataError, ModelError, SegError, UsageError
-from seg.inference import InferenceSettings, predict_probabilities, segment
+from seg.inference import InferenceSettings, parts_of, predict_probabilities, segment
 from seg.labels import load_schema
 from seg.models.bundle import Bundle, ModelSpec
 from seg.models.device import cpu_bf16_feature
@@ -375,3 +375,44 @@ def test_cuda_gives_the_labels_of_the_cpu(precision):
     for chosen in (InferenceSettings(**FP32), InferenceSettings(device="cuda", precision=precision, tile_px=256)):
         labels.append(next(segment(Stack(image, "yx"), bundle, settings=chosen, normalisation=AS_IT_IS)).labels)
     assert (labels[0] == labels[1]).mean() >= 0.99
+
+
+# --- shared work and empty tiles ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", [None, 0.25, 0.6])
+def test_parts_computed_apart_are_those_computed_together(overlap):
+    data = random_image((2, 51, 30, 26))
+    chosen = InferenceSettings(tile_px=28, overlap=overlap, **FP32)
+    stack = Stack(data, "tzyx")
+    whole = {(s.frame, s.z_start): s for s in segment(stack, SOLID, settings=chosen, normalisation=AS_IT_IS)}
+    parts = parts_of(stack, runner.Runner(SOLID, chosen))
+    assert [place for part in parts for place in part.places] == list(whole)
+    assert sum(part.planes for part in parts) == 2 * 51
+    for part in parts[2::3]:
+        (alone,) = segment(stack, SOLID, settings=chosen, normalisation=AS_IT_IS, only=[part])
+        together = whole[alone.frame, alone.z_start]
+        np.testing.assert_array_equal(alone.labels, together.labels)
+        np.testing.assert_array_equal(alone.confidence, together.confidence)
+
+
+def test_what_is_finished_is_not_computed_again(monkeypatch):
+    stack = Stack(random_image((1, 51, 30, 26)), "tzyx")
+    chosen = InferenceSettings(tile_px=28, **FP32)
+    places = [(s.frame, s.z_start) for s in segment(stack, SOLID, settings=chosen, normalisation=AS_IT_IS)]
+    again = segment(stack, SOLID, settings=chosen, normalisation=AS_IT_IS, finished=places[:-1])
+    assert [(s.frame, s.z_start) for s in again] == places[-1:]
+
+
+def test_empty_tiles_are_computed_once_and_stay_exact(monkeypatch):
+    image = np.zeros((300, 300), np.float32)
+    image[120:180, 140:170] = random_image((60, 30))
+    computed = []
+    forward = runner.Runner._forward
+    monkeypatch.setattr(runner.Runner, "_forward", lambda self, x: computed.append(len(x)) or forward(self, x))
+    tiled = InferenceSettings(tile_px=64, **FP32)
+    (slab,) = segment(Stack(image, "yx"), FLAT, settings=tiled, normalisation=AS_IT_IS)
+    assert sum(computed) < 60  # of 16 x 16 tiles
+    expected = untiled(FLAT, image)
+    np.testing.assert_allclose(slab.confidence, expected.max(0), atol=1e-3)  # float16
+    assert (slab.labels == np.array([1, 3, 4])[expected.argmax(0)]).all()
