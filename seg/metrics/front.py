@@ -20,6 +20,7 @@ import numpy as np
 
 from seg.crofton import shared_boundary
 from seg.errors import UsageError
+from seg.metrics.distances import distance_to
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement, Scale, rate_unit
 
@@ -109,28 +110,73 @@ class Front:
         Distances run from centre to centre of pixels less half of one at either side, so a front that stays reads 0.
         Where the end of what is known is nearer than the old front, the distance is not known and left out.
         """
-        from scipy.ndimage import distance_transform_edt as edt
-
         if not self.before.any() or not self.free_before.any():
             return np.zeros(0), np.zeros(0)
-        half = min(spacing) / 2
-        # Inside, the way to the free side counts: the foot of a deposit on its substrate is no front.
-        signed = np.where(self.before, half - edt(~self.free_before, sampling=spacing),
-                          edt(~self.before, sampling=spacing) - half)  # fmt: skip
-        seen = edt(np.pad(self.known, 1), sampling=spacing)[(slice(1, -1),) * self.known.ndim]
-        gradient = np.gradient(signed, *spacing)
-        norm = np.sqrt(sum(g**2 for g in gradient)) + 1e-12
-        values, weights = [], []
-        for axis, step in enumerate(spacing):
+        ends = []
+        for axis in range(self.known.ndim):
             here = (slice(None),) * axis + (slice(None, -1),)
             there = (slice(None),) * axis + (slice(1, None),)
             unlike = (self.after[here] & self.free_after[there]) | (self.free_after[here] & self.after[there])
-            distance = (signed[here][unlike] + signed[there][unlike]) / 2
-            certain = np.abs(distance) <= np.minimum(seen[here][unlike], seen[there][unlike])
-            share = (np.abs(gradient[axis] / norm)[here][unlike] + np.abs(gradient[axis] / norm)[there][unlike]) / 2
+            first = np.nonzero(unlike)
+            ends.append((first, _stepped(first, axis, 1)))
+        # Distances are needed beside the new front only.
+        needed = np.zeros(self.known.shape, bool)
+        for pair in ends:
+            for at in pair:
+                needed[at] = True
+        signed = self._signed_distance(_with_neighbours(needed), spacing)
+        furthest = float(np.abs(signed[needed]).max(initial=0))
+        seen = np.zeros(self.known.shape)
+        seen[needed] = _distance_to_unknown(self.known, np.nonzero(needed), spacing, within=furthest)
+        values, weights = [], []
+        for axis, pair in enumerate(ends):
+            distance = (signed[pair[0]] + signed[pair[1]]) / 2
+            certain = np.abs(distance) <= np.minimum(seen[pair[0]], seen[pair[1]])
+            share = sum(np.abs(_gradient(signed, at, spacing)[axis]) for at in pair) / 2
             values.append(distance[certain])
-            weights.append((share * math.prod(spacing) / step)[certain])
+            weights.append((share * math.prod(spacing) / spacing[axis])[certain])
         return np.concatenate(values), np.concatenate(weights)
+
+    def _signed_distance(self, where: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+        """Distance from the old front, positive outside; 0 where it is not asked for."""
+        half = min(spacing) / 2
+        signed = np.zeros(where.shape)
+        # Inside, the way to the free side counts: the foot of a deposit on its substrate is no front.
+        for side, aim, sign in ((self.before, self.free_before, -1), (~self.before, self.before, 1)):
+            at = np.nonzero(where & side)
+            signed[at] = sign * (distance_to(aim, at, spacing=spacing) - half)
+        return signed
+
+
+Place = tuple[np.ndarray, ...]
+
+
+def _stepped(at: Place, axis: int, step: int) -> Place:
+    """Pixels one step away along an axis."""
+    return (*at[:axis], at[axis] + step, *at[axis + 1 :])
+
+
+def _gradient(field: np.ndarray, at: Place, spacing: tuple[float, ...]) -> list[np.ndarray]:
+    """Direction of steepest ascent at some pixels, one array per axis; at the end of the array from one side."""
+    slopes = []
+    for axis, step in enumerate(spacing):
+        low, high = np.maximum(at[axis] - 1, 0), np.minimum(at[axis] + 1, field.shape[axis] - 1)
+        change = field[(*at[:axis], high, *at[axis + 1 :])] - field[(*at[:axis], low, *at[axis + 1 :])]
+        slopes.append(change / ((high - low) * step))
+    norm = np.sqrt(sum(slope**2 for slope in slopes)) + 1e-12
+    return [slope / norm for slope in slopes]
+
+
+def _distance_to_unknown(
+    known: np.ndarray, at: Place, spacing: tuple[float, ...], *, within: float
+) -> np.ndarray:  # fmt: skip
+    """Distance of pixels from the nearest one of which nothing is known, as far as that matters.
+
+    What lies outside of the frame is not known either.
+    """
+    ways = [np.minimum(a + 1, n - a) * step for a, n, step in zip(at, known.shape, spacing, strict=True)]
+    outside = np.asarray(np.min(ways, axis=0), float)
+    return outside if known.all() else np.minimum(outside, distance_to(~known, at, spacing=spacing, within=within))
 
 
 def measure_pair(
