@@ -10,6 +10,7 @@ import numpy as np
 
 from seg.metrics.curves import Circle, Line, fit_circle, fit_line
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
+from seg.uncertainty import OUTLINE_OFFSET_PX
 
 # A substrate may be this rough (root mean square), and this much of it near the deposit must follow the fit.
 MAX_BASELINE_RMS_PX, MIN_BASELINE_SHARE = 1.0, 0.8
@@ -19,12 +20,22 @@ Baseline = Line | Circle
 
 @dataclass(frozen=True)
 class Substrate:
-    """The fitted surface under a deposit, with the standard errors of its position and direction (radians)."""
+    """The fitted surface under a deposit, with the standard errors of its position and direction (radians).
+
+    ``outline_error`` is how far a mask as a whole may be off, beyond what its pixels show; 0 where the surface was
+    found in an image, whose grey level is part of ``offset_error``.
+    """
 
     curve: Baseline
     rms_px: float
     offset_error: float
     tilt_error: float
+    outline_error: float = 0.0
+
+    @property
+    def position_error(self) -> float:
+        """Standard error of the position with all that is not known about it."""
+        return math.hypot(self.offset_error, self.outline_error)
 
     @property
     def name(self) -> str:
@@ -90,7 +101,8 @@ def fit_substrate(surface: CrackPoints, contact: CrackPoints, spacing: Sequence[
     shared = surface.grain_px if surface.grain_px < DIGITISATION_PX else max(DIGITISATION_PX, rms) / (1 + steps)
     offset_error = across * math.hypot(shared, 3 * rms / math.sqrt(len(used)))
     span = float(np.linalg.norm(np.ptp(used.position, axis=0)))
-    return Substrate(curve, rms, offset_error, math.sqrt(12) * offset_error / span)
+    outline_error = 0.0 if surface.grain_px < DIGITISATION_PX else OUTLINE_OFFSET_PX * across
+    return Substrate(curve, rms, offset_error, math.sqrt(12) * offset_error / span, outline_error)
 
 
 def _inliers(cracks: CrackPoints, curve: Baseline, tolerance_px: float, spacing: Sequence[float]) -> np.ndarray:

@@ -17,6 +17,7 @@ from seg.metrics.contour import refine_cracks
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints, crack_points
 from seg.metrics.table import Measurement
+from seg.uncertainty import OUTLINE_OFFSET_PX
 
 # An image counts where it shows this share of a boundary. Up to the given shift the outline of a mask, which is right
 # on average, says where the boundary is and the image only smooths it: thickness contrast alone shifts a level by that.
@@ -182,6 +183,11 @@ def _rows(frame: Frame, contact: Contact, classes: Sequence[str], object_id: int
     scale = frame.scale
     pixel = scale.pixel ** (1 / frame.labels.ndim)
     edge = 1.96 * math.sqrt(2) * DIGITISATION_PX * pixel
+    # Of the curve where there is one, else of two outlines that are off as a whole.
+    base_error, height_error = (
+        1.96 * (error if math.isfinite(error) else math.sqrt(2) * OUTLINE_OFFSET_PX * pixel)
+        for error in (contact.base_error, contact.height_error)
+    )
     method = f"{contact.model}; angle through the deposit" if contact.model else "angle through the deposit"
 
     def row(metric: str, value: float, error: float, unit: str, side: str = "", how: str = method) -> Measurement:
@@ -203,8 +209,10 @@ def _rows(frame: Frame, contact: Contact, classes: Sequence[str], object_id: int
     um = scale.unit("um")
     return [
         *rows,
-        row("base_width", contact.base_width, edge, um, how="distance of the contact points; interval: ends +-0.5 px"),
-        row("cap_height", contact.cap_height, edge, um, how="above the fitted substrate; interval: ends +-0.5 px"),
+        row("base_width", contact.base_width, math.hypot(edge, base_error), um,
+            how="distance of the contact points; interval: fit, outlines +-0.5 px"),
+        row("cap_height", contact.cap_height, math.hypot(edge, height_error), um,
+            how="above the fitted substrate; interval: fit, outlines +-0.5 px"),
         row("baseline_tilt", contact.baseline_tilt, 1.96 * contact.tilt_error, "deg",
             how="of the fitted substrate under the deposit, counter-clockwise from the x axis"),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from seg.metrics.baseline import Baseline, Substrate
 from seg.metrics.contact_geometry import DOUBTFUL_CAP_PX, MIN_BASE_PX, MIN_CAP_PX, Contact
 from seg.metrics.curves import Circle, Line
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints
+from seg.uncertainty import OUTLINE_OFFSET_PX
 
 # Patches smaller than this read the grain of the voxels; larger ones, the curvature of the deposit.
 PATCH_VOXELS, PATCH_SHARE = 8.0, 0.45
@@ -117,7 +118,8 @@ def contact_along_line(
     independent = max(len(line.angle) * CELL_VOXELS * voxel / (2 * _reach(contact, voxel)), 1.0)
     # A baseline off by d turns the angle by d / (R sin angle); R is the radius of curvature across the line, about half
     # that of the contact on flat and on tall ellipsoids.
-    offset = substrate.offset_error if substrate is not None else DIGITISATION_PX * voxel
+    shared = OUTLINE_OFFSET_PX * voxel
+    offset = substrate.position_error if substrate is not None else math.hypot(DIGITISATION_PX * voxel, shared)
     error = math.hypot(
         float(line.angle.std()) / math.sqrt(independent),
         math.degrees(2 * offset / (width / 2)),

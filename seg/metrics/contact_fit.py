@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.special import stdtrit
 
-from seg.metrics.baseline import Substrate
+from seg.metrics.baseline import Baseline, Substrate
 from seg.metrics.contact_angle_3d import contact_along_line
 from seg.metrics.contact_geometry import (
     MIN_CAP_PX,
@@ -22,8 +23,9 @@ from seg.metrics.contact_geometry import (
     tilt_of,
 )
 from seg.metrics.contact_local import MAX_RMS_PX, local_contact
-from seg.metrics.curves import Circle, Fit, fit_circle, fit_ellipse
+from seg.metrics.curves import Circle, Ellipse, Fit, fit_circle, fit_ellipse
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
+from seg.uncertainty import OUTLINE_OFFSET_PX
 
 # Boundary points nearer to the substrate than this mix three regions.
 CLEARANCE_PX = 1.6
@@ -82,31 +84,40 @@ def measure_contact(
 
     def evaluate(values: np.ndarray) -> np.ndarray | None:
         moved = base.moved(values[-2], values[-1], contact.position.mean(axis=0))
-        return contact_angles(fit.curve.with_parameters(values[:-2]), moved)
+        curve = fit.curve.with_parameters(values[:-3]).grown(values[-3])
+        found = contact_angles(curve, moved)
+        return found if found is None or ndim == 3 else np.append(found, _base_and_height(curve, moved))
 
-    values = np.append(fit.curve.parameters, [0.0, 0.0])
+    values = np.append(fit.curve.parameters, [0.0, 0.0, 0.0])
     covariance = np.zeros((len(values), len(values)))
-    covariance[:-2, :-2] = fit.covariance * _samples_per_degree_of_freedom(free, fit, spacing)
-    if free.grain_px < DIGITISATION_PX and isinstance(fit.curve, Circle):
-        # The grey level of an outline found in an image moves all of it in or out.
-        covariance[ndim, ndim] += (free.grain_px * math.prod(spacing) ** (1 / ndim)) ** 2
-    covariance[-2, -2], covariance[-1, -1] = substrate.offset_error**2, substrate.tilt_error**2
+    covariance[:-3, :-3] = fit.covariance * _samples_per_degree_of_freedom(free, fit, spacing)
+    # All of an outline may lie further in or out: by the grey level of an image, else by what masks are off.
+    shared_px = free.grain_px if free.grain_px < DIGITISATION_PX else OUTLINE_OFFSET_PX
+    covariance[-3, -3] = (shared_px * math.prod(spacing) ** (1 / ndim)) ** 2
+    covariance[-2, -2], covariance[-1, -1] = substrate.position_error**2, substrate.tilt_error**2
     result = propagate(evaluate, values, covariance, fit.curve)
     name = "ball" if ndim == 3 else type(fit.curve).__name__.lower()
     model = f"{name} on {substrate.name}, rms {fit.rms_px:.2f} px"
     ends = contact_points(fit.curve, base) if ndim == 2 else None
     if result is None or (ndim == 2 and ends is None):
         return Contact(flags=("ambiguous",), model=f"{model}: they do not meet", **tilt)
-    angles, errors = result
+    angles, errors, lengths = result
     if ndim == 2:
-        base_width = float(np.linalg.norm(ends[1] - ends[0]))
-        grid = fit.curve.points(np.linspace(0, 2 * math.pi, 721))
-        height = float(base.signed_distance(grid).max())
+        base_width, height = _base_and_height(fit.curve, base)
     else:
         base_width = 2 * fit.curve.radius * math.sin(math.radians(angles["mean"]))
         height = fit.curve.radius + float(base.signed_distance(fit.curve.centre))
     found = gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
+    if ndim == 2:
+        found = replace(found, base_error=float(lengths[0]), height_error=float(lengths[1]))
     return replace(found, rms_px=fit.rms_px)
+
+
+def _base_and_height(curve: Circle | Ellipse, base: Baseline) -> tuple[float, float]:
+    """Distance of the contact points, and greatest height above the substrate; NaN where they do not meet."""
+    ends = contact_points(curve, base)
+    width = math.nan if ends is None else float(np.linalg.norm(ends[1] - ends[0]))
+    return width, float(base.signed_distance(curve.points(np.linspace(0, 2 * math.pi, 721))).max())
 
 
 def _without_baseline(
@@ -134,13 +145,14 @@ def _shape(free: CrackPoints, circle: Fit | None, spacing: Sequence[float]) -> F
     ellipse = fit_ellipse(free, spacing, circle.curve)
     if ellipse is None or not _describes(free, ellipse, spacing):
         return circle if round_enough else None
-    if not round_enough:
-        return ellipse
-    # Half of a flat ellipse passes for an arc of a larger circle: let the residuals say whether two more axes help.
+    # Half of a flat ellipse passes for an arc of a larger circle, and the wiggles of a rough circle for an ellipse: let
+    # the residuals say whether two more axes help. Where they do not, the circle has left nothing but grain either.
     noise = max(ellipse.rms_px, DIGITISATION_PX)
     samples = len(free) / _samples_per_degree_of_freedom(free, ellipse, spacing)
     gain = samples * (circle.rms_px**2 - ellipse.rms_px**2) / noise**2
-    return ellipse if gain > ELLIPSE_GAIN else circle
+    if gain > ELLIPSE_GAIN or circle.curve.side != 1 or circle.rms_px > MAX_ROUGHNESS_PX:
+        return ellipse
+    return circle
 
 
 def _arc_means(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> np.ndarray:
@@ -175,5 +187,8 @@ def _samples_per_degree_of_freedom(free: CrackPoints, fit: Fit, spacing: Sequenc
     repeated = len(free) / max(ndim * int(crossed.min()), ndim)
     if ndim == 3 or len(free) < 4 * N_ARCS:
         return max(repeated, 1.0)
-    means = _arc_means(free, fit, spacing)
-    return max(repeated, len(free) / N_ARCS * float(np.mean(means**2)) / fit.rms_px**2, 1.0)
+    # The curve has taken up as many of the stretches as it has parameters; that few are left is Student's factor.
+    left = N_ARCS - fit.curve.n_parameters
+    student = (float(stdtrit(left, 0.975)) / 1.96) ** 2
+    shared = student * float(np.sum(_arc_means(free, fit, spacing) ** 2)) / left / fit.rms_px**2
+    return max(repeated, len(free) / N_ARCS * shared, 1.0)

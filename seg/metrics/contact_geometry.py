@@ -23,6 +23,7 @@ class Contact:
 
     ``angles`` and ``errors`` (standard errors) hold left, right and mean, as seen with the substrate below; in volumes
     only the mean is known. NaN where refused; ``flags`` say why. ``rms_px`` is what the curve of the deposit leaves.
+    ``base_error`` and ``height_error`` are standard errors where a curve was fitted, without the pixels at the ends.
     """
 
     angles: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("left", "right", "mean"), math.nan))
@@ -31,6 +32,8 @@ class Contact:
     cap_height: float = math.nan
     baseline_tilt: float = math.nan
     tilt_error: float = math.nan
+    base_error: float = math.nan
+    height_error: float = math.nan
     rms_px: float = math.nan
     model: str = ""
     flags: tuple[str, ...] = ()
@@ -55,8 +58,12 @@ def gated(
 
 def propagate(
     evaluate: Callable[[np.ndarray], np.ndarray | None], values: np.ndarray, covariance: np.ndarray, curve: Curve
-) -> tuple[dict[str, float], dict[str, float]] | None:
-    """Angles and their standard errors by central differences over one standard error (2 % of the curve at most)."""
+) -> tuple[dict[str, float], dict[str, float], np.ndarray] | None:
+    """Angles and their standard errors by central differences over one standard error (2 % of the curve at most).
+
+    `evaluate` gives the angles left and right, then any lengths; or the one angle of a ball. The errors of the lengths
+    come last.
+    """
     centre = evaluate(values)
     if centre is None:
         return None
@@ -76,11 +83,13 @@ def propagate(
     spread = jacobian @ covariance @ jacobian.T
     if len(centre) == 1:
         angles = {"mean": float(centre[0])}
-        return angles, {"mean": math.sqrt(max(spread[0, 0], 0.0))}
+        return angles, {"mean": math.sqrt(max(spread[0, 0], 0.0))}, np.zeros(0)
     mean = np.array([0.5, 0.5])
-    angles = {"left": float(centre[0]), "right": float(centre[1]), "mean": float(centre.mean())}
-    errors = [math.sqrt(max(float(v), 0.0)) for v in (spread[0, 0], spread[1, 1], mean @ spread @ mean)]
-    return angles, dict(zip(("left", "right", "mean"), errors, strict=True))
+    angles = {"left": float(centre[0]), "right": float(centre[1]), "mean": float(centre[:2].mean())}
+    of_mean = mean @ spread[:2, :2] @ mean
+    errors = [math.sqrt(max(float(v), 0.0)) for v in (spread[0, 0], spread[1, 1], of_mean)]
+    lengths = np.sqrt(np.maximum(np.diag(spread)[2:], 0.0))
+    return angles, dict(zip(("left", "right", "mean"), errors, strict=True)), lengths
 
 
 def contact_angles(curve: Curve, base: Baseline) -> np.ndarray | None:

@@ -63,6 +63,19 @@ def _is_straight(cracks: CrackPoints, length: float, radius: float, spacing: Seq
     return rms_px <= MAX_RMS_PX and 2 * abs(float(np.polyfit(u, v, 2)[0])) < 1 / (3 * radius)
 
 
+def _correlated_points(residual: np.ndarray, *, n_parameters: int) -> float:
+    """How many neighbouring residuals of a fit share one independent one, from their autocorrelation."""
+    n = len(residual)
+    lags = np.correlate(residual, residual, "full")[n - 1 :]
+    if lags[0] <= 0:
+        return 1.0
+    lags = lags / lags[0]
+    turn = int(np.argmax(lags <= 0)) or n
+    shared = max(1.0, 2 * float(lags[:turn].sum()) - 1)
+    # The fit has taken up as many independent residuals as it has parameters.
+    return shared * n / max(n - n_parameters * shared, shared)
+
+
 def _parabola_angle(
     cracks: CrackPoints, foot: np.ndarray, substrate: Substrate, contact: CrackPoints
 ) -> tuple[float, float, np.ndarray] | None:
@@ -74,6 +87,7 @@ def _parabola_angle(
     tangent = np.array([normal[1], -normal[0]])
     u, v = (cracks.position - line.point) @ tangent, (cracks.position - line.point) @ normal
     coefficients, covariance = np.polyfit(u, v, 2, cov=True)
+    covariance = covariance * _correlated_points((v - np.polyval(coefficients, u))[np.argsort(u)], n_parameters=3)
     # The contact may lie a little outside of the points, on the side of the foot.
     reach = 0.5 * float(np.ptp(u))
     grid = np.linspace(u.min() - reach, u.max() + reach, 801)
@@ -96,7 +110,7 @@ def _parabola_angle(
     values = np.append(coefficients, [0.0, 0.0])
     whole = np.zeros((5, 5))
     whole[:3, :3] = covariance
-    whole[3, 3], whole[4, 4] = substrate.offset_error**2, substrate.tilt_error**2
+    whole[3, 3], whole[4, 4] = substrate.position_error**2, substrate.tilt_error**2
     centre = evaluate(values)
     if centre is None:
         return None

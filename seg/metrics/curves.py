@@ -82,6 +82,10 @@ class Circle:
         """The same kind of curve with other parameters."""  # noqa: D401
         return Circle(values[:-1], float(values[-1]), self.side)
 
+    def grown(self, by: float) -> Circle:
+        """The same centre, all of the outline further out."""  # noqa: D401
+        return replace(self, radius=max(self.radius + by, 1e-12))
+
 
 @dataclass(frozen=True)
 class Ellipse:
@@ -126,6 +130,11 @@ class Ellipse:
         """The same kind of curve with other parameters."""  # noqa: D401
         a, b = np.exp(np.clip(values[2:4], -50, 50))
         return Ellipse(np.asarray(values[:2], float), (float(a), float(b)), float(values[4]))
+
+    def grown(self, by: float) -> Ellipse:
+        """The same centre, all of the outline further out; an ellipse again, to first order."""  # noqa: D401
+        a, b = (max(axis + by, 1e-12) for axis in self.half_axes)
+        return replace(self, half_axes=(a, b))
 
 
 @dataclass(frozen=True)

@@ -58,15 +58,26 @@ def angle_share(part: Wetting, *, rng: np.random.Generator) -> np.ndarray:
     Notes
     -----
     A cap in profile has the area ``b^2 f(angle)``, ``f = (angle - sin angle cos angle) / (4 sin^2 angle)``; the share
-    is the change of ``ln f`` over that of ``ln(b^2 f)`` between the first and the last quarter of the frames.
+    is the change of ``ln f`` over that of ``ln(b^2 f)`` between the first and the last quarter of the frames. Most of
+    an error is that of an outline that is off as a whole, which the frames share; what they do not share shows in how
+    they scatter about each other.
     """
-    angle = np.radians(np.clip(part.angle + part.angle_error * rng.normal(size=(DRAWS, len(part))), 1, 179))
-    base = np.maximum(part.base + part.base_error * rng.normal(size=(DRAWS, len(part))), 1e-3 * part.base)
+    angle = np.radians(np.clip(_drawn(part.angle, part.angle_error, rng), 1, 179))
+    base = np.maximum(_drawn(part.base, part.base_error, rng), 1e-3 * part.base)
     shape = np.log((angle - np.sin(angle) * np.cos(angle)) / np.sin(angle) ** 2)
     width = 2 * np.log(base)
     k = max(1, len(part) // 4)
     fall = shape[:, :k].mean(axis=1) - shape[:, -k:].mean(axis=1)
     return np.asarray(fall / (fall + width[:, :k].mean(axis=1) - width[:, -k:].mean(axis=1)))
+
+
+def _drawn(values: np.ndarray, error: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws of a series, shape (4000, N), with an error that is partly shared by its frames."""
+    # Second differences of independent scatter have six times its variance.
+    scatter = float(np.sqrt(np.mean(np.diff(values, 2) ** 2) / 6)) if len(values) > 2 else math.inf
+    own = np.minimum(scatter, error)
+    shared = np.sqrt(error**2 - own**2)
+    return np.asarray(values + own * rng.normal(size=(DRAWS, len(values))) + shared * rng.normal(size=(DRAWS, 1)))
 
 
 def regime_of(share: np.ndarray) -> tuple[str, float]:
