@@ -203,6 +203,18 @@ METRICS: dict[str, MetricGroup] = {
             needs_instances=True,
         ),
         MetricGroup(
+            "pits",
+            "Number, size, depth and growth by direction of pits, nuclei at their rims, sites that are used again.",
+            (
+                "pit_count", "pit_density", "pit_diameter", "pit_opening_area", "pit_depth", "pit_volume",
+                "aspect_ratio", "pit_rate_major", "pit_rate_minor", "pit_anisotropy", "radial_velocity",
+                "rim_enrichment", "enrichment_p", "memory_fraction",
+            ),
+            _frame("pits"),
+            measure_whole=Deferred("seg.metrics.pits_series", "measure_whole"),
+            needs_instances=True,
+        ),
+        MetricGroup(
             "voids",
             "Void fraction, number, size and shape, and the contact they cost.",
             (
