@@ -7,14 +7,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seg.errors import DataError, SegError, UsageError
 from seg.io import open_stack, read_labels
 from seg.labels import UNLABELLED, load_schema
-from seg.pipeline import RunOptions
 from seg.stack import Stack
+
+if TYPE_CHECKING:
+    from seg.pipeline import RunOptions
 
 SPECIMEN = r"^(.+?)[-_ .]*\d*$"
 """Specimen in the name of a file: all before its last number. The training command has the same default."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tqdm import tqdm
@@ -19,12 +20,16 @@ from seg.errors import SegError, UsageError
 from seg.progress import silent
 from seg.resources import config_names, configs_dir
 from training.config import compose_config, to_train_config
+from training.plan import PLAN, planned
 
 GROUPS = ("experiment", "data", "model", "loss", "optimizer", "augment", "trainer", "debug")
 EPILOG = """examples:
   operandoseg-train experiment=generalist trainer.max_minutes=10
   operandoseg-train name=mine data=[folder] data.sources.mine.images='frames/*.tif' ... trainer.max_minutes=30
   operandoseg-train --config-dir my_configs name=mine data=[my_cell,synthetic] trainer.max_steps=4000
+  operandoseg-train plan=auto data=folder ...              choose patch, depth, batch from the data, with reasons
+  operandoseg-train experiment=finetune data.root=. ...    start from the shipped model; few labels are enough
+  operandoseg-train -m data.folds=5 data.fold=0,1,2,3,4 ...   cross-validation
   operandoseg-train -m experiment=generalist optimizer.lr=1e-3,3e-3      one run per value
 
 exit codes: 0 ok, 2 configuration, 3 some runs of a sweep failed, 4 no image matched, 5 data or labels invalid,
@@ -33,13 +38,17 @@ exit codes: 0 ok, 2 configuration, 3 some runs of a sweep failed, 4 no image mat
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or show the configuration; returns the exit code."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)  # options and overrides in any order
     quiet = args.quiet or not _is_first_process()
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        if args.cfg:
+        if args.cfg == "job":
             config = compose_config(args.overrides, config_dir=args.config_dir)
             print(OmegaConf.to_yaml(config), end="")
+            return 0
+        if args.cfg == "plan":
+            config = to_train_config(compose_config([*args.overrides, "plan=auto"], config_dir=args.config_dir))
+            print(planned(config, _given_keys(args.overrides), keep=False)[1], end="")
             return 0
         if args.multirun:
             return _sweep(args)
@@ -61,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides; --cfg job shows all keys")
-    parser.add_argument("--cfg", "-c", choices=["job"], help="show the composed configuration and stop")
+    parser.add_argument(
+        "--cfg",
+        "-c",
+        choices=["job", "plan"],
+        help="show the configuration, or what plan=auto would choose and why, and stop",
+    )
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of further YAML files (data/mine.yaml)")
     parser.add_argument("--multirun", "-m", action="store_true", help="one run per combination of a=1,2 values")
     parser.add_argument("--quiet", "-q", action="store_true", help="warnings and errors only")
@@ -73,13 +87,19 @@ def _train(overrides: Sequence[str], args: argparse.Namespace) -> int:
     # Threads that spin while they wait make a step five times slower when another program needs a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # torch and Lightning take seconds to load: a misspelt key is told before.
-    from training.loop import prepare, train
+    from training.loop import CHECKPOINT, prepare, train
 
     progress = (
         silent
         if args.quiet or not _is_first_process()
         else partial(tqdm, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
     )
+    if config.plan != "none":
+        keep = config.trainer.resume != "none" and (config.run_dir / CHECKPOINT).is_file()
+        config, text = planned(config, _given_keys(overrides), keep=keep, progress=progress)
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        (config.run_dir / PLAN).write_text(text, encoding="utf-8")
+        logging.getLogger(__name__).info("the plan and its reasons: %s", config.run_dir / PLAN)
     data = prepare(config, progress=progress)
     result = train(config, data, progress=progress, quiet=args.quiet)
     if not _is_first_process():
@@ -87,6 +107,11 @@ def _train(overrides: Sequence[str], args: argparse.Namespace) -> int:
     print(result.scores.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     print(f"{result.steps} steps in {result.elapsed_s / 60:.1f} min; model: {result.model_dir}")
     return 0
+
+
+def _given_keys(overrides: Sequence[str]) -> set[str]:
+    """Keys that the command line sets; a plan leaves them alone."""
+    return {override.get_key_element().lstrip("+~") for override in _parsed(overrides)}
 
 
 def _is_first_process() -> bool:
@@ -118,11 +143,15 @@ def _sweep(args: argparse.Namespace) -> int:
     return 3 if failed else 0
 
 
-def _combinations(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise UsageError(str(error).splitlines()[0]) from error
+
+
+def _combinations(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    parsed = _parsed(overrides)
     choices = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [given]
         for o, given in zip(parsed, overrides, strict=True)

@@ -222,7 +222,7 @@ def to_train_config(config: DictConfig) -> TrainConfig:
         from training.initial import adopt  # it needs the dataclasses of this module
 
         result = adopt(result)
-    _check(result)
+    check_config(result)
     return result
 
 
@@ -246,7 +246,7 @@ def _refuse_added_keys(config: DictConfig, config_class: type, prefix: str = "")
     for name, value in config.items():
         key = f"{prefix}{name}"
         if name not in hints:
-            raise UsageError(f"There is no key {key!r}; {_nearest_key(key)}")
+            raise UsageError(f"There is no key {key!r}; {nearest_key(key)}")
         kind = hints[str(name)]
         if is_dataclass(kind):
             _refuse_added_keys(value, kind, f"{key}.")
@@ -278,17 +278,18 @@ def _explain(error: Exception) -> str:
 
     key = re.search(r"full_key: (\S+)", text)
     if "not in" in text and key:
-        return f"There is no key {key.group(1)!r}; {_nearest_key(key.group(1))}"
+        return f"There is no key {key.group(1)!r}; {nearest_key(key.group(1))}"
     override = re.search(r"Could not override '([^']+)'", text)
     if override and ("not in struct" in text or "is not in" in text):
-        return f"There is no key {override.group(1)!r}; {_nearest_key(override.group(1))}"
+        return f"There is no key {override.group(1)!r}; {nearest_key(override.group(1))}"
     if key:
         reason = str(chain[-1]).split("\n")[0]
         return f"{key.group(1)}: {reason}"
     return str(chain[0]).split("\n")[0]
 
 
-def _nearest_key(key: str) -> str:
+def nearest_key(key: str) -> str:
+    """Half a sentence that names the key most like `key`."""
     keys = [k for k in known_keys() if "*" not in k]
     parts = key.split(".")
     if parts[:2] == ["data", "sources"] and len(parts) > 3:
@@ -300,7 +301,7 @@ def _nearest_key(key: str) -> str:
     return f"did you mean {near[0]!r}?" if near else "operandoseg-train --cfg job shows all keys."
 
 
-def _check(config: TrainConfig) -> None:
+def check_config(config: TrainConfig) -> None:
     """Values that the types alone do not rule out."""
     trainer, data = config.trainer, config.data
     if trainer.max_steps is None and trainer.max_minutes is None:
