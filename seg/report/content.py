@@ -13,6 +13,7 @@ from seg.measure import headline_rows
 from seg.metrics import METRIC_UNITS
 from seg.metrics.names import text_result
 from seg.report import figures
+from seg.report.evolution import evolution
 from seg.report.methods import extent_text, group_description, methods
 from seg.report.saved import Saved
 from seg.report.series import (
@@ -55,6 +56,9 @@ def content(saved: Saved) -> dict[str, Any]:
     axes = axes_of(saved)
     groups = _groups(saved, metrics, series, axes)
     cards = _cards(saved, metrics, series)
+    diameters, unit = _diameters(saved, metrics)
+    over_time = evolution(saved, metrics, series, axes[0], diameters, unit)
+    histograms_drawn = any(figure["title"] == "Sizes over time" for figure in over_time)
     return {
         "title": saved.analysis.get("title") or saved.analysis.get("name") or "Analysis",
         "name": saved.input.get("name", "input"),
@@ -71,7 +75,8 @@ def content(saved: Saved) -> dict[str, Any]:
         "has_bands": bool(bands_of(saved, axes[0])),
         "traces": _traces(saved, axes[0]),
         "groups": groups,
-        "sizes": _sizes(saved, metrics),
+        "figures": over_time,
+        "sizes": None if histograms_drawn else _sizes(saved, diameters, unit, metrics),
         "doubts": _doubts(saved, metrics),
         "methods": methods(saved),
         "definitions": _definitions(saved, metrics),
@@ -327,10 +332,9 @@ def _traces(saved: Saved, time: Axis) -> list[dict[str, str]]:
     return found
 
 
-def _sizes(saved: Saved, metrics: pd.DataFrame) -> dict[str, str] | None:
+def _sizes(saved: Saved, diameters: pd.DataFrame, unit: str, metrics: pd.DataFrame) -> dict[str, str] | None:
     """Histogram of object sizes at up to four frames, from objects.csv, else from the object rows of metrics.csv."""
-    table, unit = _diameters(saved, metrics)
-    table = table[np.isfinite(table["value"])]
+    table = diameters[np.isfinite(diameters["value"])]
     if len(table) < 3:
         return None
     frames = [int(f) for f in sorted(table["frame"].unique())]

@@ -48,7 +48,9 @@ _STYLE = {
 
 
 @contextmanager
-def _figure(plot_in: float, *, top_in: float = 0.27, **axes: Any) -> Iterator[tuple[Figure, Any]]:
+def figure(
+    plot_in: float, *, top_in: float = 0.27, width_in: float = _WIDTH_IN, **axes: Any
+) -> Iterator[tuple[Figure, Any]]:
     """Make a figure whose panels are `plot_in` high in all, under `top_in` for a title or a legend.
 
     Margins are fixed, so that the small multiples of a row line up; laying each out anew costs most of the time of a
@@ -59,21 +61,27 @@ def _figure(plot_in: float, *, top_in: float = 0.27, **axes: Any) -> Iterator[tu
 
     height = top_in + plot_in + _BOTTOM_IN
     with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, height))
-        panels = figure.subplots(**axes)
-        figure.subplots_adjust(
-            left=_LEFT_IN / _WIDTH_IN, right=1 - 0.12 / _WIDTH_IN, bottom=_BOTTOM_IN / height, top=1 - top_in / height
+        made = Figure(figsize=(width_in, height))
+        panels = made.subplots(**axes)
+        made.subplots_adjust(
+            left=_LEFT_IN / width_in, right=1 - 0.12 / width_in, bottom=_BOTTOM_IN / height, top=1 - top_in / height
         )
-        yield figure, panels
+        yield made, panels
 
 
-def _data_uri(figure: Figure) -> str:
+def margins(made: Figure) -> dict[str, float]:
+    """Margins of a figure, for a grid of panels of its own."""
+    kept = made.subplotpars
+    return {"left": kept.left, "right": kept.right, "bottom": kept.bottom, "top": kept.top}
+
+
+def data_uri(made: Figure) -> str:
     """Write the figure as a data URI: equal figures give equal bytes, and text stays text in the reader's own font."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
-    figure.patch.set_alpha(0)
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    made.patch.set_alpha(0)
+    FigureCanvasSVG(made).print_svg(buffer, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().replace("'DejaVu Sans'", _FONTS).replace("DejaVu Sans", _FONTS)
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
@@ -111,33 +119,34 @@ def curves(
     labels = [s.label if len(classes) > 1 else s.side or plain or s.method for s in drawn]
     columns = max(1, min(len(labels), 42 // (max(map(len, labels)) + 6)))
     lines = -(-len(labels) // columns) + bool(common) if len(drawn) > 1 else 1
-    power = _power_of(np.concatenate([v for s in drawn for v in (s.values, s.low, s.high)]))
-    with _figure(1.7, top_in=0.12 + 0.17 * lines) as (figure, panel):
-        _bands(panel, bands)
+    power = power_of(np.concatenate([v for s in drawn for v in (s.values, s.low, s.high)]))
+    with figure(1.7, top_in=0.12 + 0.17 * lines) as (made, panel):
+        shade(panel, bands)
         for index, (one, label) in enumerate(zip(drawn, labels, strict=True)):
             colour = _colour(one, index, schema, len(classes) > 1)
-            _line(panel, one, axis, 10.0**-power, colour, STYLES[index % len(STYLES)], label, index)
-        _labels(panel, axis, title, series[0].unit, power)
+            line(panel, one, axis, 10.0**-power, colour, STYLES[index % len(STYLES)], label, index)
+        name_axes(panel, axis, title, series[0].unit, power)
         if len(drawn) > 1:
-            figure.legend(
+            made.legend(
                 loc="upper left", bbox_to_anchor=(_LEFT_IN / _WIDTH_IN, 1), ncols=columns, title=common or None,
                 alignment="left", borderpad=0.0, labelspacing=0.25,
             )  # fmt: skip
         else:
             panel.set_title(drawn[0].label)
-        return _data_uri(figure)
+        return data_uri(made)
 
 
-def _power_of(values: np.ndarray) -> int:
+def power_of(values: np.ndarray) -> int:
     """Power of ten to take out of the numbers of an axis, into its label; 0 where they are handy as they are."""
     largest = np.nanmax(np.abs(values), initial=0.0)
     power = int(np.floor(np.log10(largest))) if largest > 0 else 0
     return power if power >= 5 or power < -3 else 0
 
 
-def _line(
+def line(
     panel: Axes, one: Series, axis: Axis, scale: float, colour: str, style: Any, label: str, index: int
 ) -> None:  # fmt: skip
+    """Draw a series in its interval; gaps, flagged values and missing ones as `curves` says."""
     step = max(1, -(-len(one.frames) // MAX_POINTS))
     take = slice(None, None, step)
     x = axis.values[one.frames][take]
@@ -191,13 +200,13 @@ def _runs(x: np.ndarray) -> list[slice]:
 
 def trace(title: str, unit: str, values: np.ndarray, axis: Axis, bands: Sequence[tuple[float, float, str]]) -> str:
     """One quantity of the cycler against time."""
-    with _figure(1.5, top_in=0.1) as (figure, panel):
-        _bands(panel, bands)
-        panel.plot(
-            axis.values, values, color=INK, linewidth=1.3, marker="o" if len(values) <= 60 else None, markersize=2.4
-        )
-        _labels(panel, axis, title, unit)
-        return _data_uri(figure)
+    power = power_of(values)
+    with figure(1.5, top_in=0.1) as (made, panel):
+        shade(panel, bands)
+        mark = "o" if len(values) <= 60 else None
+        panel.plot(axis.values, values * 10.0**-power, color=INK, linewidth=1.3, marker=mark, markersize=2.4)
+        name_axes(panel, axis, title, unit, power)
+        return data_uri(made)
 
 
 def histograms(title: str, unit: str, samples: Sequence[tuple[str, np.ndarray]], limit: float | None) -> str:
@@ -208,8 +217,8 @@ def histograms(title: str, unit: str, samples: Sequence[tuple[str, np.ndarray]],
     bins = np.histogram_bin_edges(fullest, "fd", range=(float(everything.min()), float(everything.max())))
     edges = np.linspace(bins[0], bins[-1], int(np.clip(len(bins), 9, 31)))
     n = len(samples)
-    with _figure(0.85 * n, nrows=n, sharex=True, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.35}) as (
-        figure,
+    with figure(0.85 * n, nrows=n, sharex=True, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.35}) as (
+        made,
         panels,
     ):
         for panel, (label, values) in zip(panels[:, 0], samples, strict=True):
@@ -219,26 +228,28 @@ def histograms(title: str, unit: str, samples: Sequence[tuple[str, np.ndarray]],
             if limit is not None and limit < edges[-1]:
                 panel.axvline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
         dashed = "; dashed: detection limit" if limit is not None and limit < edges[-1] else ""
-        panels[-1, 0].set_xlabel(_with_unit(title, unit) + dashed)
+        panels[-1, 0].set_xlabel(with_unit(title, unit) + dashed)
         panels[n // 2, 0].set_ylabel("objects")
-        return _data_uri(figure)
+        return data_uri(made)
 
 
-def _bands(panel: Axes, bands: Sequence[tuple[float, float, str]]) -> None:
+def shade(panel: Axes, bands: Sequence[tuple[float, float, str]]) -> None:
+    """Lay the half-cycles under a panel."""
     for start, stop, name in bands:
         ground, strip = BAND_COLOURS[name]
         panel.axvspan(start, stop, color=ground, linewidth=0, zorder=0.4)
         panel.axvspan(start, stop, ymin=0.975, color=strip, linewidth=0, zorder=0.5)
 
 
-def _labels(panel: Axes, axis: Axis, title: str, unit: str, power: int = 0) -> None:
+def name_axes(panel: Axes, axis: Axis, title: str, unit: str, power: int = 0) -> None:
+    """Write what is drawn, with its unit and power of ten, beside both axes."""
     panel.set_xlabel(axis.label)
     from matplotlib.transforms import blended_transform_factory
 
-    lines = textwrap.wrap(_with_unit(title, unit, power), 30)
+    lines = textwrap.wrap(with_unit(title, unit, power), 30)
     panel.set_ylabel("\n".join(lines), va="center")
     panel.yaxis.set_label_coords(
-        (0.1 if len(lines) == 1 else 0.15) / _WIDTH_IN,
+        (0.1 if len(lines) == 1 else 0.15) / panel.figure.get_figwidth(),
         0.5,
         transform=blended_transform_factory(panel.figure.transFigure, panel.transAxes),
     )
@@ -248,7 +259,8 @@ def _labels(panel: Axes, axis: Axis, title: str, unit: str, power: int = 0) -> N
         panel.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _with_unit(title: str, unit: str, power: int = 0) -> str:
+def with_unit(title: str, unit: str, power: int = 0) -> str:
+    """Name of a quantity with its unit in brackets."""
     text = " ".join(part for part in (power_text(power), unit_text(unit)) if part)
     name = title[:1].lower() + title[1:] if not title[:2].isupper() else title
     return f"{name} ({text})" if text else name

@@ -139,12 +139,16 @@ def groups_of(saved: Saved, metrics: Iterable[str]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Axis:
-    """Values of one horizontal axis at each frame; ``key`` is ``time``, ``capacity`` or ``voltage``."""
+    """Values of one horizontal axis at each frame; ``key`` is ``time``, ``capacity`` or ``voltage``.
+
+    ``seconds_per_unit`` is known of a time axis with times.
+    """
 
     key: str
     label: str
     values: np.ndarray
     monotonic: bool = True
+    seconds_per_unit: float | None = None
 
 
 def axes_of(saved: Saved) -> list[Axis]:
@@ -155,7 +159,7 @@ def axes_of(saved: Saved) -> list[Axis]:
         found = [Axis("time", "frame", np.arange(n_frames, dtype=float))]
     else:
         scale, unit = time_unit(float(times[-1] - times[0]) or 1.0)
-        found = [Axis("time", f"time ({unit})", times / scale)]
+        found = [Axis("time", f"time ({unit})", times / scale, seconds_per_unit=scale)]
     capacity = electrochem_column(saved, "capacity_mAh")
     if capacity is not None:
         area = (saved.run.get("electrochem") or {}).get("area_cm2")
