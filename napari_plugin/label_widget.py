@@ -58,7 +58,6 @@ class LabelWidget(QWidget):
         self.shown: Any = None
         self.planes: Planes | None = None
         self.forest: ForestPredictor | None = None
-        self.network: NetworkPredictor | None = None
         self.prediction: Prediction | None = None
         self._models: dict[Plane, str] = {}
         self._work: qt.Work | None = None
@@ -328,7 +327,7 @@ class LabelWidget(QWidget):
         self.viewer.layers.selection.active = self.layer
         self.planes = Planes(stack, modality_name=self.modality.currentText())
         self.forest = ForestPredictor(self.planes, session.schema)
-        self.network, self.prediction, self._models = None, None, {}
+        self.prediction, self._models = None, {}
         self._touched = set(session.labelled_frames())
         self._fill_classes()
         self._bind()
@@ -449,7 +448,6 @@ class LabelWidget(QWidget):
             if folder:
                 self.model.insertItem(index, folder)
             self.model.setCurrentIndex(index if folder else 0)
-        self.network = None
 
     def predict(self) -> None:
         """Predict the plane on show."""
@@ -470,21 +468,20 @@ class LabelWidget(QWidget):
                 return
             work = qt.Work(lambda _: forest.update(strokes, plane), self)
         else:
-            work = qt.Work(lambda _: self._loaded_network(session).predict(plane), self)
+            network = self._chosen_network(session)
+            work = qt.Work(lambda w: network(w.compute).predict(plane), self)
         work.returned.connect(self._show_prediction)
         work.failed.connect(qt.show_error)
         work.ended.connect(self._predicted)
         self._work = work
         work.start()
 
-    def _loaded_network(self, session: LabellingSession) -> NetworkPredictor:
-        if self.network is None:
-            name = self.model.currentText()
-            self.network = NetworkPredictor(
-                self.planes, session.schema, "auto" if name.startswith("auto") else name,
-                modality_name=self.modality.currentText(),
-            )  # fmt: skip
-        return self.network
+    def _chosen_network(self, session: LabellingSession) -> Callable[..., NetworkPredictor]:
+        name = self.model.currentText()
+        return partial(
+            _network, self.planes, session.schema, "auto" if name.startswith("auto") else name,
+            self.modality.currentText(),
+        )  # fmt: skip
 
     def _show_prediction(self, found: Prediction) -> None:
         if self.shown is None:
@@ -659,3 +656,7 @@ class LabelWidget(QWidget):
             return
         waiting = f"{self.session.unsaved} edit(s) in the journal" if self.session.unsaved else "All saved"
         self.status.setText(f"{text}{waiting}.")
+
+
+def _network(planes: Planes, schema: Any, model: str, modality_name: str, call: Callable[..., Any]) -> NetworkPredictor:
+    return NetworkPredictor(planes, schema, model, modality_name=modality_name, call=call)

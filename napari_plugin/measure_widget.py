@@ -164,7 +164,8 @@ class MeasureWidget(QWidget):
 
         def measure(work: qt.Work) -> Any:
             path = run_job.write_layer_labels(found, out / "labels")
-            return run_job.make_job("measure", [path], analysis=analysis, out=out).execute(work.progress)
+            job = run_job.make_job("measure", [path], analysis=analysis, out=out)
+            return work.compute(run_job.execute, job)
 
         work = qt.Work(measure, self)
         work.returned.connect(self._measured)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from seg.labels import UNLABELLED, LabelSchema
 from seg.metrics.table import Scale
 from seg.modality import modality
 from seg.preprocess import SeriesNormalisation, read_grey
+from seg.progress import Progress, silent
 from seg.stack import Calibration, Stack
 
 # Index of a plane along the axes in front of y and x: (), (t,), (z,) or (t, z).
@@ -161,7 +164,7 @@ class ForestPredictor:
 
 
 class NetworkPredictor:
-    """Predicts planes with a trained model, by the same engine as the command line.
+    """Predicts planes with a trained model, by the engine of the command line in a process of its own.
 
     Parameters
     ----------
@@ -170,31 +173,56 @@ class NetworkPredictor:
         Classes the model predicts must be in it.
     model : str or Path
         Name or folder; ``auto`` takes the shipped one for the modality.
+    modality_name : str
+    call : callable
+        ``call(function, *args)`` runs `predict_plane` somewhere: `napari_plugin.engine.Engine.call`.
     """
 
     def __init__(
-        self, planes: Planes, schema: LabelSchema, model: str | Path = "auto", *, modality_name: str = "optical"
-    ) -> None:
-        from seg.models.bundle import find_model, load_bundle
-
-        self.planes = planes
-        self.bundle = load_bundle(find_model(model, modality=modality_name), schema=schema)
-        if self.bundle.spec.dims != 2:
-            raise ModelError(
-                f"Model {self.bundle.spec.name!r} works on whole volumes; use the Run widget and open its result."
-            )
-        self.name = f"{self.bundle.spec.name} {self.bundle.weights_sha256[:12]}"
+        self, planes: Planes, schema: LabelSchema, model: str | Path = "auto", *, modality_name: str = "optical",
+        call: Callable[..., Any],
+    ) -> None:  # fmt: skip
+        self.planes, self.schema, self.model, self.modality_name, self._call = (
+            planes,
+            schema,
+            model,
+            modality_name,
+            call,
+        )
 
     def predict(self, plane: Plane) -> Prediction:
         """Classes of a plane."""
-        from seg.inference import segment
-
         began = time.perf_counter()
         sizes = {a: s for a, s in self.planes.stack.calibration.pixel_size_um.items() if a in "yx"}
-        one = Stack(self.planes.raw(plane), "yx", Calibration(sizes, None, "file"), self.planes.stack.name)
-        (slab,) = segment(one, self.bundle, normalisation=self.planes.normalisation)
-        seconds = time.perf_counter() - began
-        return Prediction(plane, slab.labels, slab.confidence.astype(np.float32), self.name, seconds)
+        labels, confidence, name = self._call(
+            predict_plane, self.planes.raw(plane), self.planes.stack.name, sizes, self.planes.normalisation,
+            self.schema.to_dict(), self.model, self.modality_name,
+        )  # fmt: skip
+        return Prediction(plane, labels, confidence.astype(np.float32), name, time.perf_counter() - began)
+
+
+def predict_plane(
+    raw: np.ndarray, name: str, pixel_size_um: dict[str, float], normalisation: SeriesNormalisation,
+    schema: dict[str, Any], model: str | Path, modality_name: str, progress: Progress = silent,
+) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Labels and confidence of one plane by a model, and what the log calls the model."""
+    from seg.inference import segment
+
+    bundle = _bundle(str(model), modality_name, json.dumps(schema))
+    if bundle.spec.dims != 2:
+        raise ModelError(f"Model {bundle.spec.name!r} works on whole volumes; use the Run widget and open its result.")
+    stack = Stack(raw, "yx", Calibration(pixel_size_um, None, "file"), name)
+    (slab,) = segment(stack, bundle, normalisation=normalisation, progress=progress)
+    return slab.labels, slab.confidence, f"{bundle.spec.name} {bundle.weights_sha256[:12]}"
+
+
+@lru_cache(maxsize=2)
+def _bundle(model: str, modality_name: str, schema: str) -> Any:
+    from seg.models.bundle import find_model, load_bundle
+
+    return load_bundle(
+        find_model(model, modality=modality_name), schema=LabelSchema.from_dict(json.loads(schema), where="the schema")
+    )
 
 
 def strokes_of(labels: np.ndarray, axes: str, frames: list[int]) -> dict[Plane, np.ndarray]:

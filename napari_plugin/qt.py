@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_plugin import layers
+from napari_plugin.engine import ENGINE, Stopped
 from seg.errors import SegError
 from seg.stack import Stack
 
@@ -57,7 +58,7 @@ class Work(QObject):
 
     def __init__(self, function: Callable[[Work], Any], parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._stop = False
+        self._stop = self._in_engine = False
         self._worker = create_worker(self._run, function, _start_thread=False)
         self._worker.returned.connect(self._finish)
         self._worker.errored.connect(self._fail)
@@ -68,8 +69,22 @@ class Work(QObject):
         return self
 
     def cancel(self) -> None:
-        """Ask to stop; granted between two items."""
+        """Ask to stop; granted between two items, and at once by the computing process."""
         self._stop = True
+        if self._in_engine:
+            ENGINE.stop()
+
+    def compute(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a function in the computing process, with its progress; called in the thread."""
+        if self._stop:
+            raise Cancelled
+        self._in_engine = True
+        try:
+            return ENGINE.call(function, *args, report=self.progressed.emit)
+        except Stopped:
+            raise Cancelled from None
+        finally:
+            self._in_engine = False
 
     def progress(self, iterable: Iterable[Any], *, total: int | None = None, desc: str = "") -> Iterator[Any]:
         """A `seg.progress.Progress`: called in the thread, seen in the main one."""

@@ -62,6 +62,11 @@ class Job:
         return engine(self.inputs, self.config, self.out, self.options, progress=progress)
 
 
+def execute(job: Job, progress: Progress = silent) -> list[RunResult]:
+    """`Job.execute` as a function, for the computing process."""
+    return job.execute(progress)
+
+
 def make_job(
     verb: str, patterns: Sequence[Path | str], *, analysis: str, out: Path, model: str = "", echem: Path | None = None,
     echem_offset: str = "", stack: Stack | None = None, image: Path | None = None,

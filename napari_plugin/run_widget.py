@@ -150,7 +150,7 @@ class RunWidget(QWidget):
         for path in self.job.inputs:
             self._add_row(path.name, WAITING)
         job = self.job
-        work = qt.Work(lambda w: job.execute(w.progress), self)
+        work = qt.Work(lambda w: w.compute(run_job.execute, job), self)
         work.progressed.connect(self._mark)
         work.returned.connect(self._finished)
         work.failed.connect(qt.show_error)

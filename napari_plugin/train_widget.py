@@ -231,7 +231,7 @@ class TrainWidget(QWidget):
         models = {"old": "auto" if start == SCRATCH else start, "new": job.model_dir}
         config, metric = load_analysis(self.analysis.currentText()), self.metric.currentText()
         self.status.setText("Comparing the old and the new model on the frames held out ...")
-        work = qt.Work(lambda _: compare_models(job, models, config, metric, modality_name=modality_name), self)
+        work = qt.Work(lambda w: w.compute(compare_models, job, models, config, metric, modality_name), self)
         work.returned.connect(self._show_comparison)
         work.failed.connect(lambda reason: (self.status.setText(reason), qt.show_error(reason)))
         work.start()

@@ -21,11 +21,11 @@ from seg.io import open_stack, read_labels, write_labels
 from seg.io.results import atomic_path
 from seg.measure import measure_frames
 from seg.preprocess import SeriesNormalisation
+from seg.progress import Progress, silent
 from seg.segmentation import Segmentation
 from seg.stack import Calibration, Stack
 
 HELD_OUT_SHARE = 0.2
-SAMPLE_MINUTES = 10.0
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,12 @@ class Comparison:
 
 
 def compare_models(
-    job: TrainingJob, models: dict[str, str | Path], config: AnalysisConfig, metric: str, *, modality_name: str
+    job: TrainingJob,
+    models: dict[str, str | Path],
+    config: AnalysisConfig,
+    metric: str,
+    modality_name: str,
+    progress: Progress = silent,
 ) -> tuple[list[Comparison], pd.DataFrame]:
     """Models on the held-out frames: masks, and a table of scores and of the chosen metric.
 
@@ -228,6 +233,7 @@ def compare_models(
     metric : str
         Metric of single frames.
     modality_name : str
+    progress : Progress
 
     Returns
     -------
@@ -245,7 +251,7 @@ def compare_models(
     for image, frames in job.held_out.items():
         stack, labels = open_stack(image), read_labels(labels_path(image))
         normalisation = SeriesNormalisation.fit(stack, modality(modality_name).normalisation_percentiles)
-        for frame in frames:
+        for frame in progress(frames, total=len(frames), desc="comparing"):
             truth = np.asarray(labels.stack.data[frame])
             one = _one_frame(stack, frame)
             masks = {}
