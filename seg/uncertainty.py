@@ -40,6 +40,40 @@ def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
     return low, float(chdtri(2 * count + 2, tail)) / 2
 
 
+def overdispersed_interval(
+    count: int, excess: float, freedom: float = math.inf, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the mean of a count whose variance is `excess` times that of a Poisson variable.
+
+    Parameters
+    ----------
+    count : int
+    excess : float
+        1 gives `poisson_interval`.
+    freedom : float
+        Degrees of freedom that the excess was found with.
+    level : float
+
+    Returns
+    -------
+    (float, float)
+
+    Notes
+    -----
+    `excess` objects count as one: the exact interval of ``count / excess``, times the excess. That the excess itself
+    is an estimate widens it by the ratio of the quantiles of Student and Gauss.
+    """
+    if excess <= 1:
+        return poisson_interval(count, level)
+    from scipy.special import gammaincinv, ndtri, stdtrit
+
+    tail = (1 - level) / 2
+    wider = float(stdtrit(freedom, tail) / ndtri(tail)) if math.isfinite(freedom) else 1.0
+    low = float(gammaincinv(count / excess, tail)) * excess if count else 0.0
+    high = float(gammaincinv(count / excess + 1, 1 - tail)) * excess
+    return max(count - wider * (count - low), 0.0), count + wider * (high - count)
+
+
 def bootstrap_interval(
     values: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray] | None = None,

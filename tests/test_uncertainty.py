@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seg.uncertainty import bootstrap_interval, boundary_shift, combine_intervals, poisson_interval, shifted_sizes
+from seg.uncertainty import (
+    bootstrap_interval,
+    boundary_shift,
+    combine_intervals,
+    overdispersed_interval,
+    poisson_interval,
+    shifted_sizes,
+)
 
 
 @pytest.mark.parametrize(("count", "low", "high"), [(0, 0.0, 3.6889), (1, 0.0253, 5.5716), (10, 4.7954, 18.3904)])
@@ -28,6 +35,18 @@ def test_poisson_interval_holds_the_mean_at_least_as_often_as_it_claims(mean):
 def test_poisson_interval_refuses_what_is_no_count():
     with pytest.raises(ValueError, match="count >= 0"):
         poisson_interval(-1)
+
+
+def test_overdispersed_interval(rng):
+    assert overdispersed_interval(12, 1.0) == poisson_interval(12)
+    assert overdispersed_interval(0, 3.0)[0] == 0
+    # Twice the variance: near a large count the half width is 1.96 sqrt(2 n), 1 % off by the skewness.
+    low, high = overdispersed_interval(10_000, 2.0)
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(20_000), rel=0.01)
+    # Counts of variance 3 times their mean of 40 (gamma-Poisson): 1000 trials, standard error 0.7 %.
+    counts = rng.poisson(rng.gamma(20, 2, 1000))
+    held = [low <= 40 <= high for low, high in (overdispersed_interval(int(n), 3.0) for n in counts)]
+    assert 0.93 <= np.mean(held) <= 0.98
 
 
 @pytest.mark.parametrize("n", [8, 40])

@@ -30,7 +30,9 @@ from seg.metrics.frame import Frame
 from seg.metrics.overlap import miles_density
 from seg.metrics.table import UM2_PER_CM2, Measurement
 from seg.objects import ObjectPixels, touching
-from seg.uncertainty import poisson_interval
+from seg.uncertainty import overdispersed_interval
+
+MIN_FOR_EXCESS = 18  # objects: two in each of nine parts of the frame
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,16 @@ def measure_frame(frame: Frame, *, guard_px: int = 0, overlap_from: float | None
         flags = (*scale.flags, "artifact-frame")
         none = [row(name, math.nan, u, n=0, flags=flags) for name, u in (("object_count", "1"), (density, unit))]
         return none + rows
-    low, high = poisson_interval(count.n)
+    excess, parts = variance_excess(count.counted, frame.pixels, valid)
+    low, high = overdispersed_interval(count.n, excess, parts - 1)
     flags = (*scale.flags, *(("below-detection-limit",) if count.below_limit else ()))
     if count.n == 0 and count.cut:
         flags = (*flags, "touches-border")
     method = f"{count.rule}, exact Poisson interval" + (
         f", {count.below_limit} under the detection limit left out" if count.below_limit else ""
     )
+    if excess > 1:
+        method += f", widened: variance {excess:.2g} times that of Poisson numbers between {parts} parts of the frame"
     counted = partial(row, n=count.n, method=method, flags=flags)
     rows = [
         counted("object_count", count.n, "1", low=low, high=high),
@@ -189,6 +194,49 @@ def measure_frame(frame: Frame, *, guard_px: int = 0, overlap_from: float | None
     if overlap_from is not None and ndim == 2:
         rows += _overlapping(frame, row, overlap_from)
     return rows
+
+
+def variance_excess(counted: np.ndarray, pixels: ObjectPixels, valid: np.ndarray) -> tuple[float, int]:
+    """Variance of the counts of equal parts of the frame over that of Poisson numbers, and the number of parts.
+
+    Parameters
+    ----------
+    counted : ndarray of bool, shape (n + 1,)
+        Which objects count, by object id.
+    pixels : ObjectPixels
+    valid : ndarray of bool, shape ([Z,] Y, X)
+
+    Returns
+    -------
+    (float, int)
+        1 where the objects lie at random as far as a chi-squared test at the level of 0.2 can say, or are too few to
+        say anything (under 18): objects in families, or denser on one side, have more.
+    """
+    from scipy.stats import chi2
+
+    n, ndim = int(counted.sum()), valid.ndim
+    if n < MIN_FOR_EXCESS:
+        return 1.0, 1
+    least, most = (3, 6) if ndim == 2 else (2, 4)
+    per_axis = int(np.clip((n / 4) ** (1 / ndim), least, most))
+    if min(valid.shape) < per_axis:
+        return 1.0, 1
+    area, place = valid, np.zeros(n, np.int64)
+    for axis, size in enumerate(valid.shape):
+        edges = -(-np.arange(per_axis) * size // per_axis)
+        area = np.add.reduceat(area, edges, axis=axis, dtype=np.int64)
+        place = place * per_axis + np.searchsorted(edges, pixels.lower[counted][:, axis], "right") - 1
+    area = area.ravel()
+    seen = np.bincount(place, minlength=per_axis**ndim)
+    kept = area > 0.25 * area.max()
+    expected = area[kept] / area[kept].sum() * seen[kept].sum()
+    parts = int(kept.sum())
+    if parts < 4 or not seen[kept].any():
+        return 1.0, 1
+    pearson = float(((seen[kept] - expected) ** 2 / expected).sum())
+    if chi2.sf(pearson, parts - 1) >= 0.2:
+        return 1.0, parts
+    return max(pearson / (parts - 1), 1.0), parts
 
 
 def _overlapping(frame: Frame, row: partial[Measurement], covered_from: float) -> list[Measurement]:

@@ -201,7 +201,7 @@ def _rates(
     """
     unit = rate_unit(curve.unit, timed=curve.timed)
     row = partial(Measurement, metric, unit=unit, class_name=curve.class_name)
-    rows = _slopes(curve, source, half_cycles, row)
+    rows = _slopes(curve, source, half_cycles, row, boundary=boundary)
     seconds = curve.seconds
     for i in range(1, len(curve.frames)):
         step = curve.clock[i] - curve.clock[i - 1]
@@ -223,7 +223,7 @@ def _rates(
 
 
 def _slopes(
-    curve: Curve, source: str, half_cycles: Sequence[HalfCycle], row: partial[Measurement]
+    curve: Curve, source: str, half_cycles: Sequence[HalfCycle], row: partial[Measurement], *, boundary: bool
 ) -> list[Measurement]:
     """Robust slope of a curve: over all frames, or for each kind of half-cycle and each half-cycle."""
     left_out = curve.n_frames - len(curve.frames)
@@ -235,7 +235,7 @@ def _slopes(
             inside = np.isin(curve.frames, cycle.frames)
             if cycle.kind != kind or inside.sum() < 2:
                 continue
-            slope, low, high = robust_slope(curve.clock[inside], curve.values[inside])
+            slope, low, high = _slope(curve, inside, boundary=boundary)
             if math.isnan(slope):
                 continue
             last = np.flatnonzero(inside)[-1]
@@ -253,9 +253,24 @@ def _slopes(
             rows += [_median(found, f"median over {len(found)} half-cycles of {kind}: {method}"), *found]
     if rows:
         return rows
-    slope, low, high = robust_slope(curve.clock, curve.values)
+    slope, low, high = _slope(curve, np.ones(len(curve.frames), bool), boundary=boundary)
     flags = (*curve.flags, *(("single-frame",) if math.isnan(slope) else ()))
     return [row(value=slope, low=low, high=high, n=len(curve.frames), method=method, flags=flags)]
+
+
+def _slope(curve: Curve, inside: np.ndarray, *, boundary: bool) -> tuple[float, float, float]:
+    """Robust slope of some frames; its interval joins the scatter and, at a `boundary`, outlines that are off.
+
+    An outline that is off by the same distance in all frames makes a deposit that grows around grow faster: the slopes
+    of the bounds of the values say by how much.
+    """
+    slope, low, high = robust_slope(curve.clock[inside], curve.values[inside])
+    if not boundary or math.isnan(low):
+        return slope, low, high
+    ends = [robust_slope(curve.clock[inside], bound[inside])[0] for bound in (curve.lows, curve.highs)]
+    if not np.isfinite(ends).all():
+        return slope, low, high
+    return slope, *combine_intervals(slope, (low, high), (min(*ends, slope), max(*ends, slope)))
 
 
 def _median(rows: Sequence[Measurement], method: str) -> Measurement:

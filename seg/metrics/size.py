@@ -11,7 +11,7 @@ import numpy as np
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement
 from seg.objects import equivalent_diameter
-from seg.uncertainty import bootstrap_interval
+from seg.uncertainty import OUTLINE_OFFSET_PX, bootstrap_interval, combine_intervals
 
 MIN_MEAN_DIAMETER_PX = 16.0  # the mean is good to 2 % from here on
 MIN_OBJECTS_FOR_LAW = 10
@@ -143,6 +143,8 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
     )  # fmt: skip
 
     mean, low, high = math.nan, math.nan, math.nan
+    # Outlines that are off as a whole, by half a pixel on either side of every object.
+    shift = 2 * 1.96 * OUTLINE_OFFSET_PX * scale.pixel ** (1 / ndim)
     if len(whole):
         mean = float(np.average(diameters, weights=weights))
         low, high = bootstrap_interval(
@@ -150,12 +152,14 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
             lambda v: v[..., 0].sum(axis=1) / v[..., 1].sum(axis=1),
             rng=np.random.default_rng([seed, frame.index]),
         )
+        if math.isfinite(low):
+            low, high = combine_intervals(mean, (low, high), (mean - shift, mean + shift))
         if float(np.average(pixels.diameters_px[whole], weights=weights)) < MIN_MEAN_DIAMETER_PX:
             flags.append("few-pixels")
     rows = [
         row(
             "mean_equivalent_diameter", mean, scale.unit("um"), low=low, high=high, flags=tuple(flags),
-            method="Miles-Lantuejoul weights over whole objects, bootstrap over objects",
+            method="Miles-Lantuejoul weights over whole objects, bootstrap over objects, outlines ±0.5 px",
         )
     ]  # fmt: skip
 
@@ -165,14 +169,31 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
         law = truncated_lognormal(diameters, weights, frame.min_diameter_px * scale.pixel ** (1 / ndim))
     if math.isnan(law[0][0]):
         flags.append("ambiguous")
-    for name, (value, low, high) in zip(("size_lognormal_mu", "size_lognormal_sigma"), law, strict=True):
+    moved = _moved_law(diameters, weights, shift) if math.isfinite(law[0][0]) else np.zeros((2, 2))
+    names = ("size_lognormal_mu", "size_lognormal_sigma")
+    for name, (value, low, high), (less, more) in zip(names, law, moved, strict=True):
+        if math.isfinite(low):
+            low, high = combine_intervals(value, (low, high), (value - less, value + more))
         rows.append(
             row(
                 name, value, "1", low=low, high=high, flags=tuple(flags),
-                method=f"diameters in {scale.unit('um')}, likelihood truncated at the detection limit",
+                method=f"diameters in {scale.unit('um')}, likelihood truncated at the detection limit, outlines "
+                "±0.5 px",
             )
         )  # fmt: skip
     return rows
+
+
+def _moved_law(diameters: np.ndarray, weights: np.ndarray, shift: float) -> np.ndarray:
+    """By how much mean (first row) and spread of the logarithms fall and rise when all outlines move in and out."""
+
+    def moments(by: float) -> np.ndarray:
+        logs = np.log(np.maximum(diameters + by, 1e-3 * diameters))
+        mean = np.average(logs, weights=weights)
+        return np.array([mean, math.sqrt(np.average((logs - mean) ** 2, weights=weights))])
+
+    changes = np.stack([moments(by) - moments(0.0) for by in (-shift, shift)], axis=1)
+    return np.stack([np.maximum(-changes, 0).max(axis=1), np.maximum(changes, 0).max(axis=1)], axis=1)
 
 
 def _in_the_clear(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -134,6 +134,22 @@ def test_density_is_per_cm2_with_exact_poisson_ends(schema):
     assert (density.frame, density.time_s, density.flags) == (2, 4.0, ())
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_objects_in_one_half_of_the_frame_widen_the_interval(schema, rng, grouped):
+    mask = np.zeros((120, 240), bool)
+    for _ in range(60):
+        y, x = rng.integers(2, 118), rng.integers(2, 118 if grouped else 238)
+        mask[y, x] = True
+    row = _rows(_frame(schema, mask))["areal_density"]
+    low, high = poisson_interval(row.n)
+    wider = (row.high - row.low) / row.value / ((high - low) / row.n)
+    if grouped:  # eight of sixteen parts are empty: their variance is the mean number again, 4, above Poisson's
+        assert 1.8 < wider < 3.5
+        assert "variance" in row.method
+    else:
+        assert wider < 1.6
+
+
 def test_artefact_is_out_of_the_denominator(schema):
     rows = _rows(_frame(schema, _squares(), invalid=np.s_[-6:]))
     assert rows["valid_area"].value == pytest.approx(54 * 90 * 0.1)

@@ -48,6 +48,20 @@ def test_linear_growth_has_its_slope_at_any_spacing_of_times():
     assert [(row.frame, row.time_s) for row in steps] == list(enumerate(times))[1:]
 
 
+def test_rate_knows_what_outlines_can_be_off():
+    """Eight discs of radius sqrt(r0^2 + c t): bounds at r +- 0.5 have slopes that differ by the change of 2 pi r."""
+    times = np.arange(10.0)
+    radius = np.sqrt(100 + 20 * times)
+    areas = [np.pi * (radius + off) ** 2 for off in (0.0, -0.5, 0.5)]
+    table = table_of(areas[0], times)
+    table["low"], table["high"] = areas[1:]
+    (whole,) = series_rows(measure_series(table))
+    assert whole.value == pytest.approx(20 * np.pi)
+    # The rate of the bounds is not constant; its robust slope lies within 5 % of the mean one.
+    spread = np.pi * (radius[-1] - radius[0]) / 9
+    assert (whole.value - whole.low, whole.high - whole.value) == pytest.approx((spread, spread), rel=0.05)
+
+
 def test_slope_resists_a_bad_frame_and_covers(rng):
     times = np.arange(30.0)
     hits = 0
