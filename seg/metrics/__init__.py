@@ -154,7 +154,7 @@ METRICS: dict[str, MetricGroup] = {
                 "nucleation_density", "nucleation_rate", "nucleation_mode", "nucleation_mode_textbook",
                 "nucleation_saturation_density", "nucleation_rate_constant", "instantaneous_fraction",
             ),
-            measure_series=Deferred("seg.metrics.nucleation", "measure_series"),
+            measure_whole=Deferred("seg.metrics.nucleation", "measure_whole"),
             requires=("counting", "events"),
         ),
         MetricGroup(

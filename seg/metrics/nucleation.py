@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from seg.errors import UsageError
+from seg.metrics.birth_series import BirthSeries, SinceOnset, birth_series, since_onset
+from seg.metrics.history import HalfCycle, History
 from seg.metrics.nucleation_laws import (
     MIN_BIRTHS,
     MIN_DELTA,
-    Births,
     Estimate,
     Verdict,
     compare_laws,
     expected_births,
 )
-from seg.metrics.table import UM2_PER_CM2, Measurement, rate_unit
+from seg.metrics.table import Measurement, rate_unit
 from seg.uncertainty import poisson_interval
 
 # Textbook: all at once, or at a constant rate. A finite number of sites at a finite rate is neither.
@@ -37,59 +37,6 @@ _LETTER = {
     "saturating": "progressive (gradual rise, then saturation)",
     "mixed": "mixed (burst at the start, then saturation)",
 }
-
-_BURST_SHARE = 0.05
-# A birth shows that there was some bare substrate, whatever the mask says.
-_LEAST_BARE = 1e-6
-
-
-@dataclass(frozen=True)
-class BirthSeries:
-    """Births over the frames of a series.
-
-    Parameters
-    ----------
-    frames : ndarray of int, shape (T,)
-    clock : ndarray of float, shape (T,)
-        Seconds where every frame has a time, else frame numbers.
-    timed : bool
-        Which of the two.
-    births : ndarray of int, shape (T,)
-        New objects of each frame; of the first frame those already there.
-    bare : ndarray of float, shape (T,)
-        Share of the valid area that is free of deposit.
-    area, birth_area : ndarray of float, shape (T,)
-        Valid area, and its part in which a newborn object is seen whole.
-    class_name : str
-    flags : tuple of str
-        Of all rows.
-    calibrated : bool
-    """
-
-    frames: np.ndarray
-    clock: np.ndarray
-    timed: bool
-    births: np.ndarray
-    bare: np.ndarray
-    area: np.ndarray
-    birth_area: np.ndarray
-    class_name: str
-    flags: tuple[str, ...]
-    calibrated: bool
-
-    @property
-    def per_area(self) -> str:
-        """Unit of a density."""
-        return "1/cm2" if self.calibrated else "1/px2"
-
-    @property
-    def factor(self) -> float:
-        """From 1/um2 (1/px2) to the unit of a density."""
-        return UM2_PER_CM2 if self.calibrated else 1.0
-
-    def time_s(self, index: int) -> float | None:
-        """Time of a frame, where known."""
-        return float(self.clock[index]) if self.timed else None
 
 
 def measure_series(
@@ -127,21 +74,96 @@ def measure_series(
     site that is covered before it nucleates is not lost from N0. Where the first frame already shows objects, onset
     is taken to be one interval earlier, and what is in it to be born since; the rows are flagged ``extrapolated``.
     """
-    series = _series(table)
+    return _measure(birth_series(table), [], onset_s, burst_s)
+
+
+def measure_whole(
+    history: History, *, onset_s: float | None = None, burst_s: float | None = None
+) -> list[Measurement]:  # fmt: skip
+    """Nucleation over a series; where the current is known, over each plating half-cycle for itself.
+
+    Parameters
+    ----------
+    history : History
+        As for `measure_series`, with half-cycles where they are known.
+    onset_s, burst_s : float or None
+        As for `measure_series`; a given onset is that of the first half-cycle that ends after it.
+
+    Returns
+    -------
+    list of Measurement
+        Those of `measure_series`. With half-cycles the rate, the law and its parameters are those of the births while
+        metal is plated (``side`` plating): what is already there when the current begins, and what is born under other
+        currents, is not fitted. With several half-cycles of plating each has its rows, at its last frame, and those
+        of the series are the rows of the first, which finds the substrate bare.
+    """
+    platings = [cycle for cycle in history.half_cycles() if cycle.kind == "plating"]
+    return _measure(birth_series(history.table), platings, onset_s, burst_s)
+
+
+def _measure(
+    series: BirthSeries, platings: Sequence[HalfCycle], onset_s: float | None, burst_s: float | None
+) -> list[Measurement]:  # fmt: skip
     row = partial(Measurement, class_name=series.class_name)
     if len(series.frames) < 2:
         nothing = partial(row, value=math.nan, flags=(*series.flags, "single-frame"))
         return [nothing("nucleation_density", unit=series.per_area), nothing("nucleation_mode", unit="1")]
-    rows = _density_rows(series, row) + _rate_rows(series, row)
-    since = _since_onset(series, onset_s, burst_s)
-    flags = series.flags
-    if onset_s is None and series.births[0]:
+    parts = _parts(series, platings)
+    onsets = _onsets([part for _, part in parts], onset_s)
+    found = [
+        _part_rows(part, text, onset, burst_s, row) for (text, part), onset in zip(parts, onsets, strict=True)
+    ]  # fmt: skip
+    rows = _density_rows(series, row) + found[0] + _rate_rows(series, row)
+    if len(parts) > 1:
+        for (_, part), of_part in zip(parts, found, strict=True):
+            where = {"frame": int(part.frames[-1]), "time_s": part.time_s(-1)}
+            rows += [replace(one, **where) for one in of_part]
+    return rows
+
+
+def _parts(series: BirthSeries, platings: Sequence[HalfCycle]) -> list[tuple[str, BirthSeries]]:
+    """What laws are fitted to, and how it is called: the plating half-cycles, else the series (no name)."""
+    parts = []
+    for cycle in platings:
+        inside = np.flatnonzero(np.isin(series.frames, cycle.frames))
+        # Growth starts from the last frame before the current; what is there by then was not born of it.
+        begin = max(int(inside[0]) - 1, 0) if len(inside) else 0
+        if not len(inside) or inside[-1] == begin:
+            continue
+        part = series.between(begin, int(inside[-1]))
+        if inside[0] > 0:
+            part.births[0] = 0
+        parts.append((f"plating of cycle {cycle.cycle}, frames {part.frames[0]} to {part.frames[-1]}", part))
+    return parts or [("", series)]
+
+
+def _onsets(parts: Sequence[BirthSeries], onset_s: float | None) -> list[float | None]:
+    """Give a known onset to the part that it lies in (or before); the others find their own."""
+    reached = [k for k, part in enumerate(parts) if onset_s is not None and part.clock[-1] > onset_s]
+    given = reached[0] if reached else len(parts) - 1
+    return [onset_s if k == given else None for k in range(len(parts))]
+
+
+def _part_rows(
+    part: BirthSeries, text: str, onset_s: float | None, burst_s: float | None, row: partial[Measurement]
+) -> list[Measurement]:
+    """Rate, law and parameters of a series or a half-cycle."""
+    if text:
+        row = partial(row, side="plating")
+    rate = _mean_rate(part, row, text)
+    since = since_onset(part, onset_s, burst_s)
+    flags = part.flags
+    if onset_s is None and part.births[0]:
         flags = (*flags, "extrapolated")
     if since is None:
-        nothing = partial(row, value=math.nan, unit="1", n=int(series.births.sum()), method="too few births")
-        names = ("nucleation_mode", "nucleation_mode_textbook")
-        return rows + [nothing(name, flags=(*flags, "ambiguous")) for name in names]
-    return rows + _law_rows(series, since, flags, row)
+        method = "; ".join(["too few births", *([text] if text else [])])
+        nothing = partial(row, value=math.nan, unit="1", n=int(part.births.sum()), method=method)
+        return [rate] + [
+            nothing(name, flags=(*flags, "ambiguous")) for name in ("nucleation_mode", "nucleation_mode_textbook")
+        ]
+    if text:
+        since = replace(since, how=f"{since.how}; {text}")
+    return [rate, *_law_rows(part, since, flags, row)]
 
 
 @dataclass(frozen=True)
@@ -171,10 +193,17 @@ class LawCurves:
     unit: str
 
 
-def law_curves(table: pd.DataFrame, *, onset_s: float | None = None, burst_s: float | None = None) -> LawCurves | None:
-    """Fit the laws to the same rows as `measure_series`, for a figure; None for fewer than three births."""
-    series = _series(table)
-    since = _since_onset(series, onset_s, burst_s) if len(series.frames) > 1 else None
+def law_curves(
+    table: pd.DataFrame, *, onset_s: float | None = None, burst_s: float | None = None,
+    half_cycles: Iterable[HalfCycle] = (),
+) -> LawCurves | None:  # fmt: skip
+    """Fit the laws to the same rows as `measure_series`, for a figure; None for fewer than three births.
+
+    With half-cycles the first one of plating, as in the rows of the series.
+    """
+    series = birth_series(table)
+    series = _parts(series, [cycle for cycle in half_cycles if cycle.kind == "plating"])[0][1]
+    since = since_onset(series, onset_s, burst_s) if len(series.frames) > 1 else None
     if since is None:
         return None
     verdict = compare_laws(since.births)
@@ -186,42 +215,6 @@ def law_curves(table: pd.DataFrame, *, onset_s: float | None = None, burst_s: fl
             for law, fit in verdict.fits.items()
         },
         verdict.weights, verdict.law, verdict.refused, series.per_area,
-    )  # fmt: skip
-
-
-def _series(table: pd.DataFrame) -> BirthSeries:
-    """Collect the rows of the frames; UsageError names the group that is missing."""
-    of_frames = table[table["frame"].notna() & table["object_id"].isna()]
-
-    def column(metric: str, class_name: str | None = None) -> pd.DataFrame:
-        rows = of_frames[of_frames["metric"] == metric]
-        if class_name is not None and (rows["class"] == class_name).any():
-            rows = rows[rows["class"] == class_name]
-        return rows.drop_duplicates("frame").set_index("frame").sort_index()
-
-    counts, areas = column("object_count"), column("valid_area")
-    if counts.empty or areas.empty:
-        raise UsageError("Metric group 'nucleation' needs the rows of 'counting'; add `counting: {}` to metrics.")
-    births = column("birth_count")
-    if births.empty and len(counts) > 1:
-        raise UsageError("Metric group 'nucleation' needs tracked objects; add `events: {}` to metrics.")
-    class_name = str(counts["class"].iloc[0] or "")
-    frames = counts.index.to_numpy(int)
-    new = births["value"].reindex(frames).fillna(0).to_numpy(float, copy=True)
-    new[0] = np.nan_to_num(counts["value"].iloc[0])
-    covered = column("covered_fraction", class_name)
-    bare = 1 - covered["value"].reindex(frames).interpolate().bfill().fillna(0).to_numpy(float)
-    area = areas["value"].reindex(frames).to_numpy(float)
-    limit = column("detection_limit_diameter")
-    diameter = limit["value"].reindex(frames).ffill().bfill().to_numpy(float) if len(limit) else np.zeros(len(frames))
-    times_s = counts["time_s"].to_numpy(float)
-    timed = bool(np.isfinite(times_s).all() and (np.diff(times_s) > 0).all())
-    calibrated = str(areas["unit"].iloc[0]) == "um2"
-    return BirthSeries(
-        frames, times_s if timed else frames.astype(float), timed, np.rint(new).astype(int),
-        np.clip(bare, _LEAST_BARE, 1), area,
-        np.maximum(np.sqrt(area) - diameter, 0) ** 2, class_name,
-        () if calibrated and timed else ("uncalibrated",), calibrated,
     )  # fmt: skip
 
 
@@ -248,74 +241,43 @@ def _density_rows(series: BirthSeries, row: partial[Measurement]) -> list[Measur
     return rows
 
 
+def _mean_rate(series: BirthSeries, row: partial[Measurement], text: str = "") -> Measurement:
+    """Births per bare area and time after the first frame."""
+    exposure = float(np.nansum(_exposure(series)))
+    return _rate(series, row, int(series.births[1:].sum()), exposure, text)
+
+
 def _rate_rows(series: BirthSeries, row: partial[Measurement]) -> list[Measurement]:
-    """Births per bare area and time: of every interval, and of the whole series (the first row)."""
-    unit = rate_unit(series.per_area, timed=series.timed)
-    exposure = np.diff(series.clock) * (series.bare[1:] + series.bare[:-1]) / 2 * series.birth_area[1:]
-    counts = series.births[1:]
-
-    def rate(count: int, bare_area_time: float, **where: object) -> Measurement:
-        values = [
-            number / bare_area_time * series.factor if bare_area_time > 0 else math.nan
-            for number in (count, *poisson_interval(count))
-        ]
-        return row(
-            "nucleation_rate", values[0], unit, low=values[1], high=values[2], n=count,
-            method="births per bare area and time, exact Poisson interval", flags=series.flags, **where,
-        )  # fmt: skip
-
-    whole = rate(int(counts.sum()), float(np.nansum(exposure)))
-    return [whole] + [
-        rate(int(counts[i]), float(exposure[i]), frame=int(series.frames[i + 1]), time_s=series.time_s(i + 1))
+    """Births per bare area and time of every interval."""
+    exposure, counts = _exposure(series), series.births[1:]
+    return [
+        _rate(
+            series, partial(row, frame=int(series.frames[i + 1]), time_s=series.time_s(i + 1)), int(counts[i]),
+            float(exposure[i]),
+        )
         for i in range(len(counts))
-    ]
+    ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _SinceOnset:
-    """Births per interval since onset, how that was found, and births that only set the clock."""
-
-    births: Births
-    how: str
-    set_aside: int = 0
-    onset: float = 0.0
+def _exposure(series: BirthSeries) -> np.ndarray:
+    """Bare area times duration of every interval."""
+    return np.asarray(np.diff(series.clock) * (series.bare[1:] + series.bare[:-1]) / 2 * series.birth_area[1:])
 
 
-def _since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | None) -> _SinceOnset | None:
-    """Births on the clock that starts at onset; None for fewer than three."""
-    clock, counts, set_aside = series.clock, series.births, 0
-    unit = " s" if series.timed else " frames"
-    if onset_s is not None:
-        if not series.timed:
-            raise UsageError("nucleation: onset_s needs frame times; give the frame interval.")
-        after = np.flatnonzero(clock > onset_s)
-        if not len(after):
-            raise UsageError(f"nucleation: onset_s = {onset_s:g} is not before the last frame ({clock[-1]:g} s).")
-        first, onset, how = int(after[0]), float(onset_s), f"onset given, {onset_s:g} s"
-        new = counts[first:].copy()
-        new[0] += counts[:first].sum()
-    elif counts[0]:
-        first, onset = 0, float(clock[0] - (clock[1] - clock[0]))
-        new, how = counts.copy(), "onset before the first frame, taken one interval earlier"
-    else:
-        born = np.flatnonzero(counts)
-        if not len(born):
-            return None
-        first, onset, set_aside = int(born[0]), float(clock[born[0] - 1]), 1
-        new = counts[first:].copy()
-        new[0] -= set_aside
-        how = f"onset with the first birth, {onset:.4g}{unit}"
-    if new.sum() < 3:  # AICc of a single parameter takes three
-        return None
-    edges = np.concatenate([[0.0], clock[first:] - onset])
-    before = series.bare[first - 1 : -1] if first else np.concatenate([[1.0], series.bare[:-1]])
-    burst = _BURST_SHARE * edges[-1] if burst_s is None else burst_s
-    births = Births(edges, new, (before + series.bare[first:]) / 2).from_burst(burst)
-    return _SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside, onset)
+def _rate(
+    series: BirthSeries, row: partial[Measurement], count: int, bare_area_time: float, text: str = ""
+) -> Measurement:  # fmt: skip
+    value, low, high = (
+        number / bare_area_time * series.factor if bare_area_time > 0 else math.nan
+        for number in (count, *poisson_interval(count))
+    )
+    method = "; ".join(["births per bare area and time, exact Poisson interval", *([text] if text else [])])
+    unit = rate_unit(series.per_area, timed=series.timed)
+    return row("nucleation_rate", value, unit, low=low, high=high, n=count, method=method, flags=series.flags)
 
 
 def _law_rows(
-    series: BirthSeries, since: _SinceOnset, flags: tuple[str, ...], row: partial[Measurement]
+    series: BirthSeries, since: SinceOnset, flags: tuple[str, ...], row: partial[Measurement]
 ) -> list[Measurement]:
     births, conditions = since.births, since.how
     verdict = compare_laws(births)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from seg.metrics.history import History
 from seg.metrics.nucleation import LawCurves, law_curves
+from seg.metrics.table import Scale
 from seg.report import figures
 from seg.report.figures import INK, PALETTE, SIDE_COLOURS
 from seg.report.saved import Saved
@@ -298,4 +300,8 @@ def _laws(saved: Saved) -> LawCurves | None:
     options = (saved.analysis.get("metrics") or {}).get("nucleation")
     if options is None or not {"object_count", "valid_area", "birth_count"} <= set(saved.metrics["metric"]):
         return None
-    return law_curves(saved.metrics, onset_s=options.get("onset_s"), burst_s=options.get("burst_s"))
+    known = saved.electrochem if len(saved.electrochem) else None
+    return law_curves(
+        saved.metrics, onset_s=options.get("onset_s"), burst_s=options.get("burst_s"),
+        half_cycles=History(saved.metrics, Scale((1.0,)), electrochem=known).half_cycles(),
+    )  # fmt: skip

@@ -12,7 +12,8 @@ from seg.labels import load_schema
 from seg.metrics import counting, cover
 from seg.metrics.events import event_measurements
 from seg.metrics.frame import Frame
-from seg.metrics.nucleation import density_current_slope, law_curves, measure_series
+from seg.metrics.history import History
+from seg.metrics.nucleation import density_current_slope, law_curves, measure_series, measure_whole
 from seg.metrics.nucleation_laws import LAWS, Births, compare_laws, fit_law
 from seg.metrics.table import Measurement, Scale, to_table
 from seg.objects import object_table
@@ -333,3 +334,58 @@ def test_curves_of_the_fitted_laws(law):
     # 3 sd of a binomial half of 250 births is 24.
     assert found.density[law][middle] == pytest.approx(seen * per_area, abs=24 * per_area)
     assert law_curves(table([1, 0])) is None
+
+
+def cycler(kinds, cycles):
+    return pd.DataFrame({"frame": range(len(kinds)), "half_cycle": kinds, "cycle": cycles})
+
+
+def test_laws_are_fitted_to_the_births_of_plating_alone():
+    """A burst, then stripping with some false births, then new sites at a constant rate while plating again."""
+    counts = [60] + [0] * 29 + [1] * 20 + [3] * 40
+    kinds = ["plating"] * 31 + ["stripping"] * 20 + ["plating"] * 40
+    history = History(table(counts), Scale((0.5, 0.4)), electrochem=cycler(kinds, [1] * 51 + [2] * 40))
+    modes = of(measure_whole(history), "nucleation_mode")
+    assert [(row.frame, row.side, row.method.split(";")[0]) for row in modes] == [
+        (None, "plating", "instantaneous"),
+        (30, "plating", "instantaneous"),
+        (90, "plating", "progressive"),
+    ]
+    assert modes[0].method.endswith("plating of cycle 1, frames 0 to 30")
+    assert [row.n for row in modes] == [59, 59, 119]  # one birth of each only sets the clock
+    rates = [row for row in of(measure_whole(history), "nucleation_rate") if row.side == "plating"]
+    # 60 births in 30 intervals of 0.1 s, 120 in 40.
+    assert [row.value * AREA_UM2 / 1e8 for row in rates] == pytest.approx([20, 20, 30])
+    # Over all of it there is no such law.
+    assert of(measure_series(table(counts)), "nucleation_mode")[0].method.split(";")[0] == "mixed"
+
+
+def test_what_was_there_before_the_current_is_not_born_of_it():
+    kinds = ["rest"] * 3 + ["plating"] * 30
+    seen = History(table([0, 0] + [2] * 30, first=50), Scale((0.5, 0.4)), electrochem=cycler(kinds, [1] * 33))
+    mode = of(measure_whole(seen), "nucleation_mode")
+    assert [row.frame for row in mode] == [None]  # a single half-cycle is the series
+    assert mode[0].method.startswith("progressive")
+    assert "extrapolated" not in mode[0].flags
+    assert mode[0].n == 59
+    density = of(measure_whole(seen), "nucleation_density")
+    assert density[-1].n == 110
+
+
+def test_a_given_onset_is_that_of_the_half_cycle_it_lies_in():
+    counts = [2] * 30 + [0] * 10 + [2] * 30
+    kinds = ["plating"] * 31 + ["rest"] * 10 + ["plating"] * 30
+    history = History(table(counts), Scale((0.5, 0.4)), electrochem=cycler(kinds, [1] * 41 + [2] * 30))
+    modes = of(measure_whole(history, onset_s=4.0), "nucleation_mode")
+    assert "onset given, 4 s" in modes[-1].method
+    assert "onset given" not in modes[0].method
+    assert [row.n for row in modes[1:]] == [59, 60]
+
+
+def test_curves_are_those_of_the_first_plating():
+    counts = [2] * 30 + [1] * 30
+    kinds = ["plating"] * 31 + ["stripping"] * 30
+    history = History(table(counts), Scale((0.5, 0.4)), electrochem=cycler(kinds, [1] * 61))
+    found = law_curves(history.table, half_cycles=history.half_cycles())
+    assert found.clock[-1] == pytest.approx(3.0)
+    assert found.law == "progressive"

@@ -1,0 +1,152 @@
+"""Births over the frames of a series, and on the clock that starts at onset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from seg.errors import UsageError
+from seg.metrics.nucleation_laws import Births
+from seg.metrics.table import UM2_PER_CM2
+
+_BURST_SHARE = 0.05
+# A birth shows that there was some bare substrate, whatever the mask says.
+_LEAST_BARE = 1e-6
+
+
+@dataclass(frozen=True)
+class BirthSeries:
+    """Births over the frames of a series.
+
+    Parameters
+    ----------
+    frames : ndarray of int, shape (T,)
+    clock : ndarray of float, shape (T,)
+        Seconds where every frame has a time, else frame numbers.
+    timed : bool
+        Which of the two.
+    births : ndarray of int, shape (T,)
+        New objects of each frame; of the first frame those already there.
+    bare : ndarray of float, shape (T,)
+        Share of the valid area that is free of deposit.
+    area, birth_area : ndarray of float, shape (T,)
+        Valid area, and its part in which a newborn object is seen whole.
+    class_name : str
+    flags : tuple of str
+        Of all rows.
+    calibrated : bool
+    """
+
+    frames: np.ndarray
+    clock: np.ndarray
+    timed: bool
+    births: np.ndarray
+    bare: np.ndarray
+    area: np.ndarray
+    birth_area: np.ndarray
+    class_name: str
+    flags: tuple[str, ...]
+    calibrated: bool
+
+    @property
+    def per_area(self) -> str:
+        """Unit of a density."""
+        return "1/cm2" if self.calibrated else "1/px2"
+
+    @property
+    def factor(self) -> float:
+        """From 1/um2 (1/px2) to the unit of a density."""
+        return UM2_PER_CM2 if self.calibrated else 1.0
+
+    def between(self, first: int, last: int) -> BirthSeries:
+        """The frames from one position in the series to another, both included."""
+        part = {
+            name: getattr(self, name)[first : last + 1].copy()
+            for name in ("frames", "clock", "births", "bare", "area", "birth_area")
+        }
+        return replace(self, **part)
+
+    def time_s(self, index: int) -> float | None:
+        """Time of a frame, where known."""
+        return float(self.clock[index]) if self.timed else None
+
+
+def birth_series(table: pd.DataFrame) -> BirthSeries:
+    """Collect the rows of the frames; UsageError names the group that is missing."""
+    of_frames = table[table["frame"].notna() & table["object_id"].isna()]
+
+    def column(metric: str, class_name: str | None = None) -> pd.DataFrame:
+        rows = of_frames[of_frames["metric"] == metric]
+        if class_name is not None and (rows["class"] == class_name).any():
+            rows = rows[rows["class"] == class_name]
+        return rows.drop_duplicates("frame").set_index("frame").sort_index()
+
+    counts, areas = column("object_count"), column("valid_area")
+    if counts.empty or areas.empty:
+        raise UsageError("Metric group 'nucleation' needs the rows of 'counting'; add `counting: {}` to metrics.")
+    births = column("birth_count")
+    if births.empty and len(counts) > 1:
+        raise UsageError("Metric group 'nucleation' needs tracked objects; add `events: {}` to metrics.")
+    class_name = str(counts["class"].iloc[0] or "")
+    frames = counts.index.to_numpy(int)
+    new = births["value"].reindex(frames).fillna(0).to_numpy(float, copy=True)
+    new[0] = np.nan_to_num(counts["value"].iloc[0])
+    covered = column("covered_fraction", class_name)
+    bare = 1 - covered["value"].reindex(frames).interpolate().bfill().fillna(0).to_numpy(float)
+    area = areas["value"].reindex(frames).to_numpy(float)
+    limit = column("detection_limit_diameter")
+    diameter = limit["value"].reindex(frames).ffill().bfill().to_numpy(float) if len(limit) else np.zeros(len(frames))
+    times_s = counts["time_s"].to_numpy(float)
+    timed = bool(np.isfinite(times_s).all() and (np.diff(times_s) > 0).all())
+    calibrated = str(areas["unit"].iloc[0]) == "um2"
+    return BirthSeries(
+        frames, times_s if timed else frames.astype(float), timed, np.rint(new).astype(int),
+        np.clip(bare, _LEAST_BARE, 1), area,
+        np.maximum(np.sqrt(area) - diameter, 0) ** 2, class_name,
+        () if calibrated and timed else ("uncalibrated",), calibrated,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SinceOnset:
+    """Births per interval since onset, how that was found, and births that only set the clock."""
+
+    births: Births
+    how: str
+    set_aside: int = 0
+    onset: float = 0.0
+
+
+def since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | None) -> SinceOnset | None:
+    """Births on the clock that starts at onset; None for fewer than three."""
+    clock, counts, set_aside = series.clock, series.births, 0
+    unit = " s" if series.timed else " frames"
+    if onset_s is not None:
+        if not series.timed:
+            raise UsageError("nucleation: onset_s needs frame times; give the frame interval.")
+        after = np.flatnonzero(clock > onset_s)
+        if not len(after):
+            raise UsageError(f"nucleation: onset_s = {onset_s:g} is not before the last frame ({clock[-1]:g} s).")
+        first, onset, how = int(after[0]), float(onset_s), f"onset given, {onset_s:g} s"
+        new = counts[first:].copy()
+        new[0] += counts[:first].sum()
+    elif counts[0]:
+        first, onset = 0, float(clock[0] - (clock[1] - clock[0]))
+        new, how = counts.copy(), "onset before the first frame, taken one interval earlier"
+    else:
+        born = np.flatnonzero(counts)
+        if not len(born):
+            return None
+        first, onset, set_aside = int(born[0]), float(clock[born[0] - 1]), 1
+        new = counts[first:].copy()
+        new[0] -= set_aside
+        how = f"onset with the first birth, {onset:.4g}{unit}"
+    if new.sum() < 3:  # AICc of a single parameter takes three
+        return None
+    edges = np.concatenate([[0.0], clock[first:] - onset])
+    before = series.bare[first - 1 : -1] if first else np.concatenate([[1.0], series.bare[:-1]])
+    burst = _BURST_SHARE * edges[-1] if burst_s is None else burst_s
+    births = Births(edges, new, (before + series.bare[first:]) / 2).from_burst(burst)
+    return SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside, onset)
