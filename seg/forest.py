@@ -23,6 +23,7 @@ __all__ = [
     "feature_names",
     "features",
     "fit_forest",
+    "fit_pixels",
     "load_forest",
     "predict_forest",
     "predict_image",
@@ -134,12 +135,25 @@ def fit_forest(
     keep = _drawn_evenly(label, classes, max_pixels, np.random.default_rng(seed))
     frame = np.repeat(np.arange(len(frames)), [len(place) for place in where])[keep]
     pixel = np.concatenate(where)[keep]
-    label = label[keep]
-    table = np.empty((len(label), n_features), np.float32)
+    table = np.empty((len(keep), n_features), np.float32)
     for n, planes in enumerate(frames):
         mine = frame == n
         table[mine] = planes.reshape(n_features, -1)[:, pixel[mine]].T
+    return fit_pixels(table, label[keep], schema, ndim=ndim, sigmas=sigmas, n_trees=n_trees, depth=depth, seed=seed)
 
+
+def fit_pixels(
+    table: np.ndarray, label: np.ndarray, schema: LabelSchema, *, ndim: int = 2, sigmas: Sequence[float] | None = None,
+    n_trees: int = N_TREES, depth: int = DEPTH, seed: int = 0,
+) -> Forest:  # fmt: skip
+    """Fit to the features and label values of single pixels, gathered from any number of frames.
+
+    Parameters
+    ----------
+    table : ndarray of float32, shape (N, F)
+    label : ndarray of int, shape (N,)
+        Two values or more of `schema`, none 0.
+    """
     from sklearn.ensemble import ExtraTreesClassifier
 
     weight = (len(label) / np.bincount(label)[label]).astype(np.float64)
@@ -147,8 +161,8 @@ def fit_forest(
     reached = max(1, *(tree.get_depth() for tree in model.estimators_))
     trees = [_complete(tree.tree_, reached) for tree in model.estimators_]
     split, threshold, leaf = (np.stack(arrays) for arrays in zip(*trees, strict=True))
-    chosen = sigmas_of(ndim, sigmas)
-    return Forest(schema, tuple(int(k) for k in classes), chosen, ndim, split, threshold, leaf)
+    classes = tuple(int(k) for k in model.classes_)
+    return Forest(schema, classes, sigmas_of(ndim, sigmas), ndim, split, threshold, leaf)
 
 
 def _drawn_evenly(label: np.ndarray, classes: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:

@@ -34,7 +34,7 @@ def write_page(
         "css": files("seg.report").joinpath("report.css").read_text(encoding="utf-8"),
         "metrics": [f"{TITLES[m]}{_unit(scores, m)}" for m in SCORES],
         "classes": _class_rows(scores),
-        "notes": sorted({n for n in scores.loc[scores["class"] != "all", "method"] if n}),
+        "note": _note(scores),
         "confusion": _confusion(confusion),
         "errors": None if errors is None else [_error_row(row) for _, row in errors.iterrows() if _says_something(row)],
         "images": [
@@ -51,6 +51,15 @@ def write_page(
 def _unit(scores: pd.DataFrame, metric: str) -> str:
     unit = scores.loc[scores["metric"] == metric, "unit"].iloc[0]
     return "" if unit == "1" else f" ({unit.replace('um', 'µm')})"
+
+
+def _note(scores: pd.DataFrame) -> str:
+    """What the columns rest on, once: the tolerance of edges and what was resampled."""
+    parts = [part for text in scores["method"] for part in text.split("; ")]
+    told = dict.fromkeys(
+        part for part in parts if part.startswith(("edges within", "interval over")) or "too few" in part
+    )
+    return "; ".join(told)
 
 
 def _class_rows(scores: pd.DataFrame) -> list[dict]:
