@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,11 +23,11 @@ def margin_px(config: AugmentConfig, patch_px: int) -> int:
     return math.ceil(patch_px * (math.cos(angle) + math.sin(angle)) + 4 * config.elastic_px)
 
 
-def make_transform(config: AugmentConfig, patch_px: int) -> v2.Transform:
+def make_transform(config: AugmentConfig, patch_px: int, ground: Sequence[int] = ()) -> v2.Transform:
     """From a window (1, Y, X) of `margin_px` and its codes to an augmented patch of `patch_px`.
 
     A volume (Z, Y, X) goes through plane by plane: geometry, contrast and shading are those of the whole, noise is new
-    in every plane.
+    in every plane. `ground` are the codes that `GroundPattern` may mark.
 
     Images are normalised (0 and 1 are percentiles), so strengths mean the same on every instrument.
     """
@@ -38,6 +39,8 @@ def make_transform(config: AugmentConfig, patch_px: int) -> v2.Transform:
     if config.rotate_deg or config.elastic_px:
         steps.append(Warp(config.rotate_deg, config.elastic_px))
     steps.append(v2.CenterCrop(patch_px))
+    if config.ground_pattern and ground:
+        steps.append(v2.RandomApply([GroundPattern(ground)], config.ground_pattern))
     intensity = [Gamma(config.gamma), Linear(config.contrast, config.brightness), Shading(config.shading)]
     if config.blur_px:
         kernel = 2 * math.ceil(2 * config.blur_px) + 1
@@ -164,6 +167,64 @@ class Noise(_OnImage):
 
     def change(self, image: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         return image + params["noise"]
+
+
+class GroundPattern(v2.Transform):
+    """Marks on electrode and electrolyte that are no objects: a lattice of discs, lines, or a gradient.
+
+    Patterned current collectors, scratches and uneven brightness are common, and few labelled images show them.
+
+    Parameters
+    ----------
+    ground : sequence of int
+        Codes of the pixels that may be marked.
+    """
+
+    PITCH_PX = (8.0, 160.0)
+    STRENGTH = (0.03, 0.25)
+    """Of the normalised grey range, either sign."""
+
+    def __init__(self, ground: Sequence[int]) -> None:
+        super().__init__()
+        self.ground = torch.tensor(list(ground), dtype=torch.uint8)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        codes = next(x for x in flat_inputs if isinstance(x, tv_tensors.Mask)).as_subclass(torch.Tensor)
+        height, width = codes.shape[-2:]
+        kind = int(torch.randint(3, ()))
+        strength = math.copysign(_log_uniform(*self.STRENGTH), float(torch.rand(())) - 0.5)
+        if kind == 2:
+            field = functional.interpolate(2 * torch.rand(1, 1, 3, 3) - 1, (height, width), mode="bicubic")[0]
+        else:
+            field = _lattice(height, width, _log_uniform(*self.PITCH_PX), lines=kind == 1)
+        return {"pattern": strength * field * torch.isin(codes, self.ground)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        return tv_tensors.wrap(inpt.as_subclass(torch.Tensor) + params["pattern"], like=inpt)
+
+
+def _log_uniform(low: float, high: float) -> float:
+    return low * (high / low) ** float(torch.rand(()))
+
+
+def _lattice(height: int, width: int, pitch_px: float, *, lines: bool) -> torch.Tensor:
+    """Discs on a square or hexagonal lattice, or parallel lines, turned at random; (1, Y, X), 0 to 1, soft edges."""
+    angle, fill = math.pi * float(torch.rand(())), 0.2 + 0.25 * float(torch.rand(()))
+    y, x = torch.meshgrid(torch.arange(height) / pitch_px, torch.arange(width) / pitch_px, indexing="ij")
+    shift = torch.rand(2)
+    u = x * math.cos(angle) + y * math.sin(angle) + shift[0]
+    v = y * math.cos(angle) - x * math.sin(angle) + shift[1]
+    if lines:
+        away = (u - u.floor() - 0.5).abs()
+    else:
+        row_height = math.sqrt(3) / 2 if torch.rand(()) < 0.7 else 1.0
+        row = (v / row_height).floor()
+        if row_height < 1:
+            u = u + 0.5 * (row % 2)
+        away = torch.hypot(u - u.floor() - 0.5, v - (row + 0.5) * row_height)
+    return ((fill - away) * pitch_px + 0.5).clamp(0, 1)[None]
 
 
 class Clip(_OnImage):

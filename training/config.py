@@ -140,6 +140,7 @@ class AugmentConfig:
     blur_px: float = 1.5
     noise: float = 0.08
     percentile_jitter: float = 0.05
+    ground_pattern: float = 0.0  # share of patches whose electrode or electrolyte gets a lattice, lines or a gradient
     probability: float = 0.5  # of each intensity transform
 
 

@@ -31,6 +31,8 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     images : sequence of LabelledImage
         Those held out are left aside. Planes, or volumes where `data.patch_z_px` is set.
     synthetic : SyntheticPool or None
+    ground : sequence of int
+        Codes that `training.augment.GroundPattern` may mark.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         synthetic: SyntheticPool | None,
         data: DataConfig,
         augment: AugmentConfig,
+        ground: Sequence[int] = (),
     ) -> None:
         self.data, self.augment = data, augment
         self.by_source = {
@@ -49,7 +52,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.names = [*self.by_source, *(["synthetic"] if synthetic else [])]
         weights = [data.sources[n].weight if n in self.by_source else data.synthetic.weight for n in self.names]
         self.shares = np.asarray(weights, float) / sum(weights)
-        self.transform = make_transform(augment, data.patch_px)
+        self.transform = make_transform(augment, data.patch_px, ground)
         side = margin_px(augment, data.patch_px)
         self.window_px = (side, side) if data.patch_z_px is None else (data.patch_z_px, side, side)
         self._positions: dict[int, dict[int, np.ndarray]] = {}

@@ -19,6 +19,7 @@ ClassMap = Mapping[int, tuple[str, ...]]
 """Value in a label file -> names of the classes it may stand for; empty: unlabelled."""
 
 MAX_CODE = 255
+GROUND = {"electrolyte", "substrate", "separator", "void"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class LabelCodes:
     def n_codes(self) -> int:
         """Number of codes, 0 included."""
         return 1 + self.n_classes + len(self.sets)
+
+    def ground(self, schema: LabelSchema) -> list[int]:
+        """Codes that stand for nothing but what objects lie on or in: electrode, electrolyte, separator, gaps."""
+        names = {k: schema.class_name(index) for k, index in enumerate(self.class_indices)}
+        return [
+            code for code in range(1, self.n_codes)
+            if {names[k] for k in self.members(code)} <= GROUND and names[self.members(code)[0]] != "void"
+        ]  # fmt: skip
 
     def code_of(self, names: Iterable[str], schema: LabelSchema) -> int:
         """Code of "one of these classes"; classes the network does not have are left out. 0: no code fits."""

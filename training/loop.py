@@ -100,7 +100,7 @@ def build_network(config: TrainConfig, codes: LabelCodes) -> nn.Module:
         )
     try:
         return ARCHITECTURES[config.model.architecture](**arguments)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # an ensemble is joined from finished models, not trained
         raise UsageError(f"model: {error}") from error
 
 
@@ -143,7 +143,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     average.network.to(fabric.device)
     loss_of = MaskedLoss(data.codes, config.loss, class_weights(config, data)).to(fabric.device)
     network, optimizer = fabric.setup(network, optimizer)
-    dataset = PatchDataset(data.images, data.synthetic, config.data, config.augment)
+    dataset = PatchDataset(data.images, data.synthetic, config.data, config.augment, data.codes.ground(data.schema))
     log = open_log(run_dir, config, STEP_COLUMNS, step=step, write=fabric.is_global_zero)
     scores_csv = Records(run_dir / "scores.csv", COLUMNS, keep_below=step, write=fabric.is_global_zero)
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from seg.errors import DataError, NothingMatchedError, UsageError
-from training.augment import make_transform, margin_px
+from training.augment import GroundPattern, make_transform, margin_px
 from training.config import AugmentConfig
 from training.dataset import PatchDataset, StepSampler
 from training.loop import prepare
@@ -133,3 +133,21 @@ def test_intensity_changes_leave_labels_alone():
     assert torch.equal(same, mask[:, start : start + 64, start : start + 64])
     assert (changed - image[:, start : start + 64, start : start + 64]).abs().mean() > 0.05
     assert isinstance(changed, tv_tensors.Image)
+
+
+def test_patterns_mark_the_ground_and_no_object():
+    plain = {"probability": 0.0, "invert": 0.0, "flip": False, "quarter_turns": False, "rotate_deg": 0, "elastic_px": 0}
+    config = AugmentConfig(ground_pattern=1.0, **plain)
+    transform = make_transform(config, 64, ground=[1, 5])
+    codes = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    codes[:, :20], codes[:, 20:40], codes[:, 40:] = 1, 5, 3
+    torch.manual_seed(0)
+    marked = 0
+    for _ in range(20):
+        image, same = transform(tv_tensors.Image(torch.full((1, 64, 64), 0.5)), tv_tensors.Mask(codes))
+        assert torch.equal(same, codes)
+        assert (image[codes == 3] == 0.5).all()
+        # never stronger than its range; a gradient may overshoot by its bicubic interpolation
+        assert (image - 0.5).abs().max() < 1.3 * GroundPattern.STRENGTH[1]
+        marked += bool((image[codes != 3] - 0.5).abs().max() > 0.1 * GroundPattern.STRENGTH[0])
+    assert marked == 20

@@ -83,3 +83,8 @@ def test_deep_supervision_weights_coarser_outputs_less():
     loss_of = MaskedLoss(CODES, LossConfig())
     expected = (loss_of(fine, codes) + 0.5 * loss_of(coarse, codes[:, ::2, ::2])) / 1.5
     assert loss_of([fine, coarse], codes).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_ground_is_what_cannot_be_an_object(schema):
+    maybe_void = LabelCodes((1, 2, 3, 7), ((0, 1, 3), (1, 2)))  # electrolyte, substrate, deposit, void
+    assert maybe_void.ground(schema) == [1, 2, 5]
