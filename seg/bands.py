@@ -90,7 +90,7 @@ def probability_bands(
         if carried is not None:
             total[:, :, : carried.shape[2]] = carried
         for image, place, logits in _tile_logits(band, n, index, tiles, runner, normalisation):
-            share = logits.float().contiguous().softmax(0).cpu()
+            share = runner.probabilities(logits.contiguous()).cpu()
             for axis_number, (axis, p) in enumerate(zip(tiles, (index, *place), strict=True)):
                 weights = torch.from_numpy(axis.weights[p])
                 share *= weights.reshape(-1, *(1,) * (len(tiles) - 1 - axis_number))

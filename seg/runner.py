@@ -95,6 +95,7 @@ class Runner:
         self.ready = ready_network(bundle.network, self.device, self.precision)
         self.network = self.ready.network
         self.n_classes = len(bundle.spec.class_indices)
+        self.temperature = bundle.spec.temperature
         self.label_values = torch.tensor(bundle.spec.class_indices, dtype=torch.uint8, device=self.device)
         self.bytes_per_px = self.ready.values_per_px * (4 if self.precision == "fp32" else 2)
         self.max_tile_px = BUDGET_BYTES[self.device.type] // self.bytes_per_px
@@ -118,6 +119,11 @@ class Runner:
         """How many tiles make a batch."""
         return self.settings.batch or max(self.batch_px // math.prod(axis.tile_px for axis in tiles), 1)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities of logits (K, ...) under the temperature of the model; masks do not change with it."""
+        logits = logits.float()
+        return (logits if self.temperature == 1 else logits / self.temperature).softmax(0)
+
     def decide(self, scores: Tensor, *, normalised: bool = False) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """Label values and the probability of the class chosen, of logits (K, n, ...) or of probabilities.
 
@@ -136,7 +142,7 @@ class Runner:
         step = max(DECIDED_PX // max(math.prod(shape[1:]), 1), 1) if scores.device.type == "cpu" else shape[0]
         for low in range(0, shape[0], step):
             piece = scores[:, low : low + step].float()
-            sure, channel = (piece if normalised else piece.softmax(0)).max(0)
+            sure, channel = (piece if normalised else self.probabilities(piece)).max(0)
             labels[low : low + step] = self.label_values.to(scores.device)[channel]
             confidence[low : low + step] = sure
         if scores.device.type == "cpu":

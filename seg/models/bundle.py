@@ -60,6 +60,9 @@ class ModelSpec:
         Pixel size it was trained at, and the range it was tested on, µm; None when the training images state none.
     normalisation : mapping
         ``percentiles``: of the whole series, which map to 0 and 1.
+    temperature : float
+        Its logits are divided by it before they become probabilities, so that these are right as often as they say;
+        fitted to images held out from training (`seg.reliability`).
     licence : str
     training : mapping
         Data, split, settings and scores, as plain data.
@@ -78,6 +81,7 @@ class ModelSpec:
     pixel_size_um: float | None = None
     pixel_size_range_um: tuple[float, float] | None = None
     normalisation: Mapping[str, Any] = field(default_factory=lambda: {"percentiles": [0.5, 99.5]})
+    temperature: float = 1.0
     licence: str = "unspecified"
     training: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -102,6 +106,8 @@ class ModelSpec:
                 f"Model {self.name!r} predicts label value {max(self.class_indices)}; "
                 f"masks hold at most {MAX_LABEL_VALUE}."
             )
+        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < float("inf")):
+            raise ModelError(f"Model {self.name!r} has the temperature {self.temperature!r}; expected more than 0.")
         if self.arguments.get("n_classes") != len(self.class_indices):
             raise ModelError(
                 f"Model {self.name!r} has {self.arguments.get('n_classes')!r} output channels (n_classes) "
