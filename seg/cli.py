@@ -144,10 +144,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--label-map", metavar="MAP", help="value=class of each label value, such as 0=electrolyte")
     check.add_argument("--specimen", metavar="REGEX", help="one group: the specimen, in the name of each image")
 
-    model = add("model", _model, "list, show, test or export models")
-    model.add_argument("what", choices=["list", "show", "test", "export"])
-    model.add_argument("name", nargs="?", metavar="NAME|DIR")
-    model.add_argument("--out", type=Path, metavar="DIR", help="where export copies the model")
+    model = add("model", _model, "list, show, test or export models, or join some into an ensemble")
+    model.add_argument("what", choices=["list", "show", "test", "export", "join"])
+    model.add_argument("names", nargs="*", metavar="NAME|DIR", help="one model; for join two or more")
+    model.add_argument("--out", type=Path, metavar="DIR", help="folder that export and join make")
+    model.add_argument("--format", choices=["bundle", "onnx", "torch", "bioimageio"], default="bundle",
+                       help="of export: ours, ONNX, torch.export or bioimage.io (default: bundle)")  # fmt: skip
 
     label = add("label", _label, "open napari on the labelling widget")
     label.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders or quoted patterns to label in turn")
@@ -366,18 +368,28 @@ def _model(args: argparse.Namespace) -> int:
         for path in list_models():
             print(f"{path.name}\t{path}")
         return 0
-    if not args.name:
-        raise UsageError(f"`operandoseg model {args.what}` needs the name or folder of a model.")
-    bundle = load_bundle(args.name)
+    if not args.names or (len(args.names) > 1 and args.what != "join"):
+        raise UsageError(f"`operandoseg model {args.what}` needs the name or folder of one model.")
+    if args.what in ("export", "join") and args.out is None:
+        raise UsageError(f"`operandoseg model {args.what}` needs --out DIR.")
+    bundles = [load_bundle(name) for name in args.names]
+    if args.what == "join":
+        from seg.models.join import join_bundles
+
+        print(join_bundles(bundles, args.out))
+        return 0
+    (bundle,) = bundles
     if args.what == "show":
         print(json.dumps(bundle.spec.to_dict(), indent=2))
         print(bundle.card)
     elif args.what == "test":
         print(f"{bundle.spec.name}: self-test passed, weights {bundle.weights_sha256[:16]}")
-    else:
-        if args.out is None:
-            raise UsageError("`operandoseg model export` needs --out DIR.")
+    elif args.format == "bundle":
         print(export_bundle(bundle, args.out))
+    else:
+        from seg.models.exchange import FORMATS
+
+        print(FORMATS[args.format](bundle, args.out))
     return 0
 
 

@@ -32,6 +32,8 @@ def adopt(config: TrainConfig) -> TrainConfig:
     found = find_model(config.model.init, modality=kinds.pop() if len(kinds) == 1 else None)
     path = model_path(found)
     spec = read_spec(path)
+    if spec.architecture == "ensemble":
+        raise UsageError(f"model.init={spec.name} is an ensemble; start from one of the models it was joined from.")
     chosen = {"architecture": spec.architecture}
     for entry in fields(ModelConfig):
         if entry.name in OWN or entry.name not in spec.arguments:

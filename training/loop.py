@@ -26,6 +26,7 @@ from seg.labels import LabelSchema, load_schema
 from seg.models import ARCHITECTURES
 from seg.models.device import resolve_device, resolve_precision
 from seg.progress import Progress, silent
+from training.assessment import assess_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig, TrainerConfig
 from training.dataset import PatchDataset, make_loader
@@ -242,8 +243,13 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         run_dir / "worst_tiles.png", average.network, data.images, data.codes, data.schema, device=fabric.device,
         precision=precision,
     )  # fmt: skip
+    found = assess_network(
+        average.network, data.images, data.codes, data.schema,
+        {name: source.modality for name, source in config.data.sources.items()}, run_dir / "assessment",
+        device=fabric.device, precision=precision, seed=config.data.seed, baselines=config.trainer.baselines,
+    )  # fmt: skip
     model_dir = export_bundle(
-        run_dir / "model", average.network, config, data, table,
+        run_dir / "model", average.network, config, data, table, assessment=found,
         arguments=network_arguments(config, data.codes), steps=best.step if config.trainer.patience else step,
         elapsed_s=elapsed_s,
     )  # fmt: skip

@@ -15,6 +15,12 @@ def _unet(**arguments: Any) -> nn.Module:
     return UNet(**arguments)
 
 
+def _ensemble(**arguments: Any) -> nn.Module:
+    from seg.models.ensemble import Ensemble
+
+    return Ensemble(**arguments)
+
+
 # Besides mapping (B, C, [Z,] Y, X) to logits (B, K, [Z,] Y, X), a network tells the engine its dims, in_channels,
 # tile_multiple, halo_px, tile_invariant and values_per_px, and folds its norms with fold(); see seg.models.unet.UNet.
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"unet": _unet}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"unet": _unet, "ensemble": _ensemble}

@@ -107,7 +107,9 @@ def test_folding_the_norm_changes_nothing(dims):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("dims", [2, 3])
 def test_every_architecture_tells_the_engine_what_it_needs(name, dims):
-    network = ARCHITECTURES[name](n_classes=3, dims=dims, width=4, depth=1).eval()
+    one = {"dims": dims, "width": 4, "depth": 1}
+    arguments = {"members": [{"architecture": "unet", **one}] * 2} if name == "ensemble" else one
+    network = ARCHITECTURES[name](n_classes=3, **arguments).eval()
     assert (network.dims, network.in_channels) == (dims, 1)
     assert network.tile_multiple >= 1
     assert network.halo_px >= 0
