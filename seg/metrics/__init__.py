@@ -180,6 +180,18 @@ METRICS: dict[str, MetricGroup] = {
             measure_whole=Deferred("seg.metrics.dendrite_series", "measure_whole"),
         ),
         MetricGroup(
+            "filaments",
+            "Metal in a separator or solid electrolyte: depth, short circuit, kind of every filament.",
+            ("penetration_depth", "percolates", "morphology_class"),
+            _frame("filament"),
+        ),
+        MetricGroup(
+            "morphology",
+            "Hemispherical, columnar, needle, mossy, fractal, rod, flattened or film: every deposit and the frame.",
+            ("morphology_class",),
+            _frame("morphology"),
+        ),
+        MetricGroup(
             "wetting",
             "Contact angle, base width and height of deposits, and how droplets shrink.",
             ("contact_angle", "base_width", "cap_height", "baseline_tilt", "stripping_regime", "adhesion_work"),

@@ -12,6 +12,10 @@ from seg.metrics.dendrite_front import SIDES, Reference, border_of_frame, side_o
 from seg.metrics.frame import Frame
 
 
+# From above a body borders on what it lies on nearly all around; in profile a film does so along half of its outline.
+ALL_AROUND = 0.75
+
+
 @dataclass(frozen=True)
 class Body:
     """One connected region of metal.
@@ -71,7 +75,8 @@ def find_bodies(
         Where it is a side of the frame, bodies grow from that side.
     root_classes : sequence of str
         What bodies grow from, the likeliest first: a body that touches one of them does not grow from the next. A
-        needle that comes out of moss touches it all along its foot, but starts at the substrate.
+        needle that comes out of moss touches it all along its foot, but starts at the substrate. What lies on
+        something that shows nearly all around, seen from above, has no root in sight.
     own : sequence of str
         Classes of the bodies, which are not their own roots.
     """
@@ -86,9 +91,12 @@ def find_bodies(
         mask = ids[box] == object_id
         border = mask & edge[box]
         root = np.zeros_like(mask)
+        rim = np.count_nonzero(mask & ndimage.binary_dilation(~mask, around))
         for ground in grown_from:
-            if not root.any():
-                root = mask & ndimage.binary_dilation(ground[box], around)
+            touching = mask & ndimage.binary_dilation(ground[box], around)
+            if touching.any():
+                root = touching if np.count_nonzero(touching) <= ALL_AROUND * rim else root
+                break
         if side is not None:
             root, border = root | (mask & side[box]), border & ~side[box]
         yield Body(object_id, box, mask, root, border)

@@ -1,0 +1,165 @@
+"""Filaments in separators and solid electrolytes: how deep they reach, whether they short the cell, of which kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from seg.metrics.dendrite_bodies import Body, body_ids, find_bodies
+from seg.metrics.dendrite_front import SIDES
+from seg.metrics.dendrite_object import Dendrite, analyse_dendrite
+from seg.metrics.frame import Frame
+from seg.metrics.interface import DIGITISATION_PX
+from seg.metrics.morphology_scores import decide, soft
+from seg.metrics.percolation import Passage, find_passage, lateral_border, penetration_depth, percolates
+from seg.metrics.table import Measurement
+from seg.uncertainty import boundary_shift
+
+KINDS = ("straight", "branching", "spalling", "diffuse")
+
+
+@dataclass(frozen=True)
+class Filament:
+    """What tells the kinds of filaments apart; all without a unit.
+
+    Parameters
+    ----------
+    depth_share : float
+        Extent across the separator over the larger of both extents: 1 for what goes straight in, small for what
+        spreads along the interface.
+    slenderness : float
+        Longest path over width.
+    forks : float
+        Branch points per five widths of length.
+    solidity : float
+        Share of the box of the object that it fills.
+    """
+
+    depth_share: float
+    slenderness: float
+    forks: float
+    solidity: float
+
+
+def measure_frame(
+    frame: Frame,
+    *,
+    classes: Sequence[str] = ("dendrite",),
+    electrode_classes: Sequence[str] = ("deposit", "substrate"),
+    separator_classes: Sequence[str] = ("separator",),
+    min_object_px: int = 25,
+) -> list[Measurement]:
+    """Penetration, percolation and the kind of every filament of a frame or volume.
+
+    Parameters
+    ----------
+    frame : Frame
+    classes : sequence of str
+        Metal inside of the separator.
+    electrode_classes : sequence of str
+        What it grows from, and what is beyond the separator.
+    separator_classes : sequence of str
+    min_object_px : int
+        Smaller pieces have no kind.
+
+    Returns
+    -------
+    list of Measurement
+        ``penetration_depth``: distance of the farthest connected metal from the electrode. ``percolates``: 1 where one
+        body of metal reaches from the electrode to the other one, or to the side of the frame towards it; pixels that
+        share corners are connected, ``low`` is the answer for shared faces, ``high`` the one after the outline has
+        grown by one pixel. A 0 of a section is flagged ``ambiguous`` (the way may lie out of the plane), a 0 where
+        metal leaves the frame sideways ``touches-border``. ``morphology_class`` of each filament. NaN with
+        ``no-credible-baseline`` where no separator with an electrode is labelled.
+
+    Notes
+    -----
+    Kinds: *straight* (slender, hardly a fork), *branching* (slender parts with forks), *spalling* (spreads along the
+    interface rather than into the separator, as a crack that turns back to the surface), *diffuse* (compact, no
+    slender part). The probability is explained at `seg.metrics.morphology_scores.decide`.
+    """
+    known = [name for name in classes if name in frame.schema.names]
+    metal = frame.mask(known)
+    scale = frame.scale
+    row = partial(Measurement, class_name=";".join(known), frame=frame.index, time_s=frame.time_s)
+    um = scale.unit("um")
+    passage = find_passage(frame, separator_classes=separator_classes, electrode_classes=electrode_classes)
+    if passage is None:
+        nothing = partial(row, value=math.nan, method="no electrode on a separator",
+                          flags=(*scale.flags, "no-credible-baseline"))  # fmt: skip
+        return [nothing("penetration_depth", unit=um), nothing("percolates", unit="1")]
+    depth = penetration_depth(metal, passage.electrode, spacing=scale.spacing)
+    edge = 1.96 * math.sqrt(2) * DIGITISATION_PX * scale.pixel ** (1 / metal.ndim)
+    share = depth / passage.thickness
+    rows = [
+        row("penetration_depth", depth, um, low=max(depth - edge, 0.0), high=depth + edge if depth else 0.0,
+            method=f"farthest connected metal from the electrode, {share:.2g} of the {passage.thickness:.3g} {um} of "
+                   "separator; interval: both ends +-0.5 px", flags=scale.flags),
+        _percolation(frame, metal, passage, row),
+    ]  # fmt: skip
+    ids = body_ids(frame, metal, smallest_px=min_object_px)
+    for body in find_bodies(frame, ids, reference=None, root_classes=electrode_classes, own=classes):
+        rows.append(_kind(body, passage, scale.spacing, partial(row, object_id=body.object_id)))
+    return rows
+
+
+def _percolation(frame: Frame, metal: np.ndarray, passage: Passage, row: partial[Measurement]) -> Measurement:
+    electrodes = passage.electrode | passage.counter
+    ends = passage.electrode, passage.far
+    answers = [percolates(metal | electrodes, *ends, full=full) for full in (False, True)]
+    high = percolates((boundary_shift(metal, 1.0) > 0.5) | electrodes, *ends, full=True)
+    flags = frame.scale.flags
+    if not answers[1]:
+        if metal.ndim == 2:
+            flags = (*flags, "ambiguous")
+        if (metal & lateral_border(metal.shape, passage.side)).any():
+            flags = (*flags, "touches-border")
+    method = f"to the {passage.side} side, corners connect; low: faces only, high: outline grown by 1 px"
+    return row("percolates", float(answers[1]), "1", low=float(answers[0]), high=float(high), method=method,
+               flags=flags)  # fmt: skip
+
+
+def _kind(body: Body, passage: Passage, spacing: tuple[float, ...], row: partial[Measurement]) -> Measurement:
+    found = analyse_dendrite(body.mask, spacing=spacing, root=body.root, border=body.border)
+    features = filament_features(body.mask, found, side=passage.side, spacing=spacing)
+    scores = filament_scores(features)
+    name, probability = decide(scores)
+    others = ", ".join(f"{kind} {value:.2f}" for kind, value in scores.items())
+    method = (
+        f"{name} (filament); {others}; depth share {features.depth_share:.2g}, slenderness {features.slenderness:.3g}, "
+        f"forks {features.forks:.2g}, solidity {features.solidity:.2g}"
+    )
+    flags = ("touches-border",) if body.border.any() else ()
+    return row("morphology_class", probability, "1", method=method,
+               flags=flags + (("ambiguous",) if name == "undecided" else ()))  # fmt: skip
+
+
+def filament_features(mask: np.ndarray, found: Dendrite, *, side: str, spacing: Sequence[float]) -> Filament:
+    """Features of one filament; `side` is where the far electrode lies."""
+    extent = (np.ptp(np.argwhere(mask), axis=0) + 1) * np.asarray(spacing)
+    axis = SIDES[side][0] % mask.ndim
+    sideways = float(np.delete(extent, axis).max())
+    width = found.branch_width
+    return Filament(
+        depth_share=float(extent[axis]) / max(float(extent[axis]), sideways),
+        slenderness=found.longest_path / width,
+        forks=found.branch_point_count / max(found.skeleton_length / (5 * width), 1e-9),
+        solidity=float(mask.sum()) * math.prod(spacing) / float(np.prod(extent)),
+    )
+
+
+def filament_scores(f: Filament) -> dict[str, float]:
+    """Weight of every kind; see `measure_frame` for what they mean."""
+    slender, compact = soft(f.slenderness, 3.0, 1.6), soft(f.slenderness, 3.0, 1 / 1.6)
+    few, many = soft(f.forks, 0.12, 1 / 1.6), soft(f.forks, 0.12, 1.6)
+    into, along = soft(f.depth_share, 0.45, 1.3), soft(f.depth_share, 0.45, 1 / 1.3)
+    return {
+        "straight": slender * few * into,
+        "branching": slender * many * into,
+        "spalling": slender * along,
+        "diffuse": compact,
+    }
