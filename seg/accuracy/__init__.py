@@ -1,0 +1,49 @@
+"""How far the numbers are from the truth, and how often their intervals hold it.
+
+``python -m seg.accuracy --out DIR`` draws hundreds of small twins with exact truth, damages their masks in the ways
+that segmentation does (`seg.accuracy.faults`), measures them and writes ``accuracy.csv`` and ``accuracy.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from seg.accuracy import bodies, plan, profile
+from seg.accuracy.faults import FAULTS
+from seg.accuracy.trials import Scene, as_markdown, run_scene
+
+__all__ = ["FAULTS", "SCENES", "Scene", "as_markdown", "run", "run_scene"]
+
+_ALL = tuple(FAULTS)
+_NONE = ("exact",)
+
+SCENES: dict[str, Scene] = {
+    scene.name: scene
+    for scene in (
+        Scene("discs", plan.scattered, 100, _ALL),
+        Scene("discs in families", plan.clustered, 200, _NONE),
+        Scene("nucleation", plan.nucleating, 40, _ALL),
+        Scene("constant area rates", plan.growing, 50, _ALL),
+        Scene("constant velocity", plan.advancing, 50, _ALL),
+        Scene("points at random", plan.arranged, 400, _NONE),
+        Scene("points at rims", plan.enriched, 60, _ALL),
+        Scene("study of five currents", plan.study, 400, _NONE),
+        Scene("cap on a line", profile.on_line, 100, _ALL),
+        Scene("cap on a fibre", profile.on_fibre, 100, _ALL),
+        Scene("ball on a plane", bodies.ball_on_plane, 60, _ALL),
+        Scene("voids under a separator", bodies.voided, 60, _ALL),
+        Scene("core and shell", bodies.shelled, 100, _ALL),
+        Scene("combs", bodies.ramified, 25, ("exact", "offset", "rough")),
+    )
+}
+
+
+def run(*, share: float = 1.0, seed: int = 0, names: tuple[str, ...] = ()) -> Iterator[pd.DataFrame]:
+    """Run all scenes, or those named, with this share of their twins; yields a table per scene and kind of masks."""
+    for scene in SCENES.values():
+        if names and scene.name not in names:
+            continue
+        for fault in scene.faults:
+            yield run_scene(scene, fault, twins=max(2, round(scene.twins * share)), seed=seed)

@@ -1,0 +1,131 @@
+"""Balls on planes, voids in metal, shells around cores, and trees."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from seg.accuracy.faults import FAULTS
+from seg.accuracy.plan import place_apart
+from seg.accuracy.trials import Trial, only
+from seg.labels import load_schema
+from seg.metrics import contact_angle, dendrite, sei, voids
+from seg.metrics.frame import Frame
+from seg.metrics.table import Scale
+from seg.synthetic import make_experiment
+
+VOXEL_UM = (0.6, 0.5, 0.5)
+VOXEL = math.prod(VOXEL_UM) ** (1 / 3)
+
+
+def _grid(shape: tuple[int, ...], spacing: tuple[float, ...]) -> list[np.ndarray]:
+    """Physical coordinates of the centres of the pixels, from the corner of the first, to be broadcast."""
+    axes = [(np.arange(n) + 0.5) * s for n, s in zip(shape, spacing, strict=True)]
+    return list(np.meshgrid(*axes, indexing="ij", sparse=True))
+
+
+def ball_on_plane(rng: np.random.Generator, fault: str) -> list[Trial]:
+    """A ball of 11 to 15 voxels that meets a plane, tilted by up to 8 degrees, at 50 to 130 degrees."""
+    angle, radius = rng.uniform(50, 130), rng.uniform(11, 15) * VOXEL
+    theta = math.radians(angle)
+    normal = np.array([1.0, *rng.uniform(-0.1, 0.1, 2)])
+    normal /= np.linalg.norm(normal)
+    height, side = radius * (1 - math.cos(theta)), 2 * radius + 10
+    shape = tuple(int(n / s) for n, s in zip((height + 7, side, side), VOXEL_UM, strict=True))
+    z, y, x = _grid(shape, VOXEL_UM)
+    foot = np.array([3.5, side / 2, side / 2]) + rng.uniform(-0.5, 0.5, 3) * VOXEL_UM
+    up = (z - foot[0]) * normal[0] + (y - foot[1]) * normal[1] + (x - foot[2]) * normal[2]
+    center = foot - radius * math.cos(theta) * normal
+    inside = radius - np.sqrt((z - center[0]) ** 2 + (y - center[1]) ** 2 + (x - center[2]) ** 2)
+    substrate, ball = FAULTS[fault](rng)(-up / VOXEL), FAULTS[fault](rng)(inside / VOXEL)
+    labels = np.where(substrate, 2, np.where(ball, 3, 1)).astype(np.uint8)
+    ids, n = ndimage.label(labels == 3)
+    largest = int(np.argmax(np.bincount(ids.ravel())[1:])) + 1 if n else 0
+    frame = Frame(labels, load_schema("lithium"), Scale(VOXEL_UM), instances=np.where(ids == largest, 1, 0))
+    rows = contact_angle.measure_frame(frame)
+    return [Trial.of(only(rows, "contact_angle", object_id=1, side="mean"), angle, "contact_angle (volume)")]
+
+
+def voided(rng: np.random.Generator, fault: str) -> list[Trial]:
+    """Metal under a separator, with four voids inside and four at the interface, whole balls and parts of balls."""
+    shape = (40, 80, 80)
+    size = np.asarray(shape) * VOXEL_UM
+    z, y, x = _grid(shape, VOXEL_UM)
+    level = 0.62 * size[0] + rng.uniform(-0.5, 0.5) * VOXEL_UM[0]
+    tilt = np.tan(np.radians(rng.uniform(-2, 2, 2)))
+    below = level + tilt[0] * (y - size[1] / 2) + tilt[1] * (x - size[2] / 2) - z
+    radii = rng.uniform(3.0, 4.2, 8)
+    spots = place_apart(rng, radii, np.full(2, 5.0), size[1:] - 5.0, gap=1.5)
+    hollow = np.full(shape, -1e3)
+    volume = open_area = 0.0
+    slope = math.sqrt(1 + tilt[0] ** 2 + tilt[1] ** 2)
+    for k, ((cy, cx), radius) in enumerate(zip(spots, radii, strict=True)):
+        surface = level + tilt[0] * (cy - size[1] / 2) + tilt[1] * (cx - size[2] / 2)
+        # Depth of the centre below the interface, along its normal: a part of a ball for every other void.
+        depth = rng.uniform(0.15, 0.6) * radius if k % 2 else radius + rng.uniform(1.0, 3.0)
+        cz = surface - depth * slope
+        hollow = np.maximum(hollow, radius - np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2))
+        cap = radius - depth if depth < radius else 0.0  # height of the part that would be in the separator
+        volume += 4 / 3 * math.pi * radius**3 - math.pi * cap**2 * (3 * radius - cap) / 3
+        open_area += math.pi * (radius**2 - depth**2) / slope if depth < radius else 0.0
+    void, metal = FAULTS[fault](rng)(hollow / VOXEL), FAULTS[fault](rng)(below / VOXEL)
+    labels = np.where(~metal, 9, np.where(void, 7, 3)).astype(np.uint8)
+    rows = voids.measure_frame(Frame(labels, load_schema("lithium"), Scale(VOXEL_UM)))
+    slab = level * size[1] * size[2]
+    truths = {
+        "void_fraction": volume / slab, "void_volume": volume, "contact_loss_fraction": open_area / (size[1] * size[2])
+    }  # fmt: skip
+    return [Trial.of(only(rows, name), truth) for name, truth in truths.items()]
+
+
+def shelled(rng: np.random.Generator, fault: str) -> list[Trial]:
+    """A disc of metal of 30 to 45 px with a shell of 5 to 14 px, even or wavy."""
+    spacing = (0.00042, 0.0004)
+    pixel = math.sqrt(math.prod(spacing))
+    core, thickness = rng.uniform(30, 45) * pixel, rng.uniform(5, 14) * pixel
+    shape = (140, 150)
+    y, x = _grid(shape, spacing)
+    cy, cx = np.asarray(shape) * spacing / 2 + rng.uniform(-1, 1, 2) * pixel
+    away, turn = np.hypot(y - cy, x - cx), np.arctan2(y - cy, x - cx)
+    wave = rng.choice([0.0, 0.2]) * thickness * np.cos(5 * turn + rng.uniform(0, 6.3))
+    inner, outer = (
+        FAULTS[fault](rng)((core - away) / pixel),
+        FAULTS[fault](rng)((core + thickness + wave - away) / pixel),
+    )
+    labels = np.where(inner, 3, np.where(outer, 8, 1)).astype(np.uint8)
+    rows = sei.measure_frame(Frame(labels, load_schema("lithium"), Scale(spacing)))
+    return [Trial.of(only(rows, "sei_thickness_mean"), thickness)]
+
+
+def ramified(rng: np.random.Generator, fault: str) -> list[Trial]:
+    """Two combs, trunks with side branches, drawn three times finer than they are measured."""
+    fine = 3
+    shape, pixel = (264, 300), (0.105, 0.100)
+    made = make_experiment(
+        "dendrite", int(rng.integers(2**31)), shape_px=tuple(n * fine for n in shape), n_frames=1, n_trees=2,
+        pixel_um=tuple(p / fine for p in pixel), width_um=float(rng.uniform(0.5, 0.9)),
+        orders=1, burnt_in=False,
+    )  # fmt: skip
+    labels = np.asarray(made.labels.frame(0))
+    inside = labels == 4
+    signed = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
+    middle = (slice(fine // 2, None, fine),) * 2
+    level = (signed - 0.5 * np.sign(signed))[middle] / fine
+    tree = FAULTS[fault](rng)(level)
+    tree = np.isin(ids := ndimage.label(tree, np.ones((3, 3)))[0], _at_least(ids, 40)) & tree
+    coarse = np.where(labels[middle] == 4, 1, labels[middle])
+    coarse = np.where(tree & (coarse != 2), 4, coarse).astype(np.uint8)
+    rows = dendrite.measure_frame(Frame(coarse, load_schema("lithium"), Scale(pixel)))
+    return [
+        Trial.of(only(rows, name, side=""), made.truth_value(name, frame=0))
+        for name in ("skeleton_length", "dendrite_height", "tip_count")
+    ]
+
+
+def _at_least(ids: np.ndarray, pixels: int) -> np.ndarray:
+    """Regions that are more than specks of a noisy mask."""
+    sizes = np.bincount(ids.ravel())
+    sizes[0] = 0
+    return np.flatnonzero(sizes >= pixels)
