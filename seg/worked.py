@@ -17,7 +17,7 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import pandas as pd
 from seg.analysis import load_analysis
 from seg.errors import SegError, UsageError
 from seg.io.results import write_table
+from seg.metrics.growth import measure_series
 from seg.metrics.names import text_result
 from seg.metrics.table import read_table
 from seg.pipeline import RunOptions, measure, run
@@ -61,6 +62,10 @@ class Worked:
     options : mapping
         Of metric groups, where they differ from the preset ``tem-insitu``.
     seed : int
+    early_s : float, optional
+        The rate of area is also compared over the frames up to this time.
+    known : mapping of str to str
+        Side of the contact angle -> parameter of the twin that it should be.
     """
 
     title: str
@@ -68,6 +73,8 @@ class Worked:
     metrics: tuple[str, ...]
     options: Mapping[str, Mapping[str, Any]]
     seed: int = 3
+    early_s: float | None = None
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 _BIAS_ON = {"nucleation": {"onset_s": 0.0}}
@@ -87,7 +94,8 @@ WORKED: dict[str, Worked] = {
     ),
     "X03": Worked(
         "Area and contact angle against time", {"droplet": _DROPLET},
-        ("covered_area", "contact_angle", "area_rate", "stripping_regime", "facet_transition_diameter"), {},
+        ("covered_area", "contact_angle", "area_rate", "stripping_regime"), {}, early_s=15.0,
+        known={"advancing": "plating_angle_deg", "receding": "receding_angle_deg"},
     ),
 }  # fmt: skip
 
@@ -133,7 +141,12 @@ def work(name: str, out: Path, *, model: str | None = None, images: bool = True)
         for masks, (result,) in results.items():
             if result.error:
                 raise SegError(f"{twin}, {masks} masks: {result.error}")
-            found = compare(truth, read_table(result.folder / "metrics.csv"), worked.metrics)
+            metrics = read_table(result.folder / "metrics.csv")
+            found = compare(truth, metrics, worked.metrics)
+            for side, parameter in worked.known.items():
+                found = _against(found, "contact_angle", side, float(options[parameter]))
+            if worked.early_s is not None:
+                found = pd.concat([found, _early_rate(truth, metrics, worked.early_s)], ignore_index=True)
             found.insert(0, "masks", masks)
             found.insert(0, "twin", twin)
             tables.append(found)
@@ -205,6 +218,31 @@ def _by_frame(name: str, true: pd.DataFrame, measured: pd.DataFrame) -> list[tup
             float(np.sqrt(np.mean(error**2))), float(held) if len(bounded) else math.nan, len(both),
         )
     ]  # fmt: skip
+
+
+def _against(table: pd.DataFrame, metric: str, side: str, truth: float) -> pd.DataFrame:
+    """Fill in the truth of a number of the whole series that no row of the truth states."""
+    at = (table["metric"] == metric) & (table["side"] == side)
+    error = table.loc[at, "value"].astype(float) - truth
+    held = (table.loc[at, "low"] <= truth) & (truth <= table.loc[at, "high"])
+    table.loc[at, ["truth", "mean_error", "rms_error", "held"]] = np.column_stack(
+        [np.full(len(error), truth), error, error.abs(), held.astype(float)]
+    )
+    return table
+
+
+def _early_rate(truth: pd.DataFrame, metrics: pd.DataFrame, until_s: float) -> pd.DataFrame:
+    """Rate of the covered area over the first frames, by the function that gives the rate of a series."""
+    early = metrics[metrics["time_s"].le(until_s) & (metrics["metric"] == "covered_area")]
+    (row,) = [row for row in measure_series(early) if row.metric == "area_rate" and row.frame is None]
+    rates = truth[truth["time_s"].le(until_s) & (truth["metric"] == "area_rate") & (truth["value"] > 0)]["value"]
+    reference = float(rates.median())
+    error, held = row.value - reference, float(row.low <= reference <= row.high)
+    return pd.DataFrame(
+        [("area_rate", f"first {until_s:g} s", row.unit, reference, row.value, row.low, row.high, error, abs(error),
+          held, 1)],
+        columns=list(COLUMNS),
+    )  # fmt: skip
 
 
 def _slope_of(truth: pd.DataFrame, name: str, side: str) -> float:
