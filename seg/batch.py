@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import time
 import traceback
@@ -11,12 +13,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from seg.errors import DataError, SegError
+from seg.errors import DataError, InterruptedRunError, SegError, UsageError
 from seg.io.results import write_table
+from seg.locking import only_run_in
 from seg.metrics.table import to_table
 from seg.study import density_against_current
 
 logger = logging.getLogger(__name__)
+
+
+# The disk, the quota or the size allowed to a file is used up: every other input would fail as well.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -32,41 +39,97 @@ class RunResult:
     headline: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def each_input(inputs: Sequence[Path], out: Path, one: Callable[[Path, Path], pd.DataFrame]) -> list[RunResult]:
-    """Apply `one` to every input; a failure is recorded and the next input goes on."""
-    out.mkdir(parents=True, exist_ok=True)
-    results = []
-    for path, folder in zip(inputs, _folders(inputs, out), strict=True):
-        started = time.monotonic()
-        try:
-            headline = one(path, folder)
-            result = RunResult(path, folder, headline=headline)
-        except SegError as error:
-            result = RunResult(path, folder, str(error), type(error).__name__, error.exit_code)
-        except MemoryError:
-            result = RunResult(path, folder, "There is not enough memory for this input.", "MemoryError", 1)
-        except OSError as error:
-            result = RunResult(path, folder, f"{error.strerror or error}: {error.filename or path}", "OSError", 1)
-        except Exception as error:  # a bug of ours must not cost the other inputs
+def each_input(
+    inputs: Sequence[Path], out: Path, one: Callable[[Path, Path], pd.DataFrame], *,
+    names: Sequence[str | None] | None = None,
+) -> list[RunResult]:  # fmt: skip
+    """Apply `one` to every input; a failure is recorded and the next input goes on.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+    out : Path
+        No other run may work in it at the same time.
+    one : callable
+        Gets an input and its result folder, gives the headline rows.
+    names : sequence of (str or None) or None
+        Names of the result folders; None: after the inputs.
+
+    Raises
+    ------
+    InterruptedRunError
+        When the disk is full: what is finished is kept.
+    UsageError
+        When `out` cannot be written, or another run works in it.
+    """
+    folders = result_folders(inputs, out, names)
+    with only_run_in(out):
+        results: list[RunResult] = []
+        for path, folder in zip(inputs, folders, strict=True):
+            started = time.monotonic()
+            try:
+                result = _result(path, folder, one)
+            except InterruptedRunError:
+                with contextlib.suppress(OSError):
+                    _write_summary(results, out, complete=False)
+                raise
+            if result.error:
+                logger.error("%s: %s", path, result.error)
+            results.append(replace(result, seconds=time.monotonic() - started))
+            try:
+                _write_summary(results, out, complete=len(results) == len(inputs))
+            except OSError as error:
+                raise _ours(error, out) or error from error
+        return results
+
+
+def _result(path: Path, folder: Path, one: Callable[[Path, Path], pd.DataFrame]) -> RunResult:
+    """Apply `one` and turn what it raises into a sentence; what concerns all inputs is raised."""
+    try:
+        return RunResult(path, folder, headline=one(path, folder))
+    except InterruptedRunError:
+        raise
+    except SegError as error:
+        return RunResult(path, folder, str(error), type(error).__name__, error.exit_code)
+    except MemoryError:
+        text = "There is not enough memory for this input; close other programs, or use a machine with more."
+        return RunResult(path, folder, text, "MemoryError", 1)
+    except OSError as error:
+        stop = _ours(error, folder)
+        if stop is not None:
+            raise stop from error
+        return RunResult(path, folder, f"{error.strerror or error}: {error.filename or path}", "OSError", 1)
+    except Exception as error:  # a bug of ours must not cost the other inputs
+        text = f"{type(error).__name__}: {error} (a bug)"
+        with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            message = f"{type(error).__name__}: {error} (a bug; see {folder / 'traceback.txt'})"
-            result = RunResult(path, folder, message, "bug", 1)
-        if result.error:
-            logger.error("%s: %s", path, result.error)
-        results.append(replace(result, seconds=time.monotonic() - started))
-        _write_summary(results, out, complete=len(results) == len(inputs))
-    return results
+            text = f"{type(error).__name__}: {error} (a bug; see {folder / 'traceback.txt'})"
+        return RunResult(path, folder, text, "bug", 1)
 
 
-def _folders(inputs: Sequence[Path], out: Path) -> list[Path]:
+def _ours(error: OSError, folder: Path) -> SegError | None:
+    """The error to stop the batch with where it is our output that cannot be written, else None."""
+    if error.errno in _FULL:
+        return InterruptedRunError(
+            f"{folder} cannot take more ({error.strerror}); free some space: what is finished is kept, "
+            "the same command continues."
+        )
+    written = error.filename is not None and folder in Path(str(error.filename)).parents
+    if error.errno == errno.EROFS or (error.errno in (errno.EACCES, errno.EPERM) and written):
+        return UsageError(f"{folder} cannot be written ({error.strerror}); choose another --out.")
+    return None
+
+
+def result_folders(inputs: Sequence[Path], out: Path, names: Sequence[str | None] | None = None) -> list[Path]:
     """One result folder per input, named after it; equal names get their parent's name in front."""
-    names = [_stem(path) for path in inputs]
+    given = names or [None] * len(inputs)
+    stems = [name or _stem(path) for path, name in zip(inputs, given, strict=True)]
     folders = []
-    for path, name in zip(inputs, names, strict=True):
-        if names.count(name) > 1:
-            name = f"{path.resolve().parent.name}_{path.name.replace('.', '_')}"
-        folders.append(out / name)
+    for path, stem, name in zip(inputs, stems, given, strict=True):
+        if stems.count(stem) > 1 and name is None:
+            stem = f"{path.resolve().parent.name}_{path.name.replace('.', '_')}"
+        folders.append(out / stem)
     if len(set(folders)) != len(folders):
         raise DataError("Two inputs would write to the same result folder; pass them in separate runs.")
     return folders

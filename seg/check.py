@@ -7,17 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seg.analysis import AnalysisConfig
+from seg.batch import result_folders
 from seg.errors import DataError, SegError, UsageError
 from seg.io import open_stack, read_labels
 from seg.labels import UNLABELLED, load_schema
+from seg.manifest import Entry
+from seg.masks import labels_of, writes_zarr
+from seg.options import RunOptions
 from seg.stack import Stack
-
-if TYPE_CHECKING:
-    from seg.pipeline import RunOptions
 
 SPECIMEN = r"^(.+?)[-_ .]*\d*$"
 """Specimen in the name of a file: all before its last number. The training command has the same default."""
@@ -67,6 +68,45 @@ def check_inputs(inputs: Sequence[Path], options: RunOptions, *, schema: str | N
             findings.extend(_check_frames(path, stack, seen))
         except SegError as error:
             findings.append(Finding(path, str(error), error.exit_code))
+    return findings
+
+
+def plan_inputs(
+    inputs: Sequence[Path | Entry], config: AnalysisConfig, out: Path, options: RunOptions
+) -> list[Finding]:
+    """What a run would do: each input, its result folder, what is there already, memory and minutes.
+
+    Parameters
+    ----------
+    inputs : sequence of (Path or Entry)
+    config : AnalysisConfig
+    out : Path
+        Nothing is written there.
+    options : RunOptions
+    """
+    from seg.inference import InferenceSettings, check_fits, parts_of
+    from seg.models.bundle import find_model, load_bundle
+    from seg.plan import plan_segmentation
+    from seg.runner import Runner
+
+    bundle = load_bundle(find_model(config.model, modality=config.modality), schema=load_schema(config.schema))
+    runner = Runner(bundle, InferenceSettings(device=options.device))
+    entries = [item if isinstance(item, Entry) else Entry(item) for item in inputs]
+    folders = result_folders([entry.path for entry in entries], out, [entry.name for entry in entries])
+    findings, seconds = [], 0.0
+    for entry, folder in zip(entries, folders, strict=True):
+        try:
+            own = entry.options(options)
+            stack = open_stack(entry.path, **own.reading)
+            check_fits(stack, bundle)
+            plan = plan_segmentation(stack, runner, parts_of(stack, runner), joined=not writes_zarr(stack, own))
+            seconds += plan.seconds or 0.0
+            there = " (has results)" if labels_of(folder).exists() else ""
+            findings.append(Finding(entry.path, f"{_describe(stack)}; {plan}; to {folder}{there}"))
+        except SegError as error:
+            findings.append(Finding(entry.path, str(error), error.exit_code))
+    text = f"{len(entries)} input(s), about {seconds / 60:.0f} min for the masks of all; nothing was written"
+    findings.append(Finding(out, text))
     return findings
 
 

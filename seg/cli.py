@@ -86,14 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="results as JSON on stdout")
 
     run = add("run", _run, "images to masks, numbers and a report")
-    _inputs(run, "INPUT")
+    _inputs(run, "INPUT", least="*")
     run.add_argument("--analysis", required=True, metavar="NAME|FILE", help="a preset or your own YAML file")
     run.add_argument("--model", metavar="NAME|DIR", help="default: the analysis' own")
     _results(run)
+    _batch(run)
 
     predict = add("predict", _predict, "images to masks only")
-    _inputs(predict, "INPUT")
+    _inputs(predict, "INPUT", least="*")
     predict.add_argument("--model", required=True, metavar="NAME|DIR")
+    _batch(predict)
     predict.add_argument("--modality", default="optical", help="how intensities are normalised (default: optical)")
     predict.add_argument("--out", type=Path, required=True, metavar="DIR")
 
@@ -159,14 +161,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _inputs(command: argparse.ArgumentParser, name: str) -> None:
-    command.add_argument("inputs", nargs="+", metavar=name, help="files, folders of frames, or quoted patterns")
+def _inputs(command: argparse.ArgumentParser, name: str, least: str = "+") -> None:
+    command.add_argument("inputs", nargs=least, metavar=name, help="files, folders of frames, or quoted patterns")
     command.add_argument("--axes", help="axes of the inputs where the files do not say, such as tyx or zyx")
     command.add_argument("--pixel-size", metavar="SIZE", help='"z=1um,y=0.5um,x=0.5um" or 0.5um')
     command.add_argument("--frame-interval", metavar="TIME", help="time between frames, such as 2s")
     command.add_argument("--dataset", help="data set inside an HDF5 file")
     if name == "INPUT":
         command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def _batch(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--manifest", type=Path, metavar="FILE", help="CSV or YAML: inputs, each with its own options")
+    command.add_argument("--data-root", type=Path, metavar="DIR", help="folder the manifest's paths are relative to")
+    command.add_argument("--limit", type=int, metavar="N", help="the first N inputs only")
+    command.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, memory and minutes; do nothing"
+    )
+    command.add_argument(
+        "--cluster", metavar="local:N|slurm:FILE|tcp://...", help="share the work between processes or machines (Dask)"
+    )
 
 
 def _results(command: argparse.ArgumentParser) -> None:
@@ -207,6 +221,7 @@ def _options(args: argparse.Namespace) -> Any:
         plating_current=getattr(args, "plating_current", "negative"),
         electrode_area_cm2=getattr(args, "electrode_area_cm2", None),
         device=getattr(args, "device", "cpu"),
+        cluster=getattr(args, "cluster", None),
         command=args.command_line,
     )
 
@@ -218,23 +233,51 @@ def _run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from seg.analysis import load_analysis
-    from seg.io import find_inputs
     from seg.pipeline import run
 
     config = load_analysis(args.analysis)
     if args.model:
         config = replace(config, model=args.model)
-    results = run(find_inputs(args.inputs), config, args.out, _options(args), progress=_progress(args))
+    if args.dry_run:
+        return _dry_run(args, config)
+    results = run(_listed(args), config, args.out, _options(args), progress=_progress(args))
     return _finish(results, args)
+
+
+def _listed(args: argparse.Namespace) -> list[Any]:
+    """The inputs of the command line and of the manifest."""
+    from seg.io import find_inputs
+    from seg.manifest import read_manifest
+
+    if args.data_root and not args.manifest:
+        raise UsageError("--data-root belongs to --manifest FILE.")
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit is {args.limit}; expected a number of inputs from 1.")
+    if not args.inputs and not args.manifest:
+        raise UsageError("Name the inputs: files, folders, quoted patterns, or --manifest FILE.")
+    found: list[Any] = list(find_inputs(args.inputs)) if args.inputs else []
+    if args.manifest:
+        found += read_manifest(args.manifest, root=args.data_root)
+    return found[: args.limit]
+
+
+def _dry_run(args: argparse.Namespace, config: Any) -> int:
+    from seg.check import plan_inputs
+
+    findings = plan_inputs(_listed(args), config, args.out, _options(args))
+    for finding in findings:
+        print(finding)
+    return max((f.exit_code for f in findings), default=0)
 
 
 def _predict(args: argparse.Namespace) -> int:
     from seg.analysis import AnalysisConfig
-    from seg.io import find_inputs
     from seg.pipeline import predict
 
     config = AnalysisConfig("predict", "masks only", "", args.modality, "plan", {}, model=args.model)
-    results = predict(find_inputs(args.inputs), config, args.out, _options(args), progress=_progress(args))
+    if args.dry_run:
+        return _dry_run(args, config)
+    results = predict(_listed(args), config, args.out, _options(args), progress=_progress(args))
     return _finish(results, args)
 
 

@@ -2,109 +2,58 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from seg import __version__
 from seg.analysis import AnalysisConfig
-from seg.batch import RunResult, each_input
-from seg.electrochem import CyclerFile
+from seg.batch import RunResult, each_input, result_folders
 from seg.errors import DataError
 from seg.io import fingerprint, open_stack, read_labels, write_labels
-from seg.io.results import write_json
+from seg.io.results import remove, write_json
 from seg.keyframes import save_key_frames
 from seg.labels import load_schema
+from seg.manifest import Entry
+from seg.masks import LABEL_FILES, labels_of, make_masks
 from seg.measure import headline_rows
 from seg.metrics.table import read_table
-from seg.modality import modality
+from seg.options import RunOptions
 from seg.progress import Progress, silent
-from seg.segmentation import Provenance, Segmentation
-from seg.slabs import open_slabs
+from seg.segmentation import Segmentation
 from seg.stack import Stack
-from seg.stages import is_done, key_of, mark_done, work_dir
+from seg.stages import is_done, key_of, mark_done
+from seg.study_page import write_study_page
 from seg.tabulate import TABLES, Tabulated, write_tables
 
 logger = logging.getLogger(__name__)
 
-RESULTS = ("run.json", "report.html", "labels.ome.tif", *TABLES)
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a user says about the inputs beyond the analysis.
-
-    Parameters
-    ----------
-    axes : str or None
-        Axes of the inputs where the files do not state them.
-    pixel_size_um : mapping or None
-    frame_interval_s : float or None
-    dataset : str or None
-        Data set inside an HDF5 file.
-    schema : str or None
-        Schema of label files made elsewhere; None: what they say, else the schema of the analysis.
-    label_map : mapping of int to str or None
-        Value in label files made elsewhere to class name.
-    image : Path or None
-        The image that belongs to a label file (`measure`).
-    echem : Path or None
-        Cycler file.
-    echem_clock, echem_offset_s, echem_drift_s_per_h, electrode_area_cm2, plating_current
-        How it is put on the frames, as in `seg.electrochem.CyclerFile`.
-    device : str
-        ``auto``, ``cpu`` or ``cuda``.
-    command : str
-        The command line, kept in ``run.json``.
-    """
-
-    axes: str | None = None
-    pixel_size_um: Mapping[str, float] | None = None
-    frame_interval_s: float | None = None
-    dataset: str | None = None
-    schema: str | None = None
-    label_map: Mapping[int, str] | None = None
-    image: Path | None = None
-    echem: Path | None = None
-    echem_clock: Literal["offset", "files", "coverage"] = "offset"
-    echem_offset_s: float | None = None
-    echem_drift_s_per_h: float = 0.0
-    electrode_area_cm2: float | None = None
-    plating_current: Literal["negative", "positive"] = "negative"
-    device: str = "auto"
-    command: str = ""
-
-    @property
-    def cycler(self) -> CyclerFile | None:
-        """The cycler file with everything said about it."""
-        if self.echem is None:
-            return None
-        return CyclerFile(
-            self.echem, self.echem_clock, self.echem_offset_s, self.echem_drift_s_per_h, self.electrode_area_cm2,
-            self.plating_current,
-        )  # fmt: skip
+RESULTS = ("run.json", "report.html", *LABEL_FILES, *TABLES)
 
 
 def run(
-    inputs: Sequence[Path], config: AnalysisConfig, out: Path, options: RunOptions, *, progress: Progress = silent
+    inputs: Sequence[Path | Entry],
+    config: AnalysisConfig,
+    out: Path,
+    options: RunOptions,
+    *,
+    progress: Progress = silent,
 ) -> list[RunResult]:
     """Segment, measure and report every input; a bad one is listed and the others go on.
 
     Parameters
     ----------
-    inputs : sequence of Path
-        Files, or folders that hold one series each.
+    inputs : sequence of (Path or Entry)
+        Files, or folders that hold one series each; entries of a manifest have options of their own.
     config : AnalysisConfig
     out : Path
-        One folder per input is made in it, and ``summary.csv`` and ``failures.csv``.
+        One folder per input is made in it, and ``summary.csv`` and ``failures.csv``; for several inputs ``study.html``.
     options : RunOptions
     progress : Progress
 
@@ -114,27 +63,62 @@ def run(
         In the order of `inputs`.
     """
     load = _model_loader(config, options)
-    return each_input(inputs, out, lambda path, folder: run_one(path, folder, config, options, load, progress))
+
+    def one(path: Path, folder: Path, own: RunOptions) -> pd.DataFrame:
+        return run_one(path, folder, config, own, load, progress)
+
+    return _study(_each(inputs, out, options, one), config, out)
 
 
 def measure(
-    inputs: Sequence[Path], config: AnalysisConfig, out: Path, options: RunOptions, *, progress: Progress = silent
+    inputs: Sequence[Path | Entry],
+    config: AnalysisConfig,
+    out: Path,
+    options: RunOptions,
+    *,
+    progress: Progress = silent,
 ) -> list[RunResult]:
     """Numbers and report from label files made elsewhere; torch is never loaded."""
-    return each_input(inputs, out, lambda path, folder: measure_one(path, folder, config, options, progress))
+
+    def one(path: Path, folder: Path, own: RunOptions) -> pd.DataFrame:
+        return measure_one(path, folder, config, own, progress)
+
+    return _study(_each(inputs, out, options, one), config, out)
 
 
 def predict(
-    inputs: Sequence[Path], config: AnalysisConfig, out: Path, options: RunOptions, *, progress: Progress = silent
+    inputs: Sequence[Path | Entry],
+    config: AnalysisConfig,
+    out: Path,
+    options: RunOptions,
+    *,
+    progress: Progress = silent,
 ) -> list[RunResult]:
     """Masks only."""
     load = _model_loader(config, options)
 
-    def one(path: Path, folder: Path) -> pd.DataFrame:
-        _segment(_open(path, options), path, folder, config, options, load, progress)
+    def one(path: Path, folder: Path, own: RunOptions) -> pd.DataFrame:
+        make_masks(_open(path, own), path, folder, config, own, load, _forget_masks(folder), progress)
         return pd.DataFrame()
 
-    return each_input(inputs, out, one)
+    return _each(inputs, out, options, one)
+
+
+def _each(
+    inputs: Sequence[Path | Entry], out: Path, options: RunOptions,
+    one: Callable[[Path, Path, RunOptions], pd.DataFrame],
+) -> list[RunResult]:  # fmt: skip
+    entries = [item if isinstance(item, Entry) else Entry(item) for item in inputs]
+    paths, names = [entry.path for entry in entries], [entry.name for entry in entries]
+    own = dict(zip(result_folders(paths, out, names), (entry.options(options) for entry in entries), strict=True))
+    return each_input(paths, out, lambda path, folder: one(path, folder, own[folder]), names=names)
+
+
+def _study(results: list[RunResult], config: AnalysisConfig, out: Path) -> list[RunResult]:
+    """Write the page over all inputs where there are several."""
+    if len(results) > 1:
+        write_study_page(results, config.title, out / "study.html")
+    return results
 
 
 def run_one(
@@ -144,7 +128,7 @@ def run_one(
     """One input from pixels to report; returns the headline rows of its metrics."""
     started = time.monotonic()
     stack = _open(path, options)
-    segmentation, made = _segment(stack, path, folder, config, options, load_model, progress)
+    segmentation, made = make_masks(stack, path, folder, config, options, load_model, _forget_masks(folder), progress)
     timings = {"segment": time.monotonic() - started}
     return _measure(segmentation, stack, path, folder, config, options, made, timings, progress)
 
@@ -197,13 +181,7 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
 
 
 def _open(path: Path, options: RunOptions) -> Stack:
-    return open_stack(
-        path,
-        axes=options.axes,
-        pixel_size_um=options.pixel_size_um,
-        frame_interval_s=options.frame_interval_s,
-        dataset=options.dataset,
-    )
+    return open_stack(path, **options.reading)
 
 
 def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[], Any]:
@@ -222,60 +200,6 @@ def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[], A
     return load
 
 
-def _segment(
-    stack: Stack, path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, load_model: Callable[[], Any],
-    progress: Progress,
-) -> tuple[Segmentation, dict[str, Any]]:  # fmt: skip
-    """The masks of one input, from where an earlier run left off; and how they were made, for ``run.json``."""
-    from seg.inference import InferenceSettings, segment
-    from seg.preprocess import SeriesNormalisation
-
-    bundle = load_model()
-    settings = InferenceSettings(device=options.device)
-    key = key_of(
-        input=fingerprint(path), axes=stack.axes, shape=stack.shape, dataset=options.dataset,
-        weights=bundle.weights_sha256, settings=settings, modality=config.modality, schema=config.schema,
-        calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
-    )  # fmt: skip
-    labels_path = folder / "labels.ome.tif"
-    made_path = work_dir(folder) / "made.json"
-    schema = load_schema(config.schema)
-    if not is_done(folder, "segment", key):
-        _forget_results(folder, "segment")
-        slabs = open_slabs(work_dir(folder), key)
-        normalisation = SeriesNormalisation.fit(stack, modality(config.modality).normalisation_percentiles)
-        parts = segment(
-            stack, bundle, settings=settings, normalisation=normalisation, finished=slabs.finished(), progress=progress
-        )
-        for part in parts:
-            slabs.save(part)
-        made = {
-            "model": {
-                "name": bundle.spec.name, "weights_sha256": bundle.weights_sha256, "spec": bundle.spec.to_dict(),
-                "card": bundle.card,
-            },
-            "normalisation": {"low": normalisation.low, "high": normalisation.high},
-            "confidence": slabs.confidence(stack.n_frames), "fingerprint": fingerprint(path),
-            "settings": asdict(settings),
-        }  # fmt: skip
-        axes = stack.axes.replace("c", "")
-        shape = tuple(stack.size(axis) for axis in axes)
-        provenance = Provenance(
-            software=f"operandoseg {__version__}", model=bundle.spec.name, model_sha256=bundle.weights_sha256,
-            input_fingerprint=made["fingerprint"],
-        )  # fmt: skip
-        write_labels(
-            labels_path, slabs.frames(stack.n_frames), shape=shape, axes=axes, calibration=stack.calibration,
-            schema=schema, provenance=provenance,
-        )  # fmt: skip
-        write_json(made, made_path)
-        mark_done(folder, "segment", key, [labels_path, made_path])
-        slabs.remove()
-    segmentation = read_labels(labels_path, schema=schema)
-    named = replace(segmentation, stack=replace(segmentation.stack, name=stack.name))
-    return named, json.loads(made_path.read_text(encoding="utf-8"))
-
-
 def _measure(
     segmentation: Segmentation, image: Stack | None, path: Path, folder: Path, config: AnalysisConfig,
     options: RunOptions, made: dict[str, Any], timings: dict[str, float], progress: Progress,
@@ -284,7 +208,7 @@ def _measure(
     from seg.report import write_report
 
     stack = segmentation.stack
-    labels_print = fingerprint(folder / "labels.ome.tif" if made else path)
+    labels_print = fingerprint(labels_of(folder) if made else path)
     key = key_of(
         labels=labels_print, image=fingerprint(options.image) if options.image else None, analysis=config.to_dict(),
         calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), schema=segmentation.schema.to_dict(),
@@ -309,12 +233,16 @@ def _measure(
     return headline_rows(read_table(folder / "metrics.csv"), config.headline)
 
 
+def _forget_masks(folder: Path) -> Callable[[], None]:
+    return lambda: _forget_results(folder, "segment")
+
+
 def _forget_results(folder: Path, stage: str) -> None:
     """Remove what a stage is about to make again, so that old results are never taken for new ones."""
-    keep = {"labels.ome.tif"} if stage == "measure" else set()
+    keep = set(LABEL_FILES) if stage == "measure" else set()
     for name in RESULTS:
         if name not in keep:
-            (folder / name).unlink(missing_ok=True)
+            remove(folder / name)
     shutil.rmtree(folder / "keyframes", ignore_errors=True)
 
 

@@ -1,14 +1,29 @@
-"""Finished parts of a segmentation on disk, each whole or absent, so that a killed run continues where it was."""
+"""Finished parts of a segmentation on disk, each whole or absent, so that a killed run continues where it was.
+
+Two kinds with one interface: `SlabFolder`, a compressed file per part, joined in the end; and `SlabStore`, an OME-Zarr
+into which processes write their planes side by side, for what is too large to be joined in memory and for clusters.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import shutil
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from seg.io.results import write_json
+
+logger = logging.getLogger(__name__)
+
+LABELS = "labels.ome.zarr"
 
 
 class LabelSlab(Protocol):
@@ -33,16 +48,30 @@ class SlabFolder:
     path: Path
 
     def save(self, slab: LabelSlab) -> None:
-        """Save one part: written beside, then renamed."""
-        target = self.path / f"{slab.frame:07d}_{slab.z_start:07d}.npz"
-        part = target.with_suffix(".part")
+        """Save one part: written beside and flushed, then renamed."""
+        target = self.path / f"{_name(slab.frame, slab.z_start)}.npz"
+        part = target.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
-            np.savez_compressed(file, labels=slab.labels, confidence=np.float64(slab.confidence.mean(dtype=np.float64)))
+            np.savez_compressed(file, labels=slab.labels, confidence=_mean(slab))
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(target)
 
     def finished(self) -> frozenset[tuple[int, int]]:
-        """The ``(frame, z_start)`` of all saved parts."""
-        return frozenset(_place(file) for file in self.path.glob("*.npz"))
+        """The ``(frame, z_start)`` of all saved parts; damaged ones are deleted, to be made again."""
+        found = set()
+        for file in self.path.glob("*.npz"):
+            try:
+                with zipfile.ZipFile(file) as members:
+                    whole = members.testzip() is None
+            except (OSError, zipfile.BadZipFile, zlib.error):
+                whole = False
+            if whole:
+                found.add(_place(file))
+            else:
+                logger.warning("A finished part (%s) is damaged; it is made again.", file.name)
+                file.unlink()
+        return frozenset(found)
 
     def frames(self, n_frames: int) -> Iterator[np.ndarray]:
         """Labels frame by frame, shape ([Z,] Y, X); one frame in memory at a time."""
@@ -71,14 +100,100 @@ class SlabFolder:
         return found
 
 
+@dataclass(frozen=True)
+class SlabStore:
+    """The parts of one segmentation, written into the planes of an OME-Zarr that becomes the result.
+
+    Parameters
+    ----------
+    path : Path
+        Named after the key of what they were made from; holds the OME-Zarr and a mark for each finished part.
+    axes : str
+        Of the result.
+    """
+
+    path: Path
+    axes: str
+
+    def create(self, make: Callable[[Path], None]) -> None:
+        """Make the empty OME-Zarr with `make`, unless an earlier run did."""
+        if not (self.path / LABELS).exists():
+            part = self.path / f".part.{LABELS}"
+            shutil.rmtree(part, ignore_errors=True)
+            make(part)
+            part.replace(self.path / LABELS)
+        (self.path / "done").mkdir(exist_ok=True)
+
+    def save(self, slab: LabelSlab) -> None:
+        """Write one part and flush it, then leave a mark; a part without its mark counts as absent."""
+        import zarr
+
+        store = self.path / LABELS / "0"
+        array = zarr.open_array(str(store), mode="r+")
+        volume = slab.labels.ndim == 3
+        planes = slice(slab.z_start, slab.z_start + len(slab.labels)) if volume else slice(None)
+        key = {"t": slab.frame, "z": planes}
+        array[tuple(key.get(axis, slice(None)) for axis in self.axes)] = slab.labels
+        depths = range(slab.z_start, planes.stop) if volume else [0]
+        for z in depths:
+            chunk = store.joinpath("c", *(str({"t": slab.frame, "z": z}[axis]) for axis in self.axes if axis in "tz"))
+            for file in chunk.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as opened:
+                        os.fsync(opened.fileno())
+        mark = {"confidence": _mean(slab), "pixels": slab.labels.size}
+        write_json(mark, self.path / "done" / f"{_name(slab.frame, slab.z_start)}.json")
+
+    def finished(self) -> frozenset[tuple[int, int]]:
+        """The ``(frame, z_start)`` of all saved parts."""
+        return frozenset(_place(file) for file in (self.path / "done").glob("[!.]*.json"))
+
+    def has(self, frame: int, z_start: int) -> bool:
+        """Whether one part is saved."""
+        return (self.path / "done" / f"{_name(frame, z_start)}.json").exists()
+
+    def confidence(self, n_frames: int) -> list[float]:
+        """Mean class probability of each frame."""
+        sums = np.zeros((n_frames, 2))
+        for file in sorted((self.path / "done").glob("[!.]*.json")):
+            mark = json.loads(file.read_text(encoding="utf-8"))
+            sums[_place(file)[0]] += mark["confidence"] * mark["pixels"], mark["pixels"]
+        return [float(total / pixels) for total, pixels in sums]
+
+    def finish(self, target: Path) -> None:
+        """Put the finished OME-Zarr in its place."""
+        (self.path / LABELS).replace(target)
+
+    def resolved(self) -> SlabStore:
+        """The same under its absolute path, for a process that runs elsewhere."""
+        return SlabStore(self.path.resolve(), self.axes)
+
+    def remove(self) -> None:
+        """Delete the marks; the parts are the result now."""
+        shutil.rmtree(self.path)
+
+
+def slab_path(work: Path, key: str) -> Path:
+    """The folder for the parts made under `key`, made where it is missing; parts of other keys are deleted."""
+    path = work / f"slabs-{key[:16]}"
+    for other in work.glob("slabs-*"):
+        if other != path:
+            shutil.rmtree(other)
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def open_slabs(work: Path, key: str) -> SlabFolder:
     """The folder of the parts made under `key`; parts made under another key are deleted."""
-    folder = SlabFolder(work / f"slabs-{key[:16]}")
-    for other in work.glob("slabs-*"):
-        if other != folder.path:
-            shutil.rmtree(other)
-    folder.path.mkdir(exist_ok=True)
-    return folder
+    return SlabFolder(slab_path(work, key))
+
+
+def _mean(slab: LabelSlab) -> float:
+    return float(slab.confidence.mean(dtype=np.float64))
+
+
+def _name(frame: int, z_start: int) -> str:
+    return f"{frame:07d}_{z_start:07d}"
 
 
 def _place(file: Path) -> tuple[int, int]:

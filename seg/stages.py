@@ -45,7 +45,10 @@ def mark_done(folder: Path, stage: str, key: str, outputs: Iterable[Path]) -> No
 def _state(path: Path) -> list[int] | None:
     """Size and time of change: enough to notice a file that was edited, replaced or removed."""
     try:
-        stat = path.stat()
+        if not path.is_dir():
+            stat = path.stat()
+            return [stat.st_size, stat.st_mtime_ns]
+        states = [file.stat() for file in path.rglob("*")]
     except OSError:
         return None
-    return [stat.st_size, stat.st_mtime_ns]
+    return [len(states), sum(state.st_size for state in states), max((s.st_mtime_ns for s in states), default=0)]

@@ -16,7 +16,7 @@ from seg.io.arrays import LazyArray
 from seg.io.calibration import beside
 from seg.io.reading import Given
 from seg.io.registry import open_given
-from seg.io.writing import write_array
+from seg.io.writing import annotation, create_zarr, write_array
 from seg.labels import UNLABELLED, LabelSchema, load_schema
 from seg.segmentation import Provenance, Segmentation
 from seg.stack import Calibration, Stack
@@ -53,14 +53,43 @@ def write_labels(
     if "c" in axes:
         raise LabelError(f"Labels have no channel axis, but the axes of {path.name!r} are {axes!r}.")
     dtype = _smallest(schema)
-    extra = {"schema": schema.to_dict(), "provenance": (provenance or Provenance()).to_dict()}
-    classes = [{"label-value": c.index, "rgba": [*c.rgb, 255]} for c in schema.classes]
-    properties = [{"label-value": c.index, "class": c.name} for c in schema.classes]
+    extra = _about(schema, provenance)
     write_array(
         path, _checked(frames, schema, path.name, dtype), shape=shape, dtype=dtype, axes=axes, calibration=calibration,
         extra=extra, notes={f"class {c.index}": f"{c.name} {c.color}" for c in schema.classes},
-        zarr_ome={"image-label": {"version": "0.5", "colors": classes, "properties": properties}},
+        zarr_ome=_image_label(schema),
     )  # fmt: skip
+
+
+def create_labels(
+    path: Path,
+    *,
+    shape: tuple[int, ...],
+    axes: str,
+    calibration: Calibration,
+    schema: LabelSchema,
+    provenance: Provenance | None = None,
+) -> None:
+    """Make an OME-Zarr of labels whose pixels are still to be written, in any order and by several processes.
+
+    Chunks hold one plane (of at most 1024 x 1024 px), so that whole planes can be written by different processes
+    without a lock. Parameters as in `write_labels`.
+    """
+    create_zarr(
+        path, shape, _smallest(schema), axes, calibration,
+        annotation(_about(schema, provenance), axes, shape, calibration), _image_label(schema), path.name,
+        {"t": 1, "z": 1, "y": 1024, "x": 1024},
+    )  # fmt: skip
+
+
+def _about(schema: LabelSchema, provenance: Provenance | None) -> dict[str, Any]:
+    return {"schema": schema.to_dict(), "provenance": (provenance or Provenance()).to_dict()}
+
+
+def _image_label(schema: LabelSchema) -> dict[str, Any]:
+    classes = [{"label-value": c.index, "rgba": [*c.rgb, 255]} for c in schema.classes]
+    properties = [{"label-value": c.index, "class": c.name} for c in schema.classes]
+    return {"image-label": {"version": "0.5", "colors": classes, "properties": properties}}
 
 
 def _checked(frames: Iterable[np.ndarray], schema: LabelSchema, name: str, dtype: np.dtype) -> Iterator[np.ndarray]:

@@ -43,7 +43,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         _take_place(part, path)
         _flush_folder(path.parent)
     finally:
-        _remove(part)
+        remove(part)
 
 
 def write_table(table: pd.DataFrame, path: Path | str) -> Path:
@@ -96,7 +96,7 @@ def _sweep(path: Path) -> None:
     for part in path.parent.glob(f".{mark}*.part.{glob.escape(path.name)}"):
         number = part.name[len(mark) + 1 :].partition("-")[0]
         if number.isdecimal() and int(number) != os.getpid() and not _alive(int(number)):
-            _remove(part)
+            remove(part)
 
 
 def _alive(pid: int) -> bool:
@@ -109,7 +109,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -128,7 +129,7 @@ def _take_place(part: Path, path: Path) -> None:
     except OSError:
         old.rename(path)
         raise
-    _remove(old)
+    remove(old)
 
 
 def _flush(part: Path) -> None:

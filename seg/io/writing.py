@@ -79,10 +79,7 @@ def write_array(
             f"A stack of axes {axes!r}, shape {shape} and type {dtype} cannot be written; "
             f"expected one length per axis and one of {', '.join(_OME_DTYPES)}."
         )
-    own = plain({
-        **(extra or {}), "axes": axes, "shape": shape,
-        "frame_times_s": calibration.frame_times_s, "software": f"operandoseg {__version__}",
-    })  # fmt: skip
+    own = annotation(extra or {}, axes, shape, calibration)
     checked = _checked(frames, shape, dtype, axes)
     name = path.name.lower()
     if name.endswith((".tif", ".tiff")):
@@ -94,6 +91,16 @@ def write_array(
             _write_zarr(part, checked, shape, dtype, axes, calibration, own, zarr_ome or {}, path.name)
     else:
         raise UsageError(f"{path.name!r} is no name for an image; end it in .ome.tif or .ome.zarr.")
+
+
+def annotation(
+    extra: Mapping[str, Any], axes: str, shape: tuple[int, ...], calibration: Calibration
+) -> dict[str, Any]:
+    """What we write of ourselves into a file."""
+    return plain({
+        **extra, "axes": axes, "shape": shape,
+        "frame_times_s": calibration.frame_times_s, "software": f"operandoseg {__version__}",
+    })  # fmt: skip
 
 
 def _checked(frames: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype, axes: str) -> Iterator[np.ndarray]:
@@ -183,6 +190,17 @@ def _write_zarr(
     path: Path, frames: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype, axes: str,
     calibration: Calibration, own: Mapping[str, Any], ome: Mapping[str, Any], name: str,
 ) -> None:  # fmt: skip
+    largest = {"t": 1, "c": 1, "z": 16, "y": _TILE_PX, "x": _TILE_PX}
+    array = create_zarr(path, shape, dtype, axes, calibration, own, ome, name, largest)
+    for index, frame in enumerate(frames):
+        array[index if axes.startswith("t") else ...] = frame
+
+
+def create_zarr(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, calibration: Calibration, own: Mapping[str, Any],
+    ome: Mapping[str, Any], name: str, largest_chunk: Mapping[str, int],
+) -> Any:  # fmt: skip
+    """An OME-Zarr with all of its metadata and no pixels yet; gives its array."""
     import zarr
 
     described, scale, shift = [], [], []
@@ -203,10 +221,7 @@ def _write_zarr(
     }  # fmt: skip
     attributes = {"ome": {"version": "0.5", "multiscales": [multiscale], **ome}, "operandoseg": dict(own)}
     group = zarr.create_group(store=str(path), zarr_format=3, attributes=attributes)
-    largest = {"t": 1, "c": 1, "z": 16, "y": _TILE_PX, "x": _TILE_PX}
-    chunks = tuple(min(n, largest[axis]) for axis, n in zip(axes, shape, strict=True))
-    array = group.create_array(
+    chunks = tuple(min(n, largest_chunk[axis]) for axis, n in zip(axes, shape, strict=True))
+    return group.create_array(
         "0", shape=shape, dtype=dtype, chunks=chunks, dimension_names=list(axes), fill_value=0,
     )  # fmt: skip
-    for index, frame in enumerate(frames):
-        array[index if axes.startswith("t") else ...] = frame

@@ -1,0 +1,202 @@
+"""The same work on several processes or machines through Dask: one task per stack and slab.
+
+Each task opens the input and the model on its worker (both are kept there), computes one part and writes its planes
+into the OME-Zarr of the result, whose chunks are one plane deep: no two tasks touch the same chunk. Input,
+model and output must have the same path on all machines.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seg.errors import SegError, UsageError
+from seg.inference import InferenceSettings, Part, segment
+from seg.io import open_stack
+from seg.preprocess import SeriesNormalisation
+from seg.progress import Progress, silent
+from seg.resources import config_file
+from seg.slabs import SlabStore
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+KINDS = "local:N, tcp://HOST:PORT or slurm:FILE"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every part of one stack needs.
+
+    Parameters
+    ----------
+    path : Path
+        Of the input, absolute.
+    reading : mapping
+        Options of `seg.io.open_stack`.
+    model : Path
+        Folder of the model.
+    settings : InferenceSettings
+    normalisation : SeriesNormalisation
+        Of the whole series, fitted once.
+    store : SlabStore
+    """
+
+    path: Path
+    reading: Mapping[str, Any]
+    model: Path
+    settings: InferenceSettings
+    normalisation: SeriesNormalisation
+    store: SlabStore
+
+
+def compute(task: Task, parts: Sequence[Part], where: str, *, progress: Progress = silent) -> None:
+    """Compute parts of a stack on a cluster and save them.
+
+    Parameters
+    ----------
+    task : Task
+    parts : sequence of Part
+    where : str
+        ``local:N`` (N processes on this machine), ``tcp://HOST:PORT`` (a Dask scheduler that runs) or ``slurm:FILE``.
+    progress : Progress
+
+    Raises
+    ------
+    SegError
+        What is wrong with the input, as in one process; and where a part ended its worker, or failed, three times. A
+        worker that dies otherwise is replaced and its part done elsewhere.
+    """
+    from distributed import KilledWorker, as_completed
+
+    client = connect(where)
+    logger.info("%s: %d part(s) on %s", task.path.name, len(parts), where)
+    futures = {client.submit(_compute_one, task, part, retries=ATTEMPTS - 1, pure=False): part for part in parts}
+    try:
+        for future in progress(as_completed(futures), total=len(futures), desc=f"segment {task.path.name}"):
+            frame, z_start = futures[future].places[0]
+            where_it_is = f"{task.path.name!r}, frame {frame}, plane {z_start}"
+            try:
+                refused = future.result()
+            except KilledWorker as error:
+                raise SegError(
+                    f"{where_it_is}: this part ended {ATTEMPTS} workers, perhaps for want of memory; the rest is kept."
+                ) from error
+            except (OSError, RuntimeError, ValueError) as error:
+                raise SegError(
+                    f"{where_it_is}: this part failed {ATTEMPTS} times ({error}); the rest is kept."
+                ) from error
+            if refused is not None:
+                raise refused
+    finally:
+        client.cancel(list(futures))
+
+
+@cache
+def connect(where: str) -> Any:
+    """A Dask client for ``local:N``, ``tcp://HOST:PORT`` or ``slurm:FILE``, kept until this process ends."""
+    kind, _, what = where.partition(":")
+    if kind not in ("local", "tcp", "tls", "slurm") or not what:
+        raise UsageError(f"--cluster has {where!r}; expected {KINDS}.")
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise UsageError("--cluster needs Dask: pip install 'operandoseg[cluster]'") from error
+    # A task whose worker died goes to another one; the third death is blamed on the task.
+    dask.config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1})
+    if kind in ("tcp", "tls"):
+        try:
+            client = Client(where, timeout="30s")
+        except (OSError, TimeoutError) as error:
+            raise UsageError(f"No Dask scheduler answers at {where}; start one with `dask scheduler`.") from error
+        return client
+    if kind == "local":
+        if not what.isdecimal() or int(what) < 1:
+            raise UsageError(f"--cluster has {where!r}; expected local:N with N from 1, such as local:2.")
+        threads = max((os.cpu_count() or 1) // int(what), 1)
+        dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads})
+        cluster = LocalCluster(
+            n_workers=int(what), threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.ERROR,
+        )  # fmt: skip
+    else:
+        cluster, jobs = slurm_cluster(what)
+        cluster.scale(jobs=jobs)
+    client = Client(cluster)
+    # Workers would outlive this process for a while, and complain.
+    atexit.register(cluster.close)
+    atexit.register(client.close)
+    return client
+
+
+def slurm_cluster(file: str | Path) -> tuple[Any, int]:
+    """A `dask_jobqueue.SLURMCluster` from a YAML file (or the name of a shipped one), and how many jobs to ask for."""
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError as error:
+        raise UsageError("--cluster slurm needs dask-jobqueue: pip install 'operandoseg[cluster]'") from error
+    path = config_file("cluster", file)
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(options, dict):
+        raise UsageError(f"{path} must hold keys and values such as `queue: gpu`.")
+    jobs = options.pop("jobs", 1)
+    if not isinstance(jobs, int) or jobs < 1:
+        raise UsageError(f"{path}: jobs is {jobs!r}; expected how many workers to ask for, from 1.")
+    try:
+        return SLURMCluster(**options), jobs
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path} is refused by dask_jobqueue.SLURMCluster: {error}") from error
+
+
+# --- on a worker ----------------------------------------------------------------------------------------------------
+
+
+def _compute_one(task: Task, part: Part) -> SegError | None:
+    """Compute and save one part; what is wrong with the data is given back, as trying again would not help."""
+    if all(task.store.has(*place) for place in part.places):
+        return None  # saved by a worker that died before it could say so
+    try:
+        stack = _stack(task.path, json.dumps(task.reading, sort_keys=True))
+        bundle = _bundle(task.model)
+        settings = replace(task.settings, device=_device(task.settings.device))
+        for slab in segment(stack, bundle, settings=settings, normalisation=task.normalisation, only=[part]):
+            task.store.save(slab)
+    except SegError as error:
+        return error
+    return None
+
+
+@lru_cache(maxsize=2)
+def _stack(path: Path, reading: str) -> Any:
+    return open_stack(path, **json.loads(reading))
+
+
+@lru_cache(maxsize=2)
+def _bundle(model: Path) -> Any:
+    from seg.models.bundle import load_bundle
+
+    return load_bundle(model)
+
+
+def _device(name: str) -> str:
+    """One GPU per worker where a machine has several."""
+    import torch
+    from distributed import get_worker
+
+    count = torch.cuda.device_count()
+    if name not in ("auto", "cuda") or count < 2:
+        return name
+    number = str(get_worker().name).rpartition("-")[2]
+    return f"cuda:{int(number) % count}" if number.isdecimal() else name

@@ -1,0 +1,162 @@
+"""The masks of one input: planned, computed here or on a cluster, from where an earlier run left off."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from seg import __version__
+from seg.analysis import AnalysisConfig
+from seg.errors import DataError
+from seg.inference import InferenceSettings, check_fits, parts_of, segment
+from seg.io import fingerprint, read_labels, write_labels
+from seg.io.labels import create_labels
+from seg.io.results import write_json
+from seg.labels import load_schema
+from seg.modality import modality
+from seg.options import RunOptions
+from seg.overlap import Behind
+from seg.preprocess import SeriesNormalisation
+from seg.progress import Progress, silent
+from seg.segmentation import Provenance, Segmentation
+from seg.slabs import SlabFolder, SlabStore, slab_path
+from seg.stack import Stack
+from seg.stages import is_done, key_of, mark_done, work_dir
+
+logger = logging.getLogger(__name__)
+
+LABEL_FILES = ("labels.ome.tif", "labels.ome.zarr")
+# From here on planes are written into an OME-Zarr as they come: a frame is no longer joined in memory, nor the result
+# written twice.
+ZARR_FRAME_BYTES = 2**28
+ZARR_BYTES = 2**32
+
+
+def labels_of(folder: Path) -> Path:
+    """The label file in a result folder."""
+    return next((folder / name for name in LABEL_FILES if (folder / name).exists()), folder / LABEL_FILES[0])
+
+
+def make_masks(
+    stack: Stack, path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, load_model: Callable[[], Any],
+    forget: Callable[[], None], progress: Progress = silent,
+) -> tuple[Segmentation, dict[str, Any]]:  # fmt: skip
+    """Segment one input.
+
+    Parameters
+    ----------
+    stack : Stack
+    path : Path
+        The file it was opened from.
+    folder : Path
+        Gets the labels, and unfinished work.
+    config : AnalysisConfig
+    options : RunOptions
+    load_model : callable
+        Gives the `Bundle`.
+    forget : callable
+        Called before new masks are made, to remove results of old ones.
+    progress : Progress
+
+    Returns
+    -------
+    segmentation : Segmentation
+    made : dict
+        How they were made, for ``run.json``.
+    """
+    bundle = load_model()
+    check_fits(stack, bundle)
+    settings = InferenceSettings(device=options.device)
+    before = fingerprint(path)
+    key = key_of(
+        input=before, axes=stack.axes, shape=stack.shape, dataset=options.dataset,
+        weights=bundle.weights_sha256, settings=settings, modality=config.modality, schema=config.schema,
+        calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
+    )  # fmt: skip
+    in_zarr = writes_zarr(stack, options)
+    labels_path = folder / LABEL_FILES[in_zarr]
+    made_path = folder / ".work" / "made.json"
+    schema = load_schema(config.schema)
+    if not is_done(folder, "segment", key):
+        forget()
+        axes = stack.axes.replace("c", "")
+        described = {
+            "shape": tuple(stack.size(axis) for axis in axes), "axes": axes, "calibration": stack.calibration,
+            "schema": schema,
+            "provenance": Provenance(
+                software=f"operandoseg {__version__}", model=bundle.spec.name, model_sha256=bundle.weights_sha256,
+                input_fingerprint=before,
+            ),
+        }  # fmt: skip
+        slabs: SlabFolder | SlabStore = SlabFolder(slab_path(work_dir(folder), key))
+        if in_zarr:
+            slabs = SlabStore(slabs.path, axes)
+            slabs.create(lambda part: create_labels(part, **described))
+        normalisation = SeriesNormalisation.fit(stack, modality(config.modality).normalisation_percentiles)
+        _fill(slabs, stack, path, bundle, settings, normalisation, options, progress)
+        if fingerprint(path) != before:
+            slabs.remove()
+            raise DataError(f"{path.name!r} changed while it was read; run again when nothing writes to it any more.")
+        made = {
+            "model": {
+                "name": bundle.spec.name, "weights_sha256": bundle.weights_sha256, "spec": bundle.spec.to_dict(),
+                "card": bundle.card,
+            },
+            "normalisation": {"low": normalisation.low, "high": normalisation.high},
+            "confidence": slabs.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
+        }  # fmt: skip
+        if isinstance(slabs, SlabStore):
+            slabs.finish(labels_path)
+        else:
+            write_labels(labels_path, slabs.frames(stack.n_frames), **described)
+        write_json(made, made_path)
+        mark_done(folder, "segment", key, [labels_path, made_path])
+        slabs.remove()
+    segmentation = read_labels(labels_path, schema=schema)
+    named = replace(segmentation, stack=replace(segmentation.stack, name=stack.name))
+    return named, json.loads(made_path.read_text(encoding="utf-8"))
+
+
+def writes_zarr(stack: Stack, options: RunOptions) -> bool:
+    """Whether the masks become an OME-Zarr: on clusters, and where they are large."""
+    frame = math.prod(stack.spatial_shape)
+    return options.cluster is not None or frame > ZARR_FRAME_BYTES or frame * stack.n_frames > ZARR_BYTES
+
+
+def _fill(
+    slabs: SlabFolder | SlabStore, stack: Stack, path: Path, bundle: Any, settings: InferenceSettings,
+    normalisation: SeriesNormalisation, options: RunOptions, progress: Progress,
+) -> None:  # fmt: skip
+    """Compute and save all parts that are not there yet; writing goes on beside computing."""
+    from seg.plan import memory_limit_bytes, plan_segmentation
+    from seg.runner import Runner
+
+    runner = Runner(bundle, settings)
+    finished = slabs.finished()
+    left = [part for part in parts_of(stack, runner) if not all(place in finished for place in part.places)]
+    if finished:
+        logger.info("%s: %d part(s) are there from an earlier run, %d are left", stack.name, len(finished), len(left))
+    if options.cluster is not None and isinstance(slabs, SlabStore):
+        from seg.cluster import Task, compute
+
+        task = Task(path.resolve(), options.reading, bundle.path.resolve(), settings, normalisation, slabs.resolved())
+        compute(task, left, options.cluster, progress=progress)
+        return
+    plan = plan_segmentation(stack, runner, left, joined=isinstance(slabs, SlabFolder))
+    logger.info("%s %s", stack.name, plan)
+    limit = memory_limit_bytes()
+    if limit is not None and plan.host_bytes > limit:
+        logger.warning(
+            "%s needs %.1f GB of memory and %.1f GB are left: it may be stopped by the system.",
+            stack.name, plan.host_bytes / 1e9, limit / 1e9,
+        )  # fmt: skip
+    with Behind(slabs.save) as behind:
+        for part in segment(
+            stack, bundle, settings=settings, normalisation=normalisation, finished=finished, progress=progress
+        ):
+            behind.put(part)

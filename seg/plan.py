@@ -1,0 +1,141 @@
+"""What a segmentation will need: memory and minutes, from the sizes and one timed tile, before any work."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seg.inference import Part
+from seg.runner import Runner
+from seg.stack import Stack
+from seg.tiling import computed_px
+
+# Below this nobody waits long enough to plan, and timing a tile would cost more than it tells.
+TIMED_FROM_PX = 20_000_000
+TIMED_PX = 512**2
+# Raw parts alive at once: one being read, one waiting, one being computed; and results likewise on the way out.
+ALIVE = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Memory and time of a segmentation.
+
+    Parameters
+    ----------
+    host_bytes : int
+        Peak of this process, with what it holds already.
+    device_bytes : int
+        Peak on the GPU; 0 on the CPU.
+    seconds : float or None
+        None: less than is worth timing.
+    """
+
+    host_bytes: int
+    device_bytes: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        needs = [f"{self.device_bytes / 1e9:.1f} GB GPU"] if self.device_bytes else []
+        needs.append(f"{self.host_bytes / 1e9:.1f} GB RAM")
+        if self.seconds is None:
+            return f"needs {', '.join(needs)}, less than a minute"
+        minutes = self.seconds / 60
+        return f"needs {', '.join(needs)}, about {f'{minutes:.0f} min' if minutes < 90 else f'{minutes / 60:.1f} h'}"
+
+
+def plan_segmentation(stack: Stack, runner: Runner, parts: Sequence[Part], *, joined: bool = True) -> Plan:
+    """Plan the segmentation of `parts` of a stack.
+
+    Parameters
+    ----------
+    stack : Stack
+    runner : Runner
+    parts : sequence of Part
+        Those still to be computed.
+    joined : bool
+        Whether the parts of a frame are joined in memory in the end.
+    """
+    plane = math.prod(stack.spatial_shape[-2:])
+    solid = runner.network.dims == 3
+    tiles = runner.tiles(stack.spatial_shape if solid else stack.spatial_shape[-2:])
+    at_once = runner.tiles_at_once(tiles)
+    tile = math.prod(axis.tile_px for axis in tiles)
+    planes = max((part.planes for part in parts), default=0)
+    read_planes = tiles[0].tile_px if solid else planes
+    raw = read_planes * plane * stack.dtype.itemsize * stack.size("c")
+    if stack.size("c") > 1:
+        raw += read_planes * plane * 8  # colour becomes grey in float32
+    results = planes * plane * (1 + 2)  # labels uint8, confidence float16
+    batch = tile * at_once
+    feeding = batch * (4 + 4 + 4)  # normalised, as a batch, in the layout and type of the network
+    network = batch * runner.bytes_per_px
+    blended = 0
+    if any(axis.blend for axis in tiles):
+        band = tiles[0].tile_px * (plane if solid else planes * stack.spatial_shape[-1])
+        blended = int(1.5 * 4 * runner.n_classes * band)  # float32, and what is carried over
+    on_cpu = runner.device.type == "cpu"
+    host = ALIVE * (raw + results) + feeding + blended + (network if on_cpu else 0)
+    if joined:
+        host = max(host, 3 * math.prod(stack.spatial_shape))
+    device = 0 if on_cpu else network + batch * 8 + 2**29  # and what CUDA itself takes
+    seconds = None
+    total = computed_px(tiles) * (len(parts) if not solid else len({part.frame for part in parts}))
+    if not solid:
+        total = computed_px(tiles) * sum(part.planes for part in parts)
+    if total > TIMED_FROM_PX:
+        seconds = total * _seconds_per_px(runner, tiles[-1].tile_px)
+    return Plan(resident_bytes() + int(host), int(device), seconds)
+
+
+def _seconds_per_px(runner: Runner, longest_px: int) -> float:
+    """Time of the network on random values, per pixel; the second of two passes counts."""
+    dims, multiple = runner.network.dims, runner.network.tile_multiple
+    side = max(min(int(TIMED_PX ** (1 / dims)), longest_px) // multiple * multiple, multiple)
+    image = np.random.default_rng(0).random((1, 1, *(side,) * dims), dtype=np.float32)
+    started = 0.0
+    for _ in range(2):
+        started = time.monotonic()
+        runner.decide(runner(image)[0])()
+    return (time.monotonic() - started) / side**dims
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+def memory_limit_bytes() -> int | None:
+    """The least of what the system, a control group or a limit of the shell leaves this process; None: not known."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        total = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        found.append(total + resident_bytes())
+    except (OSError, ValueError, StopIteration):
+        pass
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(file).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    try:
+        import resource
+
+        for kind in (resource.RLIMIT_DATA, resource.RLIMIT_RSS):
+            soft, _ = resource.getrlimit(kind)
+            if soft != resource.RLIM_INFINITY:
+                found.append(soft)
+    except ImportError:
+        pass
+    return min(found, default=None)

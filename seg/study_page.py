@@ -1,0 +1,134 @@
+"""One page over all inputs of a run: headline numbers side by side, what failed, and what only all of them tell."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from seg.batch import RunResult
+from seg.io.results import atomic_path
+from seg.metrics.table import Measurement
+from seg.study import density_against_current
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}: {{ rows|length }} inputs</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1b1f24 }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { border-bottom: 1px solid #d5dae0; padding: .3rem .7rem }
+th { text-align: left } td.number { text-align: right; font-variant-numeric: tabular-nums } small { color: #5b6570 }
+img { max-width: 100% }
+</style></head><body>
+<h1>{{ title }}</h1>
+<p>{{ rows|length }} inputs, {{ failed|length }} failed. Numbers are those of the whole series, or of its last frame;
+brackets bound a 95 % interval; an empty cell was not reported.</p>
+<table><thead><tr><th>input</th>{% for name, unit in columns %}<th>{{ name }}{% if unit %} <small>{{ unit }}</small>
+{% endif %}</th>{% endfor %}</tr></thead><tbody>
+{% for row in rows %}<tr><td>
+{% if row.link %}<a href="{{ row.link }}">{{ row.name }}</a>{% else %}{{ row.name }}{% endif %}</td>
+{% for cell in row.cells %}
+<td class="number">{{ cell.value }} <small>{{ cell.interval }} {{ cell.flags }}</small></td>
+{% endfor %}</tr>
+{% endfor %}</tbody></table>
+{% if slope %}<h2>Density against current density</h2>
+<p>Slope of log density against log current density: {{ slope }}.</p>{% endif %}
+{% if figure %}<img alt="Density of objects against current density, one point per input" src="{{ figure }}">{% endif %}
+{% if failed %}<h2>Failed</h2><table><tbody>
+{% for item in failed %}<tr><td>{{ item.source }}</td><td>{{ item.error }}</td></tr>{% endfor %}
+</tbody></table>{% endif %}
+<p><small>From summary.csv and failures.csv beside this page.</small></p>
+</body></html>
+"""
+
+
+def write_study_page(results: Sequence[RunResult], title: str, path: Path) -> Path:
+    """Write the page; names and messages come from files of others and are escaped.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+    title : str
+        Of the analysis.
+    path : Path
+        Of the HTML file.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    done = [result for result in results if not result.error]
+    columns = list(dict.fromkeys(key for result in done for key in _cells(result)))
+    rows = [
+        {
+            "name": result.folder.name,
+            "link": f"{result.folder.name}/report.html" if (result.folder / "report.html").exists() else "",
+            "cells": [_cells(result).get(key, {"value": "", "interval": "", "flags": ""}) for key in columns],
+        }
+        for result in results
+    ]
+    slope = density_against_current([result.folder for result in done])
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.from_string(_PAGE).render(
+        title=title, columns=columns, rows=rows, failed=[r for r in results if r.error],
+        slope=_text(slope) if slope is not None else "", figure=_figure(done),
+    )  # fmt: skip
+    with atomic_path(path) as part:
+        part.write_text(page, encoding="utf-8")
+    return path
+
+
+def _cells(result: RunResult) -> dict[tuple[str, str], dict[str, str]]:
+    """Headline numbers by (metric with class and side, unit)."""
+    found = {}
+    for row in result.headline.to_dict("records"):
+        of = ", ".join(str(row[key]) for key in ("class", "side") if isinstance(row[key], str) and row[key])
+        value, low, high = (float(row[key]) if pd.notna(row[key]) else math.nan for key in ("value", "low", "high"))
+        found[f"{row['metric']}{f' ({of})' if of else ''}", str(row["unit"])] = {
+            "value": "" if math.isnan(value) else f"{value:.4g}",
+            "interval": "" if math.isnan(low) or math.isnan(value) else f"[{low:.4g}, {high:.4g}]",
+            "flags": str(row["flags"] or ""),
+        }
+    return found
+
+
+def _text(slope: Measurement) -> str:
+    return f"{slope.value:.3g} [{slope.low:.3g}, {slope.high:.3g}]"
+
+
+def _figure(results: Sequence[RunResult]) -> str:
+    """Density of the last frame against current density, as a data URL; empty for fewer than two points."""
+    points = []
+    for result in results:
+        headline: list[dict[str, Any]] = result.headline.to_dict("records")
+        density = next((r for r in headline if r["metric"] in ("areal_density", "nucleation_density")), None)
+        current = _current_density(result.folder)
+        if density is not None and current and pd.notna(density["value"]) and density["unit"] == "1/cm2":
+            points.append((current, density))
+    if len(points) < 2:
+        return ""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for current, density in points:
+        value, low, high = (float(density[key]) for key in ("value", "low", "high"))
+        bars = None if math.isnan(low) else [[value - low], [high - value]]
+        axes.errorbar(current, value, bars, fmt="o", color="#0072b2", capsize=3)
+    axes.set(xscale="log", yscale="log" if all(d["value"] > 0 for _, d in points) else "linear")
+    axes.set(xlabel="current density (mA/cm2)", ylabel="density (1/cm2)")
+    picture = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(picture, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode("ascii")
+
+
+def _current_density(folder: Path) -> float | None:
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return float((record.get("electrochem") or {}).get("current_density_mA_per_cm2") or 0) or None
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,146 @@
+"""Work shared between processes: the same masks, deaths survived, poison listed, the job script of SLURM."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from seg import cluster
+from seg.cluster import connect, slurm_cluster
+from seg.errors import SegError, UsageError
+from seg.inference import Part
+
+pytest.importorskip("distributed")
+# Dask closes its sockets and loops late, which Python reports when it collects them.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(200)]
+
+
+@pytest.fixture
+def tiny_volume(tmp_path):
+    """An analysis with an untrained model, and a small volume."""
+    import torch
+
+    from seg.analysis import AnalysisConfig
+    from seg.io import write_image
+    from seg.labels import load_schema
+    from seg.models.bundle import ModelSpec, save_bundle
+    from seg.models.unet import UNet
+    from seg.stack import Calibration
+
+    torch.manual_seed(3)
+    arguments = {"n_classes": 3, "width": 4, "depth": 2}
+    spec = ModelSpec("tiny", "unet", arguments, load_schema("lithium").to_dict(), (2, 3, 4), modalities=("xct",))
+    model = save_bundle(tmp_path / "tiny", UNet(**arguments), spec, "# Tiny", seed=1)
+    data = np.random.default_rng(5).integers(0, 255, (5, 600, 540)).astype(np.uint8)
+    size = {"z": 1.5, "y": 0.4, "x": 0.25}
+    write_image(
+        tmp_path / "volume.ome.tif", [data], shape=data.shape, dtype=data.dtype, axes="zyx",
+        calibration=Calibration(size, None, "file"),
+    )  # fmt: skip
+    config = AnalysisConfig("predict", "masks only", "", "xct", "volume", {}, model=str(model))
+    return config, tmp_path / "volume.ome.tif"
+
+
+@pytest.mark.parametrize("where", ["local", "local:0", "local:x", "pbs:file", "tcp", ""])
+def test_what_is_no_cluster_is_refused(where):
+    with pytest.raises(UsageError, match="expected local:N"):
+        connect(where)
+
+
+def test_an_unreachable_scheduler_is_said(monkeypatch):
+    import distributed
+
+    def refuse(*arguments, **options):
+        raise OSError("Timed out trying to connect")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    with pytest.raises(UsageError, match="No Dask scheduler answers at tcp://nowhere:8786"):
+        connect("tcp://nowhere:8786")
+
+
+def test_the_shipped_slurm_file_gives_a_job_script():
+    slurm, jobs = slurm_cluster("slurm")
+    try:
+        script = slurm.job_script()
+    finally:
+        slurm.close()
+    lines = script.splitlines()
+    assert jobs == 4
+    for line in ("-p gpu", "-A my_project", "--cpus-per-task=8", "--mem=30G", "-t 04:00:00", "--gres=gpu:1"):
+        assert f"#SBATCH {line}" in lines
+    assert any("distributed" in line and "--nthreads 8" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("queue: [", "not readable YAML"), ("- a", "must hold keys"), ("jobs: 0", "expected how many"),
+        ("cores: 1\nmemory: 1GB\nqeue: gpu", "qeue"),
+    ],
+)  # fmt: skip
+def test_a_bad_slurm_file_is_refused(text, says, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=says):
+        slurm_cluster(file)
+
+
+@pytest.mark.slow
+def test_a_dead_worker_is_replaced_and_a_poisoned_part_is_named(tmp_path):
+    from distributed import WorkerPlugin
+
+    # Local classes travel by value: the workers cannot import this file.
+    class Keeper:
+        """Stands where the store stands: kills its worker, or fails, at chosen planes."""
+
+        def __init__(self, folder):
+            self.folder = folder
+
+        def has(self, frame, z_start):
+            return (self.folder / f"done-{z_start}").exists()
+
+        def save(self, slab):
+            count = len(list(self.folder.glob(f"{slab.z_start}-*")))
+            (self.folder / f"{slab.z_start}-{count}").touch()
+            if (self.folder / f"poison-{slab.z_start}").exists() or (slab.z_start == 1 and count == 0):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if slab.z_start == 3 and count < 2:
+                raise OSError("the network drive hiccups")
+            (self.folder / f"done-{slab.z_start}").touch()
+
+    class Prepared(WorkerPlugin):
+        def setup(self, worker):
+            from seg import cluster
+
+            cluster.segment = lambda stack, bundle, *, settings, normalisation, only: [
+                type("Slab", (), {"z_start": part.places[0][1]}) for part in only
+            ]
+            cluster._stack = cluster._bundle = lambda *arguments: None
+
+    client = connect("local:1")
+    client.register_plugin(Prepared())
+    settings = cluster.InferenceSettings(device="cpu")
+    task = cluster.Task(tmp_path / "volume.tif", {}, tmp_path, settings, None, Keeper(tmp_path))
+    parts = [Part(0, range(z, z + 1), ((0, z),), 1) for z in range(4)]
+    cluster.compute(task, parts, "local:1")
+    tries = sorted(int(file.name.split("-")[0]) for file in tmp_path.glob("[0-9]-*"))
+    assert tries == [0, 1, 1, 2, 3, 3, 3]  # one death, two hiccups
+    (tmp_path / "done-2").rename(tmp_path / "poison-2")
+    with pytest.raises(SegError, match="volume.tif', frame 0, plane 2: this part ended 3 workers"):
+        cluster.compute(task, parts[2:3], "local:1")
+    assert len(list(tmp_path.glob("2-*"))) == 1 + 3
+
+
+def test_masks_of_two_processes_are_those_of_one(tiny_volume, tmp_path):
+    config, path = tiny_volume
+    from seg.io import read_labels
+    from seg.pipeline import RunOptions, predict
+
+    (one,) = predict([path], config, tmp_path / "one", RunOptions(device="cpu"))
+    (two,) = predict([path], config, tmp_path / "two", RunOptions(device="cpu", cluster="local:2"))
+    assert (one.error, two.error) == ("", "")
+    found = [read_labels(r.folder / n) for r, n in ((one, "labels.ome.tif"), (two, "labels.ome.zarr"))]
+    np.testing.assert_array_equal(found[0].stack.frame(0), found[1].stack.frame(0))
+    assert found[1].stack.calibration.pixel_size_um == {"z": 1.5, "y": 0.4, "x": 0.25}
+    assert not list((two.folder / ".work").glob("slabs-*"))
