@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 
@@ -19,6 +18,8 @@ from seg.metrics.table import Measurement, rate_unit
 from seg.uncertainty import bootstrap_interval
 
 MIN_FRAMES = 3
+# Share of its greatest area up to which a pit is taken to grow, where the current is not known.
+NEARLY_WIDEST = 0.95
 
 
 def measure_whole(
@@ -55,22 +56,33 @@ def measure_whole(
         return []
     pits = table[(table["class"] == "pit") & ~table["below_detection_limit"]]
     row = partial(Measurement, class_name="pit")
-    rows = _axis_rates(pits, history, row)
-    rows += _sector_rates(history, row)
+    growing = _growing(pits, history)
+    rows = _axis_rates(pits, growing, history, row)
+    rows += _sector_rates(growing, history, row)
     rows += _pooled_enrichment(history, row)
     return rows + _memories(pits, history, row, memory_radius_um, max_shift_um, np.random.default_rng(seed))
 
 
-def _growing(points: pd.DataFrame, history: History) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Tracks within one half-cycle of stripping; whole tracks where the current is not known.
+def _growing(pits: pd.DataFrame, history: History) -> pd.DataFrame:
+    """Frames in which each whole pit grows: columns ``frame, object_id, track_id, part``; a part has three or more.
 
-    A site that is used again at once keeps its track over two cycles, and would seem to have grown slowly.
+    Half-cycles of stripping; where the current is not known, from where a pit shows until it is nearly at its widest.
+    A site that is used again at once keeps its track over two cycles, and would seem to have grown slowly: each cycle
+    is a part of its own.
     """
-    cycles = [cycle.frames for cycle in history.half_cycles() if cycle.kind == "stripping"]
-    for frames in cycles or [points["frame"].unique()]:
+    area = next(name for name in pits.columns if name.startswith(("area_", "volume_")))
+    points = pits.merge(followed_objects(history)[["frame", "object_id", "track_id"]], on=["frame", "object_id"])
+    stripped = [cycle.frames for cycle in history.half_cycles() if cycle.kind == "stripping"]
+    found = []
+    for number, frames in enumerate(stripped or _cycles(points["frame"].to_numpy(int), history, "stripping")):
         for track, part in points[points["frame"].isin(frames)].groupby("track_id"):
+            part = part.sort_values("frame")
+            if not stripped:
+                widest = int(np.argmax(part[area].to_numpy(float) >= NEARLY_WIDEST * part[area].max()))
+                part = part.iloc[: widest + 1]
             if part["frame"].nunique() >= MIN_FRAMES and not part["touches_border"].any():
-                yield int(str(track)), part.sort_values("frame")
+                found.append(part[["frame", "object_id", "track_id"]].assign(part=f"{track}.{number}"))
+    return pd.concat(found) if found else pd.DataFrame(columns=["frame", "object_id", "track_id", "part"])
 
 
 def _clock(part: pd.DataFrame) -> tuple[np.ndarray, bool]:
@@ -79,7 +91,9 @@ def _clock(part: pd.DataFrame) -> tuple[np.ndarray, bool]:
     return (times if timed else part["frame"].to_numpy(float)), timed
 
 
-def _axis_rates(pits: pd.DataFrame, history: History, row: partial[Measurement]) -> list[Measurement]:
+def _axis_rates(
+    pits: pd.DataFrame, growing: pd.DataFrame, history: History, row: partial[Measurement]
+) -> list[Measurement]:
     """Growth of the half axes of every track, and the medians."""
     area = next(name for name in pits.columns if name.startswith(("area_", "volume_")))
     length = history.scale.unit("um")
@@ -87,10 +101,9 @@ def _axis_rates(pits: pd.DataFrame, history: History, row: partial[Measurement])
     unit, flags = rate_unit(length, timed=timed), history.scale.flags if timed else ("uncalibrated",)
     if area.startswith("volume_"):
         return []
-    points = pits.merge(followed_objects(history)[["frame", "object_id", "track_id"]], on=["frame", "object_id"])
     rates, of_tracks = [], []
-    for track, part in _growing(points, history):
-        clock = _clock(part)[0]
+    for _, part in pits.merge(growing, on=["frame", "object_id"]).groupby("part"):
+        clock, track = _clock(part)[0], int(part["track_id"].iloc[0])
         size, aspect = part[area].to_numpy(float), part["aspect_ratio"].to_numpy(float)
         known = np.isfinite(aspect)
         if known.sum() < MIN_FRAMES:
@@ -125,21 +138,18 @@ def _median(row: Measurement, values: np.ndarray, method: str) -> Measurement:
                        method=method, flags=row.flags)  # fmt: skip
 
 
-def _sector_rates(history: History, row: partial[Measurement]) -> list[Measurement]:
+def _sector_rates(growing: pd.DataFrame, history: History, row: partial[Measurement]) -> list[Measurement]:
     """Growth of the radius in every direction, median over the pits."""
     table = history.table
     sides = table["side"].astype(object).where(table["side"].notna(), "").astype(str)
     found = table[(table["metric"] == "pit_diameter") & sides.str.startswith("towards ") & table["object_id"].notna()]
     if found.empty:
         return []
-    objects = history.objects[["frame", "object_id", "touches_border"]]
-    points = found[["frame", "object_id", "time_s", "side", "value", "unit"]].merge(objects, on=["frame", "object_id"])
-    points = points.merge(followed_objects(history)[["frame", "object_id", "track_id"]], on=["frame", "object_id"])
+    points = found[["frame", "object_id", "time_s", "side", "value"]].merge(growing, on=["frame", "object_id"])
     rates: dict[str, list[float]] = {}
-    for _, of_track in _growing(points, history):
-        for side, part in of_track.groupby("side"):
-            slope = robust_slope(_clock(part)[0], part["value"].to_numpy(float) / 2)[0]
-            rates.setdefault(str(side), []).append(slope)
+    for (_, side), part in points.groupby(["part", "side"]):
+        slope = robust_slope(_clock(part)[0], part["value"].to_numpy(float) / 2)[0]
+        rates.setdefault(str(side), []).append(slope)
     timed = _clock(points)[1] if len(points) else True
     flags = history.scale.flags if timed else ("uncalibrated",)
     unit = rate_unit(str(found["unit"].iloc[0]), timed=timed)
