@@ -184,7 +184,11 @@ def _batch(command: argparse.ArgumentParser) -> None:
 
 
 def _results(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--echem", type=Path, metavar="FILE", help="cycler file with time, voltage, current")
+    command.add_argument(
+        "--echem", type=Path, action="append", metavar="FILE|DIR",
+        help="cycler file with time, voltage, current: one for all inputs, one per input (repeat the option in their "
+        "order), or a folder with files named like the inputs",
+    )  # fmt: skip
     command.add_argument(
         "--echem-offset", metavar="TIME|files|coverage",
         help="image time of the cycler's zero, such as 12s (before the first image: --echem-offset=-42s); or found "
@@ -206,6 +210,7 @@ def _options(args: argparse.Namespace) -> Any:
     clock = offset if offset in ("files", "coverage") else "offset"
     drift = getattr(args, "echem_drift", None)
     label_map = getattr(args, "label_map", None)
+    cyclers = getattr(args, "echem", None) or []
     return RunOptions(
         axes=args.axes,
         pixel_size_um=parse_pixel_size(args.pixel_size) if args.pixel_size else None,
@@ -214,7 +219,7 @@ def _options(args: argparse.Namespace) -> Any:
         schema=getattr(args, "schema", None),
         label_map=parse_label_map(label_map) if label_map else None,
         image=getattr(args, "image", None),
-        echem=getattr(args, "echem", None),
+        echem=cyclers[0] if len(cyclers) == 1 and not cyclers[0].is_dir() else None,
         echem_clock=clock,
         echem_offset_s=parse_duration_s(offset) if offset and clock == "offset" else None,
         echem_drift_s_per_h=parse_duration_s(drift) if drift else 0.0,
@@ -256,9 +261,22 @@ def _listed(args: argparse.Namespace) -> list[Any]:
     if not args.inputs and not args.manifest:
         raise UsageError("Name the inputs: files, folders, quoted patterns, or --manifest FILE.")
     found: list[Any] = list(find_inputs(args.inputs)) if args.inputs else []
+    found = _with_cyclers(found, args)
     if args.manifest:
         found += read_manifest(args.manifest, root=args.data_root)
     return found[: args.limit]
+
+
+def _with_cyclers(inputs: list[Path], args: argparse.Namespace) -> list[Any]:
+    """The inputs, each with its cycler file where --echem names several; a single one is among the options of all."""
+    given = getattr(args, "echem", None) or []
+    if len(given) < 2 and not any(path.is_dir() for path in given):
+        return inputs
+    from seg.cyclers import with_cyclers
+
+    if getattr(args, "manifest", None):
+        raise UsageError("A manifest names the cycler file of each input (echem); give --echem one file at most.")
+    return with_cyclers(inputs, given)
 
 
 def _dry_run(args: argparse.Namespace, config: Any) -> int:
@@ -289,7 +307,9 @@ def _measure(args: argparse.Namespace) -> int:
     inputs = find_inputs(args.inputs)
     if args.image and len(inputs) > 1:
         raise UsageError(f"--image names one image, but {len(inputs)} label files were given; measure them one by one.")
-    results = measure(inputs, load_analysis(args.analysis), args.out, _options(args), progress=_progress(args))
+    results = measure(
+        _with_cyclers(inputs, args), load_analysis(args.analysis), args.out, _options(args), progress=_progress(args)
+    )
     return _finish(results, args)
 
 
