@@ -250,10 +250,10 @@ METRICS: dict[str, MetricGroup] = {
         ),
         MetricGroup(
             "sei",
-            "Thickness, evenness and coverage of the interphase on metal.",
+            "Thickness, evenness, roughness, coverage and texture of the interphase on metal.",
             (
                 "sei_thickness_mean", "sei_thickness_sd", "sei_thickness_cv", "sei_coverage", "sei_roughness_inner",
-                "sei_roughness_outer", "core_to_sei_ratio",
+                "sei_roughness_outer", "core_to_sei_ratio", "crystalline_fraction", "sei_texture",
             ),
             _frame("sei"),
         ),
