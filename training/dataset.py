@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -207,6 +210,30 @@ def make_loader(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_quiet_worker if workers else None,
     )
+
+
+class Batches:
+    """The batches of a loader, whose workers start with the first one and end with the block.
+
+    Workers ignore the signals that end processes at exit; an error whose frames kept the loader would wait for them
+    for ever.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self._iterator: Iterator[Any] | None = None
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self._loader)
+        return next(self._iterator)
+
+    def __exit__(self, kind: object, error: object, trace: TracebackType | None) -> None:
+        traceback.clear_frames(trace)
+        self._iterator = None
 
 
 def _quiet_worker(worker: int) -> None:

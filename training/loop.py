@@ -29,7 +29,7 @@ from seg.progress import Progress, silent
 from training.assessment import assess_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig, TrainerConfig
-from training.dataset import PatchDataset, make_loader
+from training.dataset import Batches, PatchDataset, make_loader
 from training.export import export_bundle
 from training.initial import load_initial_weights
 from training.label_codes import LabelCodes
@@ -178,12 +178,15 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     )  # fmt: skip
     done = _share_done(step, elapsed_s, config.trainer)
     stopped_early = best.exhausted
-    with StopRequest() as stop, bar(done, quiet=quiet or not fabric.is_global_zero, desc=config.name) as show:
-        loader = make_loader(
-            dataset, batch=config.data.batch, workers=config.data.workers, start_step=step,
-            process=fabric.global_rank, n_processes=fabric.world_size,
-        )  # fmt: skip
-        batches = iter(loader) if done < 1 and not stopped_early else iter(())
+    loader = make_loader(
+        dataset, batch=config.data.batch, workers=config.data.workers, start_step=step,
+        process=fabric.global_rank, n_processes=fabric.world_size,
+    )  # fmt: skip
+    with (
+        StopRequest() as stop,
+        bar(done, quiet=quiet or not fabric.is_global_zero, desc=config.name) as show,
+        Batches(loader) as batches,
+    ):
         clock, recent = _clock_from(elapsed_s), _Recent()
         network.train()
         while done < 1 and not stopped_early:

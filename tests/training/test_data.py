@@ -1,5 +1,7 @@
 """Reading, splitting by specimen, patches that are functions of their number, augmentation."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torchvision import tv_tensors
 from seg.errors import DataError, NothingMatchedError, UsageError
 from training.augment import GroundPattern, make_transform, margin_px
 from training.config import AugmentConfig
-from training.dataset import PatchDataset, StepSampler
+from training.dataset import Batches, PatchDataset, StepSampler, make_loader
 from training.loop import prepare
 
 
@@ -151,3 +153,16 @@ def test_patterns_mark_the_ground_and_no_object():
         assert (image - 0.5).abs().max() < 1.3 * GroundPattern.STRENGTH[1]
         marked += bool((image[codes != 3] - 0.5).abs().max() > 0)
     assert marked > 15  # the widest lattice may have no disc in so small a patch
+
+
+class Spoiled(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        raise DataError("no such patch")
+
+
+def test_workers_end_with_the_error_of_one_even_while_it_is_kept():
+    loader = make_loader(Spoiled(), batch=2, workers=1, start_step=0)
+    with pytest.raises(DataError) as kept, Batches(loader) as batches:
+        next(batches)
+    assert multiprocessing.active_children() == []
+    assert "no such patch" in str(kept.value)
