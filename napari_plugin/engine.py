@@ -12,10 +12,12 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from seg.errors import SegError
+from seg.progress import Progress
 
 Report = Callable[[str, int, int], None]
 
@@ -126,6 +128,12 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
             traceback.print_exc()
             _send(answers, ("failed", EngineError(f"{type(error).__name__}: {error} (a bug; the terminal has more)")))
+
+
+def idle(progress: Progress) -> None:
+    """Wait ten minutes, reporting ten times a second: what a stop is tested with."""
+    for _ in progress(range(6000), desc="waiting"):
+        time.sleep(0.1)
 
 
 def main() -> None:

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 FOREST = "forest from my strokes"
 MARKS = {NEW: "○", STARTED: "◐", LABELLED: "●", FAILED: "✕"}
+CLASS_STYLE = """
+QToolButton { border: 1px solid transparent; border-radius: 3px; padding: 3px; text-align: left; }
+QToolButton:hover { background: #414851; }
+QToolButton:checked { background: #4a5563; border: 1px solid #e6e6e6; font-weight: bold; }
+"""
 # Shift and a letter: free in napari's Labels layer.
 KEYS = {"Shift-P": "predict", "Shift-A": "accept_frame", "Shift-C": "accept_class", "Shift-R": "accept_here"}
 
@@ -200,6 +205,7 @@ class LabelWidget(QWidget):
     def _fill_classes(self) -> None:
         assert self.session is not None
         fresh = QWidget()
+        fresh.setStyleSheet(CLASS_STYLE)
         grid = QGridLayout(fresh)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)

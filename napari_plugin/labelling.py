@@ -6,7 +6,7 @@ import getpass
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,9 +109,7 @@ class LabellingSession:
 
         A file that does not say who did what to which frame has only key frames.
         """
-        worked = {f for entry in self.log if entry["kind"] not in DERIVED for f in entry["frames"]}
-        derived = {f for entry in self.log if entry["kind"] in DERIVED for f in entry["frames"]} - worked
-        return [i for i in self.labelled_frames() if i not in derived]
+        return worked_on(self.log, self.labelled_frames())
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
@@ -331,6 +329,13 @@ def open_session(
     return LabellingSession(
         stack if stack is not None else open_stack(image), schema, path or labels_path(image), source=image, user=user
     )
+
+
+def worked_on(log: Sequence[Mapping[str, Any]], frames: Iterable[int]) -> list[int]:
+    """Those of the labelled frames that the log does not say were only interpolated or copied."""
+    worked = {f for entry in log if entry["kind"] not in DERIVED for f in entry["frames"]}
+    derived = {f for entry in log if entry["kind"] in DERIVED for f in entry["frames"]} - worked
+    return [i for i in frames if i not in derived]
 
 
 def labels_path(image: Path) -> Path:

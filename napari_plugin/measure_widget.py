@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 AXIS_TITLES = {TIME: "time / min", FRAME: "frame", "voltage_V": "voltage / V", "capacity_mAh": "capacity / mAh"}
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00")
+OBJECT_ON_SCREEN_PX = 60
 GROUND, INK, FAINT = "#262930", "#e6e6e6", "#7f8791"
 OBJECT_COLUMNS = ("object_id", "class", "area", "volume", "equivalent_diameter", "circularity", "touches_border")
 
@@ -137,7 +138,8 @@ class MeasureWidget(QWidget):
         self.metric.addItems(self.results.metric_names())
         self._fill_axes()
         self._quiet = False
-        self.heading.setText(f"{folder.name}: {len(self.results.metrics)} numbers in {folder}")
+        self.heading.setText(f"{folder.name}: {len(self.results.metrics)} numbers")
+        self.heading.setToolTip(str(folder))
         self._draw()
         self._fill_objects()
 
@@ -307,6 +309,9 @@ class MeasureWidget(QWidget):
             at = stack.axes.index("z")
             self.viewer.dims.set_current_step(axis, round(centre[at] / shown["scale"][at]))
         self.viewer.camera.center = (0.0, *centre[-2:])
+        sizes = [record[c] for c in record.index if c.startswith("equivalent_diameter")]
+        if sizes and sizes[0] > 0:  # at least so near that the object is seen
+            self.viewer.camera.zoom = max(self.viewer.camera.zoom, OBJECT_ON_SCREEN_PX / float(sizes[0]))
         self._mark_object(int(record["object_id"]))
 
     def _mark_object(self, object_id: int) -> None:

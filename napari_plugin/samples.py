@@ -1,9 +1,10 @@
-"""The experiments of ``data_samples/`` for napari's File > Open Sample: drawn on this computer, no download."""
+"""The experiments of ``data_samples/`` for napari's File > Open Sample: offline."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +22,19 @@ def samples_folder() -> Path:
 
 
 def sample_image(name: str) -> Path:
-    """The image file of a sample; the sample is drawn when it is not there yet."""
-    from seg.synthetic import make_sample, write_experiment
+    """The image file of a sample; where it is not there yet it is copied from a source checkout, else drawn."""
+    import seg
 
     folder = samples_folder() / name
     image = folder / "image.ome.tif"
     if not image.is_file():
-        write_experiment(make_sample(name), folder)
+        shipped = Path(seg.__file__).parents[1] / "data_samples" / name
+        if (shipped / "image.ome.tif").is_file():
+            shutil.copytree(shipped, folder, dirs_exist_ok=True)
+        else:
+            from seg.synthetic import make_sample, write_experiment
+
+            write_experiment(make_sample(name), folder)
         logger.info("sample %r written to %s", name, folder)
     return image
 

@@ -29,7 +29,14 @@ from napari_plugin import layers, qt
 from napari_plugin.labelling import labels_path
 from napari_plugin.measure_widget import COLORS, FAINT, GROUND, INK
 from napari_plugin.suggest import metrics_of_frames
-from napari_plugin.training_job import Comparison, TrainingJob, compare_models, prepare_job, read_state
+from napari_plugin.training_job import (
+    Comparison,
+    TrainingJob,
+    compare_models,
+    picture,
+    prepare_job,
+    read_state,
+)
 from seg.analysis import load_analysis
 from seg.errors import UsageError
 from seg.io import find_inputs, open_stack, read_labels
@@ -88,7 +95,7 @@ class TrainWidget(QWidget):
         fields.addRow("", self.metric)
         self.figure = Figure(figsize=(4, 2), layout="constrained", facecolor=GROUND)
         self.canvas = FigureCanvasQTAgg(self.figure)
-        self.canvas.setMinimumHeight(150)
+        self.canvas.setMinimumHeight(260)
         self.status = qt.note(
             "Labels that are saved are trained on; the last fifth of the labelled frames is held out."
         )
@@ -208,7 +215,11 @@ class TrainWidget(QWidget):
 
     def _draw(self, steps: np.ndarray, losses: np.ndarray) -> None:
         self.figure.clear()
-        axes = self.figure.add_subplot()
+        self._plot(self.figure.add_subplot(), steps, losses)
+        self.canvas.draw_idle()
+
+    @staticmethod
+    def _plot(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
         axes.plot(steps, losses, "-", color=COLORS[0], linewidth=1.4)
         axes.set_xlabel("step", color=INK)
         axes.set_ylabel("loss", color=INK)
@@ -217,7 +228,6 @@ class TrainWidget(QWidget):
         axes.grid(color=FAINT, alpha=0.25)
         for side in axes.spines.values():
             side.set_color(FAINT)
-        self.canvas.draw_idle()
 
     # --- old against new --------------------------------------------------------------------------------------------
 
@@ -239,6 +249,8 @@ class TrainWidget(QWidget):
     def _show_comparison(self, result: tuple[list[Comparison], Any]) -> None:
         """Masks of both models as layers on the held-out frames, and their scores in the table."""
         items, table = result
+        if table["image"].nunique() == 1:
+            table = table.drop(columns="image")
         self.table.setColumnCount(len(table.columns))
         self.table.setHorizontalHeaderLabels(list(table.columns))
         self.table.setRowCount(len(table))
@@ -247,11 +259,29 @@ class TrainWidget(QWidget):
                 text = ("" if value != value else f"{value:.3g}") if isinstance(value, float) else str(value)
                 self.table.setItem(row, column, QTableWidgetItem(text))
         self.table.resizeColumnsToContents()
-        self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        stretched = list(table.columns).index("quantity")
+        self.table.horizontalHeader().setSectionResizeMode(stretched, QHeaderView.ResizeMode.Stretch)
         for image in dict.fromkeys(item.image for item in items):
             self._show_masks([item for item in items if item.image == image])
         assert self.job is not None
-        self.status.setText(f"Done. The new model is {self.job.model_dir}; both are shown on the frames held out.")
+        self.status.setText(
+            f"Done; both models are shown on the frames held out. The new one: {self.job.run_dir.name}/model."
+        )
+
+    def _show_pictures(self, item: Comparison, schema: Any) -> None:
+        """Labels, old and new model side by side under the loss."""
+        loss = self.figure.axes[0].lines[0].get_data()
+        self.figure.clear()
+        upper, lower = self.figure.subfigures(2, 1, height_ratios=[1, 1.2])
+        upper.set_facecolor(GROUND)
+        lower.set_facecolor(GROUND)
+        self._plot(upper.add_subplot(), *loss)
+        shown = {"labels": item.truth, **item.masks}
+        for axes, (name, labels) in zip(lower.subplots(1, len(shown)), shown.items(), strict=True):
+            axes.imshow(picture(item.grey, labels, schema))
+            axes.set_title(name if name == "labels" else f"{name} model", color=INK, fontsize=9)
+            axes.set_axis_off()
+        self.canvas.draw_idle()
 
     def _show_masks(self, items: list[Comparison]) -> None:
         stack, labels = open_stack(items[0].image), read_labels(labels_path(items[0].image))
@@ -265,6 +295,10 @@ class TrainWidget(QWidget):
             for old in [one for one in self.viewer.layers if one.name == title]:
                 self.viewer.layers.remove(old)
             qt.add_layers(self.viewer, [layers.labels_layer(shown, name=title, opacity=0.5)])
+        for layer in self.viewer.layers:
+            if layer.name in ("labels", "prediction", "old model"):
+                layer.visible = False
+        self._show_pictures(items[0], labels.schema)
         if len(grid.axes) > 2:
             axis = self.viewer.dims.ndim - len(grid.axes)
             self.viewer.dims.set_current_step(axis, items[0].frame)

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from napari_plugin.labelling import labels_path
+from napari_plugin.labelling import labels_path, worked_on
 from seg.analysis import AnalysisConfig
 from seg.errors import UsageError
 from seg.io import open_stack, read_labels, write_labels
 from seg.io.results import atomic_path
+from seg.labels import LabelSchema
 from seg.measure import measure_frames
-from seg.preprocess import SeriesNormalisation
+from seg.preprocess import SeriesNormalisation, to_grey
 from seg.progress import Progress, silent
 from seg.segmentation import Segmentation
 from seg.stack import Calibration, Stack
@@ -126,7 +127,11 @@ def prepare_job(
     for number, image in enumerate(labelled):
         path = labels_path(image).resolve()
         segmentation = read_labels(path)
-        train, held = split_frames(_labelled_frames(segmentation.stack))
+        labelled_frames = _labelled_frames(segmentation.stack)
+        # Models are judged on frames that somebody looked at; what is interpolated up to those is left out with them.
+        keys = worked_on(segmentation.provenance.settings.get("log", []), labelled_frames)
+        train, held = split_frames(keys)
+        train = sorted({*train, *(f for f in labelled_frames if train and f <= train[-1])})
         if not train:
             continue
         n_trained += len(train)
@@ -202,6 +207,8 @@ class Comparison:
     ----------
     image : Path
     frame : int
+    grey : ndarray of float32, shape ([Z,] Y, X)
+        The image, normalised.
     truth : ndarray, shape ([Z,] Y, X)
         Labels; 0 where nothing is labelled.
     masks : dict of str to ndarray
@@ -210,6 +217,7 @@ class Comparison:
 
     image: Path
     frame: int
+    grey: np.ndarray
     truth: np.ndarray
     masks: dict[str, np.ndarray]
 
@@ -258,9 +266,21 @@ def compare_models(
             for name, bundle in bundles.items():
                 slabs = list(segment(one, bundle, normalisation=normalisation))
                 masks[name] = np.concatenate([s.labels for s in slabs]) if truth.ndim == 3 else slabs[0].labels
-            found.append(Comparison(image, frame, truth, masks))
+            grey = normalisation.apply(to_grey(one.data, one.axes))
+            found.append(Comparison(image, frame, grey, truth, masks))
             rows += _scores(found[-1], labels, config, metric)
     return found, pd.DataFrame(rows)
+
+
+def picture(grey: np.ndarray, labels: np.ndarray, schema: LabelSchema) -> np.ndarray:
+    """Class colours over the image, uint8, shape (Y, X, 3); of a volume its middle plane."""
+    if grey.ndim == 3:
+        grey, labels = grey[len(grey) // 2], labels[len(labels) // 2]
+    base = np.repeat(255 * np.clip(grey, 0, 1)[..., np.newaxis], 3, axis=2)
+    for each in schema.classes:
+        here = labels == each.index
+        base[here] = 0.45 * base[here] + 0.55 * np.array(each.rgb)
+    return base.astype(np.uint8)
 
 
 def _one_frame(stack: Stack, frame: int) -> Stack:

@@ -13,7 +13,7 @@ from napari_plugin import edits, overlays
 from napari_plugin.curves import FRAME, TIME, Results
 from napari_plugin.files_queue import FAILED, LABELLED, NEW, STARTED, FilesQueue
 from napari_plugin.labelling import open_session
-from napari_plugin.training_job import Comparison, _scores, prepare_job, read_state, split_frames
+from napari_plugin.training_job import Comparison, _scores, picture, prepare_job, read_state, split_frames
 from seg.analysis import load_analysis
 from seg.errors import DataError, UsageError
 from seg.io import read_labels, write_image
@@ -117,6 +117,27 @@ def test_held_out_frames_are_blank_in_what_is_trained_on(folder, schema):
     assert shlex.split(job.command)[2:] == list(job.arguments) == job.process[4:]
 
 
+def test_models_are_judged_on_frames_somebody_worked_on(folder, schema):
+    session = open_session(folder / "a.ome.tif", schema)
+    for frame in (0, 3, 5):
+        draw(session, frame)
+    session.apply(session.interpolate(3))
+    session.save()
+    assert session.labelled_frames() == [0, 3, 4, 5]
+    job = prepare_job([folder / "a.ome.tif"], name="mine", runs=folder / "runs", modality_name="optical", minutes=2,
+                      init=None)  # fmt: skip
+    assert job.held_out == {folder / "a.ome.tif": (5,)}
+    trained = read_labels(folder / "runs" / "mine" / "labels" / "0" / "a.ome.tif")
+    assert [bool(frame.any()) for frame in trained.stack.data] == [True, False, False, True, False, False]
+
+
+def test_picture_shows_classes_over_the_image(schema):
+    labels = np.array([[0, 3]], np.uint8)
+    shown = picture(np.array([[0.5, 0.0]], np.float32), labels, schema)
+    assert shown[0, 0].tolist() == [127, 127, 127]
+    assert shown[0, 1].tolist() == [int(0.55 * c) for c in schema.by_name("deposit").rgb]
+
+
 def test_training_reads_the_job(folder, schema):
     from training.config import compose_config, to_train_config
     from training.sources import load_sources
@@ -158,7 +179,7 @@ def test_scores_count_labelled_pixels_only(schema):
     labels = Segmentation(Stack(truth, "yx", Calibration(SIZES), "a"), schema)
     config = load_analysis("optical-plan")
     config = replace(config, metrics={"cover": {"classes": ["deposit"]}})
-    rows = _scores(Comparison(Path("a.tif"), 0, truth, {"new": mask}), labels, config, "covered_fraction")
+    rows = _scores(Comparison(Path("a.tif"), 0, truth / 3, truth, {"new": mask}), labels, config, "covered_fraction")
     by_name = {row["quantity"]: row["new"] for row in rows}
     assert by_name["IoU deposit"] == pytest.approx(100 / 150)
     assert by_name["IoU electrolyte"] == pytest.approx(50 / 100)
