@@ -19,7 +19,7 @@ from seg.metrics.table import UM2_PER_CM2, Measurement
 from seg.stack import Calibration
 from seg.synthetic.area import union_area
 from seg.synthetic.burnt_in import scale_bar
-from seg.synthetic.caps import Cap, Support, base_angle, pinned_angle, radius_of
+from seg.synthetic.caps import Cap, Support, base_angle, cap_area, pinned_angle, radius_of
 from seg.synthetic.coalescence import Fusion, Phase, coalesce
 from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
@@ -334,15 +334,18 @@ class _Scene:
             before = total
             diameters = []
             for k, cap in caps.items():
-                own = union_area([cap.outline(), support], self.field, lines=_LINES) - ground
+                if cap.facets or self._cut(cap):
+                    own = union_area([cap.outline(), support], self.field, lines=_LINES) - ground
+                else:
+                    own = cap_area(cap.radius_um, cap.angle, self.support.radius_um)
                 diameters.append(2 * math.sqrt(own / math.pi))
                 if self.support.flat and not cap.facets:
                     volume = cap_volume(cap.radius_um * math.sin(cap.angle), cap.angle)
                     row("volume", volume, "um3", object_id=k, method="part of a sphere")
                 flags = ("faceted-contact",) if cap.facets else ()
                 shape = cap.truth()
-                row("area", own, "um2", object_id=k, method="outline less support, scan lines")
-                row("equivalent_diameter", diameters[-1], "um", object_id=k, method="outline less support, scan lines")
+                row("area", own, "um2", object_id=k, method="outline less support")
+                row("equivalent_diameter", diameters[-1], "um", object_id=k, method="outline less support")
                 for side in ("left", "right"):
                     row(
                         "contact_angle",
@@ -387,6 +390,12 @@ class _Scene:
                 )
             )
         return rows
+
+    def _cut(self, cap: Cap) -> bool:
+        """Whether the frame cuts a droplet."""
+        points = cap.outline(360)
+        above = points[self.support.height(points[:, 0], points[:, 1]) > 0]
+        return bool(((above <= 0) | (above >= self.field)).any())
 
     def _law(self) -> list[Measurement]:
         """Births to date, and the law they follow, where there is one."""
