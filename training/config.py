@@ -161,6 +161,7 @@ class TrainerConfig:
     resume: str = "auto"  # auto | none | must
     extend: str = "stretch"  # learning rate of a finished run that is given more steps: stretch (as if planned) | floor
     patience: int = 0  # stop after so many scores without a better one, and keep the best weights; 0: never
+    baselines: bool = True  # at the end, a threshold, a watershed and a forest are scored beside the network
     loggers: list[str] = field(default_factory=list)  # tensorboard, mlflow
 
 
