@@ -239,5 +239,6 @@ class Batches:
 def _quiet_worker(worker: int) -> None:
     torch.set_num_threads(1)
     # Being stopped is the business of the parent, which saves and ends the workers; schedulers signal the whole group.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A worker that was forgotten must end all the same, else the parent waits for it as it exits: a minute later.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -79,6 +79,23 @@ def test_a_batch_in_parts_gives_the_same_losses(film_config):
     assert a[0] == pytest.approx(b[0], rel=1e-5)
 
 
+def _be_told_to_stop():
+    from training.dataset import _quiet_worker
+
+    _quiet_worker(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    left_s = signal.alarm(0)
+    sys.exit(0 if 50 < left_s <= 60 else 1)
+
+
+def test_a_worker_that_is_forgotten_ends_in_a_minute():
+    """SIGTERM to the group is the business of the parent, but one that waits for its workers must not wait for ever."""
+    child = multiprocessing.get_context("fork").Process(target=_be_told_to_stop)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(film_words, tmp_path):
     """Without batch statistics, and with equal shares of labels, averaged gradients are those of the whole batch."""
