@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -128,7 +129,14 @@ def _frame_rows(frame: Frame, before: Frame | None, moved_px: np.ndarray, config
             rows += apply(hooks.measure_frame, frame, options=options)
         if hooks.measure_pair is not None and before is not None:
             rows += apply(hooks.measure_pair, before, frame, options=options, shift_px=moved_px)
-    return rows
+    return [_with_reason(row) for row in rows]
+
+
+def _with_reason(row: Measurement) -> Measurement:
+    """A number that cannot be given carries a flag; where its group gives none, there was nothing to measure."""
+    if not math.isnan(row.value) or any(flag != "uncalibrated" for flag in row.flags):
+        return row
+    return replace(row, flags=(*row.flags, "regime-not-reached"))
 
 
 def measure_over_time(history: History, config: AnalysisConfig) -> list[Measurement]:
@@ -148,6 +156,7 @@ def measure_over_time(history: History, config: AnalysisConfig) -> list[Measurem
         if group.measure_whole is not None:
             rows += apply(group.measure_whole, replace(history, table=table), options=options)
         if rows:
+            rows = [_with_reason(row) for row in rows]
             found += rows
             table = pd.concat([table, to_table(rows)], ignore_index=True)
     return found
