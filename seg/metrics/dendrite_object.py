@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from seg.metrics.dendrite_front import border_of_frame
 from seg.metrics.fractal import Dimension, box_dimension, mass_radius_dimension
-from seg.metrics.skeleton import Graph, half_width_at, prune, shortest_paths, skeleton_graph
+from seg.metrics.skeleton import Graph, half_width_at, half_widths_along, prune, shortest_paths, skeleton_graph
 from seg.metrics.skeleton_branches import branch_angles, weighted_quantiles, widths_along
 
 # Thinning ends that far before the end of a branch, beyond the half width of its round tip.
@@ -176,7 +176,7 @@ def _lead_to(graph: Graph, leaf: int, surface: KDTree, half_width: np.ndarray) -
     path = path[::-1] if backwards else path
     distance, nearest = surface.query(path * scale)
     # `surface` holds the outermost pixels of the object, whose outer faces are half a pixel further.
-    reach = np.median([half_width_at(half_width, p) for p in path])
+    reach = float(np.median(half_widths_along(half_width, path)))
     inside = np.flatnonzero(distance + 0.5 * pixel >= reach)
     first = min(int(inside[0]) if len(inside) else len(path) - 1, len(path) - 2)
     origin = path[first] * scale

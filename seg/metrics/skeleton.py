@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from scipy import ndimage
@@ -49,6 +49,8 @@ class Graph:
     covered: bool = True
     long_ends: bool = False
     at_node: dict[int, set[int]] = field(init=False)
+    # Path and length of each edge that was asked for: smoothing is most of the work.
+    measured: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.at_node = defaultdict(set)
@@ -75,9 +77,13 @@ class Graph:
         path = self.edges[edge][2]
         if len(path) < 2:
             return 0.0
+        if edge in self.measured and self.measured[edge][0] is path:
+            return self.measured[edge][1]
         smooth = smooth_path(path, sigma=SMOOTHING_PX, shrink_free=False) if len(path) > 2 else path
         steps = np.diff(smooth * np.asarray(self.spacing), axis=0)
-        return float(np.sqrt((steps**2).sum(axis=1)).sum())
+        length = float(np.sqrt((steps**2).sum(axis=1)).sum())
+        self.measured[edge] = path, length
+        return length
 
     def lengths(self) -> dict[int, float]:
         """Length of every path."""
@@ -133,10 +139,10 @@ def prune(graph: Graph, half_width: np.ndarray, *, factor: float = 1.0) -> Graph
     dissolved into one. The last path of an object is never removed. Junctions closer together than the half width
     of the branch there are one crossing, and become one node.
     """
-    nodes, edges = dict(graph.nodes), dict(graph.edges)
-    pruned = Graph(nodes, edges, graph.spacing, graph.covered, graph.long_ends)
-    pixel = math.prod(graph.spacing) ** (1 / len(graph.spacing))
     lengths = graph.lengths()
+    nodes, edges = dict(graph.nodes), dict(graph.edges)
+    pruned = Graph(nodes, edges, graph.spacing, graph.covered, graph.long_ends, measured=dict(graph.measured))
+    pixel = math.prod(graph.spacing) ** (1 / len(graph.spacing))
     next_edge = max(edges, default=-1) + 1
 
     def reach(node: int) -> float:
@@ -193,9 +199,20 @@ def shortest_paths(graph: Graph, lengths: dict[int, float], start: int) -> dict[
 
 def half_width_at(half_width: np.ndarray, position: np.ndarray) -> float:
     """Largest half width at the pixels next to a position between pixels."""
-    low = np.clip(np.floor(position).astype(int), 0, np.array(half_width.shape) - 1)
-    high = np.clip(np.ceil(position).astype(int), 0, np.array(half_width.shape) - 1)
-    return float(half_width[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))].max())
+    box = tuple(
+        slice(min(max(math.floor(p), 0), n - 1), min(max(math.ceil(p), 0), n - 1) + 1)
+        for p, n in zip(position.tolist(), half_width.shape, strict=True)
+    )
+    return float(half_width[box].max())
+
+
+def half_widths_along(half_width: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """Largest half width at the pixels next to each position of a path; (N, ndim) gives (N,)."""
+    last = np.array(half_width.shape) - 1
+    corners = [np.clip(round_to(path).astype(int), 0, last) for round_to in (np.floor, np.ceil)]
+    found = [half_width[tuple(corners[which][:, axis] for axis, which in enumerate(choice))]
+             for choice in product((0, 1), repeat=half_width.ndim)]  # fmt: skip
+    return np.asarray(np.max(found, axis=0))
 
 
 def _missed(mask: np.ndarray, skeleton: np.ndarray, spacing: Sequence[float]) -> int:
@@ -236,7 +253,7 @@ def _take_back_ends(graph: Graph, half_width: np.ndarray) -> None:
         (edge,) = graph.at_node[leaf]
         start, end, path = graph.edges[edge]
         path = path[::-1] if end == leaf else path
-        widths = np.array([half_width_at(half_width, p) for p in path])
+        widths = half_widths_along(half_width, path)
         first = min(int(np.argmax(widths >= TIP_SHARE * np.median(widths))), max(len(path) - 2, 0))
         path = path[first:]
         graph.nodes[leaf] = path[0]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from seg.metrics.interface import smooth_path
-from seg.metrics.skeleton import SMOOTHING_PX, Graph, half_width_at, shortest_paths
+from seg.metrics.skeleton import SMOOTHING_PX, Graph, half_width_at, half_widths_along, shortest_paths
 
 # Directions are those of the path from 5 to 20 px off the node, further off where the junction is wider.
 NEAR_PX, FAR_PX = 5.0, 20.0
@@ -111,7 +111,7 @@ def widths_along(graph: Graph, half_width: np.ndarray, *, mean_width: float) -> 
             if node in junctions:
                 clear &= from_node >= half_width_at(half_width, graph.nodes[node])
         if clear.any():
-            double = 2 * np.array([half_width_at(half_width, p) for p in path])
+            double = 2 * half_widths_along(half_width, path)
             values.append(ndimage.gaussian_filter1d(double, GRID_NOISE_STEPS, mode="nearest")[clear])
             weights.append(weight[clear])
     if not values or not mean_width > 0:
