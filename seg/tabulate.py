@@ -27,6 +27,9 @@ TABLES = (
     "departure.ome.tif",
 )  # fmt: skip
 
+# Rows kept as objects before they go into a table, which takes a quarter of the memory.
+_ROWS_HELD = 20_000
+
 
 @dataclass
 class Tabulated:
@@ -70,6 +73,7 @@ def write_tables(
     tracker = make_tracker(config, stack)
     growth = _growth_map(stack, config)
     rows: list[Measurement] = []
+    tables: list[pd.DataFrame] = []
     objects: list[pd.DataFrame] = []
 
     def instances() -> Iterator[np.ndarray]:
@@ -78,6 +82,9 @@ def write_tables(
         )
         for result in results:
             rows.extend(result.measurements)
+            if len(rows) > _ROWS_HELD:
+                tables.append(to_table(rows))
+                rows.clear()
             objects.append(result.objects)
             _add(growth, result)
             yield result.instances
@@ -86,7 +93,7 @@ def write_tables(
         folder / "instances.ome.tif", instances(), shape=stack.shape, dtype=np.dtype(np.int32), axes=stack.axes,
         calibration=stack.calibration,
     )  # fmt: skip
-    table = to_table(rows)
+    table = pd.concat([*tables, to_table(rows)], ignore_index=True) if tables else to_table(rows)
     electrochem = None
     if cycler is not None:
         placed = place_on_frames(
