@@ -169,6 +169,9 @@ def _inputs(command: argparse.ArgumentParser, name: str, least: str = "+") -> No
     command.add_argument("--dataset", help="data set inside an HDF5 file")
     if name == "INPUT":
         command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+        command.add_argument(
+            "--mirror", action="store_true", help="average with the answer on the mirror image: twice the time"
+        )
 
 
 def _batch(command: argparse.ArgumentParser) -> None:
@@ -226,6 +229,7 @@ def _options(args: argparse.Namespace) -> Any:
         plating_current=getattr(args, "plating_current", "negative"),
         electrode_area_cm2=getattr(args, "electrode_area_cm2", None),
         device=getattr(args, "device", "cpu"),
+        mirror=getattr(args, "mirror", False),
         cluster=getattr(args, "cluster", None),
         command=args.command_line,
     )

@@ -71,7 +71,7 @@ def make_masks(
     """
     bundle = load_model()
     check_fits(stack, bundle)
-    settings = InferenceSettings(device=options.device)
+    settings = InferenceSettings(device=options.device, mirror=options.mirror)
     before = fingerprint(path)
     key = key_of(
         input=before, axes=stack.axes, shape=stack.shape, dataset=options.dataset,

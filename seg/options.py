@@ -34,6 +34,8 @@ class RunOptions:
         How it is put on the frames, as in `seg.electrochem.CyclerFile`.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    mirror : bool
+        Average the network's answer with that on the mirror image.
     cluster : str or None
         ``local:N``, ``tcp://...`` or ``slurm:FILE``; None computes in this process.
     command : str
@@ -54,6 +56,7 @@ class RunOptions:
     electrode_area_cm2: float | None = None
     plating_current: Literal["negative", "positive"] = "negative"
     device: str = "auto"
+    mirror: bool = False
     cluster: str | None = None
     command: str = ""
 

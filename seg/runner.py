@@ -57,6 +57,9 @@ class InferenceSettings:
     halo_px : int or None
         Margin of each tile that is computed from true neighbours and thrown away. None: the receptive field of the
         network, with which tiles are exact; where that does not fit or costs too much, 0 and blending, with a warning.
+    mirror : bool
+        Average the probabilities of every tile with those of its mirror image, left for right: twice the time. Up
+        stays up, because gravity and the electrode tell classes apart.
     """
 
     tile_px: int | None = None
@@ -65,6 +68,7 @@ class InferenceSettings:
     device: str = "auto"
     precision: str = "auto"
     halo_px: int | None = None
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("tile_px", 1), ("batch", 1), ("halo_px", 0)):
@@ -191,6 +195,17 @@ class Runner:
         return done
 
     def _forward(self, images: np.ndarray) -> Tensor:
+        import torch
+
+        logits = self._compute(images)
+        if not self.settings.mirror:
+            return logits
+        with torch.inference_mode():
+            other = self._compute(np.ascontiguousarray(images[..., ::-1])).flip(-1)
+            share = (logits.float().softmax(1) + other.float().softmax(1)) / 2
+            return share.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+    def _compute(self, images: np.ndarray) -> Tensor:
         import torch
 
         layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
