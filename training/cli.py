@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(OmegaConf.to_yaml(config), end="")
             return 0
         if args.cfg == "plan":
-            config = to_train_config(compose_config([*args.overrides, "plan=auto"], config_dir=args.config_dir))
+            words = [*args.overrides, "plan=auto", "trainer.max_steps=1"]  # how long decides nothing here
+            config = to_train_config(compose_config(words, config_dir=args.config_dir))
             print(planned(config, _given_keys(args.overrides), keep=False)[1], end="")
             return 0
         if args.multirun:

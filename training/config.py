@@ -303,8 +303,8 @@ def nearest_key(key: str) -> str:
     return f"did you mean {near[0]!r}?" if near else "operandoseg-train --cfg job shows all keys."
 
 
-def check_config(config: TrainConfig) -> None:
-    """Values that the types alone do not rule out."""
+def check_config(config: TrainConfig, *, is_planned: bool = False) -> None:
+    """Values that the types alone do not rule out; what a plan will decide is left to a second look."""
     trainer, data = config.trainer, config.data
     if trainer.max_steps is None and trainer.max_minutes is None:
         raise UsageError("Say how long to train: trainer.max_steps=N or trainer.max_minutes=M.")
@@ -357,11 +357,13 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.model.dims not in (2, 3):
         raise UsageError(f"model.dims={config.model.dims}; expected 2 or 3.")
+    if sum(s.weight for s in data.sources.values()) + data.synthetic.weight <= 0:
+        raise UsageError("There is nothing to train on: choose data sets, for example data=[sem_dendrites,synthetic].")
+    if config.plan != "none" and not is_planned:
+        return
     if config.model.dims == 3 and data.patch_z_px is None:
         raise UsageError("A 3-D network needs data.patch_z_px, the planes of a patch; model=unet_3d sets one.")
     if config.model.dims == 2 and data.patch_z_px is not None:
         raise UsageError("data.patch_z_px is for 3-D networks (model=unet_3d).")
     if config.model.dims == 3 and data.synthetic.weight > 0:
         raise UsageError("data.synthetic draws planes; a 3-D network trains on volumes from files.")
-    if sum(s.weight for s in data.sources.values()) + data.synthetic.weight <= 0:
-        raise UsageError("There is nothing to train on: choose data sets, for example data=[sem_dendrites,synthetic].")

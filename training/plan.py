@@ -110,7 +110,7 @@ def _with_values(config: TrainConfig, text: str, given: Collection[str], *, wher
                 raise UsageError(f"{where}: {key}={value!r} cannot be set; {nearest_key(key)}") from error
     result = OmegaConf.to_object(merged)
     assert isinstance(result, TrainConfig)
-    check_config(result)
+    check_config(result, is_planned=True)
     return result
 
 
@@ -240,7 +240,8 @@ def _pixel_size(facts: Sequence[ImageFacts]) -> tuple[float | None, str]:
     unknown = sum(f.spacing_um is None for f in facts)
     if unknown:
         return None, f"{unknown} of {len(facts)} files state no pixel size, so images are taken as they are"
-    sizes = [s for f in facts for s in (f.spacing_um or ())[-2:]]
+    # One size per file: that it differs between axes is no reason to resample, for in use nothing is resampled.
+    sizes = [math.prod((f.spacing_um or (1.0,))[-2:]) ** 0.5 for f in facts]
     low, high = min(sizes), max(sizes)
     if high > 2 * low:
         return None, (f"pixels go from {low:g} to {high:g} um: too far apart for one size, so they stay as they are")

@@ -80,7 +80,7 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> tuple[list[
         raise UsageError(f"{key}.specimen: {source.specimen!r} is not a regular expression: {error}.") from error
     if expression.groups != 1:
         raise UsageError(f"{key}.specimen: {source.specimen!r} needs one group (...): the name of the specimen.")
-    if "*" not in Path(source.labels).name:
+    if "*" not in source.labels:
         raise UsageError(f"{key}.labels: {source.labels!r} needs a * where the name of the image goes.")
     pairs, problems = [], []
     above = _before_wildcards(Path(pattern))

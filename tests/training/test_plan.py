@@ -75,6 +75,10 @@ def test_the_pixel_size_is_the_median_where_sizes_differ_a_little(plan, sizes, e
     assert plan([f for s in sizes for f in facts(spacing=(s, s), n=1)])["data.pixel_size_um"] == expected
 
 
+def test_pixels_that_are_not_square_are_no_reason_to_resample(plan):
+    assert plan(facts(spacing=(0.55, 0.5)))["data.pixel_size_um"] is None
+
+
 def test_memory_at_hand_decides_the_parts_of_a_batch(plan, monkeypatch, film_config):
     """Where half of the free memory holds three patches, eight are computed in four parts of two."""
     per_px = bytes_per_pixel(film_config("model.width=24"), 2, 4)
