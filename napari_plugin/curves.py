@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,12 @@ class Results:
     def _read(self, name: str) -> pd.DataFrame | None:
         path = self.folder / name
         return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else None
+
+    @property
+    def analysis(self) -> str:
+        """Name of the analysis that made the result; empty where the folder does not say."""
+        path = self.folder / "run.json"
+        return str(json.loads(path.read_text(encoding="utf-8"))["analysis"]["name"]) if path.is_file() else ""
 
     @property
     def frame_times_s(self) -> pd.Series:

@@ -417,6 +417,8 @@ class LabelWidget(QWidget):
             self._after_edit()
 
     def _after_edit(self) -> None:
+        if self.session is None:  # the layer was removed meanwhile
+            return
         self._tell()
         if self.live.isChecked() and self.model.currentText() == FOREST:
             self._predict(quiet=True)
@@ -433,7 +435,9 @@ class LabelWidget(QWidget):
         self._apply(self._need().edit_frame(self.frame, make))
 
     def _frame_changed(self, event: Any = None) -> None:
-        if self.session is not None and self.forest is not None and self.forest.forest is not None:
+        # While layers come and go the viewer has fewer axes than the image.
+        ready = self.session is not None and self.viewer.dims.ndim >= len(self.session.axes)
+        if ready and self.forest is not None and self.forest.forest is not None:
             self._after_edit()
 
     # --- prediction -------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from seg.segmentation import Segmentation
 if TYPE_CHECKING:
     import napari
 
-AXIS_TITLES = {TIME: "time / min", FRAME: "frame", "voltage_V": "voltage / V", "capacity_mAh": "capacity / mAh"}
+AXIS_TITLES = {FRAME: "frame", "voltage_V": "voltage / V", "capacity_mAh": "capacity / mAh"}
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00")
 OBJECT_ON_SCREEN_PX = 60
 GROUND, INK, FAINT = "#262930", "#e6e6e6", "#7f8791"
@@ -140,6 +140,8 @@ class MeasureWidget(QWidget):
         self._quiet = False
         self.heading.setText(f"{folder.name}: {len(self.results.metrics)} numbers")
         self.heading.setToolTip(str(folder))
+        if self.analysis.findText(self.results.analysis) >= 0:
+            self.analysis.setCurrentText(self.results.analysis)
         self._draw()
         self._fill_objects()
 
@@ -207,7 +209,8 @@ class MeasureWidget(QWidget):
             axes.plot(x[doubtful], curve.value[doubtful], "o", color=color, markersize=5, markerfacecolor="none")
         unit = self._curves[0].unit if self._curves else ""
         axes.set_ylabel(metric.replace("_", " ") + (f" / {unit}" if unit not in ("", "1") else ""), color=INK)
-        axes.set_xlabel(AXIS_TITLES.get(against, against.replace("_", " ")), color=INK)
+        title = f"time / {self._time_unit()[1]}" if against == TIME else AXIS_TITLES.get(against, against)
+        axes.set_xlabel(title.replace("_", " "), color=INK)
         axes.set_facecolor(GROUND)
         axes.tick_params(colors=INK)
         for side in axes.spines.values():
@@ -220,7 +223,13 @@ class MeasureWidget(QWidget):
         self.canvas.draw_idle()
 
     def _shown(self, x: np.ndarray) -> np.ndarray:
-        return x / 60 if self.against.currentText() == TIME else x
+        return x / self._time_unit()[0] if self.against.currentText() == TIME else x
+
+    def _time_unit(self) -> tuple[float, str]:
+        """Seconds, minutes or hours, by how long the series is."""
+        times = self._need().frame_times_s
+        span = float(np.ptp(times)) if len(times) else 0.0
+        return (1.0, "s") if span < 180 else (60.0, "min") if span < 3 * 3600 else (3600.0, "h")
 
     def _mark_frame(self) -> None:
         """A ring around the points of the frame on show."""
@@ -242,7 +251,7 @@ class MeasureWidget(QWidget):
             return
         low, high = event.inaxes.get_xlim()
         bottom, top = event.inaxes.get_ylim()
-        factor = 60.0 if self.against.currentText() == TIME else 1.0
+        factor = self._time_unit()[0] if self.against.currentText() == TIME else 1.0
         frame = self.results.nearest_frame(
             self._curves, event.xdata * factor, event.ydata, x_range=(high - low) * factor, y_range=top - bottom
         )

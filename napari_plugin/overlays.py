@@ -161,13 +161,13 @@ def _paths(strokes: Sequence[Stroke], stack: Stack, frame: int, name: str, color
     shapes = [
         np.column_stack([np.full(len(s.points), frame), s.points]) if "t" in stack.axes else s.points for s in strokes
     ]
-    thin = max(stack.spatial_shape[-2:]) / 350
+    thin = max(stack.spatial_shape[-2:]) / 220
     given = {
         "name": name, "shape_type": "path", "edge_color": colors, "face_color": "transparent",
         "edge_width": max(0.6, thin),
         "features": {"kind": [s.kind for s in strokes], "object_id": [s.object_id for s in strokes],
                      "text": [s.text for s in strokes]},
-        "text": {"string": "{text}", "size": 10, "color": COLORS["tangent"], "anchor": "upper_right"},
+        "text": {"string": "{text}", "size": 13, "color": "white", "anchor": "upper_left"}, "opacity": 1.0,
         "metadata": layers.metadata_of(stack), **layers.geometry(stack),
     }  # fmt: skip
     return shapes, given, "shapes"

@@ -157,7 +157,7 @@ def test_measure_links_points_objects_and_rows(viewer, tmp_path):
     from matplotlib.backend_bases import MouseEvent
 
     widget.canvas.draw()
-    x, y = widget._axes.transData.transform((curve.x[2] / 60, curve.value[2]))
+    x, y = widget._axes.transData.transform((curve.x[2], curve.value[2]))  # so short that it is shown in s
     widget._plot_clicked(MouseEvent("button_press_event", widget.canvas, x, y, 1))
     assert viewer.dims.current_step[0] == 2
     assert widget.table.rowCount() == 1
