@@ -217,7 +217,13 @@ def _description(bundle: Bundle, folder: Path) -> dict:
             }
         ],
         "weights": {"onnx": {**_file(folder / ONNX), "opset_version": OPSET}},
-        "config": {"operandoseg": {"version": __version__, "weights_sha256": bundle.weights_sha256}},
+        "config": {
+            "operandoseg": {
+                "version": __version__,
+                "weights_sha256": bundle.weights_sha256,
+                "temperature": spec.temperature,  # probabilities are the softmax of logits divided by it
+            }
+        },
     }
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg.errors import ModelError, UsageError
 from seg.models import ARCHITECTURES
 from seg.models.bundle import Bundle, ModelSpec, save_bundle
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def join_bundles(bundles: Sequence[Bundle], path: str | Path) -> Path:
@@ -40,9 +44,14 @@ def join_bundles(bundles: Sequence[Bundle], path: str | Path) -> Path:
     members = [_members(b.spec) for b in bundles]
     arguments = {"n_classes": len(first.class_indices), "members": [m for part in members for m in part]}
     network = ARCHITECTURES["ensemble"](**arguments)
-    weights = [m for b in bundles for m in (b.network.members if b.spec.architecture == "ensemble" else [b.network])]
-    for member, trained in zip(network.members, weights, strict=True):
-        member.load_state_dict(trained.state_dict())
+    trained = [
+        (member, bundle.spec)
+        for bundle in bundles
+        for member in (bundle.network.members if bundle.spec.architecture == "ensemble" else [bundle.network])
+    ]
+    for member, (weights, spec) in zip(network.members, trained, strict=True):
+        member.load_state_dict(weights.state_dict())
+        _temper(member, spec)
     ranges = [b.spec.pixel_size_range_um for b in bundles]
     known = [r for r in ranges if r is not None]
     name = Path(path).name
@@ -66,6 +75,19 @@ def join_bundles(bundles: Sequence[Bundle], path: str | Path) -> Path:
         },
     )
     return save_bundle(path, network, spec, _card(name, bundles), seed=0)
+
+
+def _temper(network: nn.Module, spec: ModelSpec) -> None:
+    """Put the temperature of a model into its last layer: what is averaged are its calibrated probabilities."""
+    import torch
+
+    if spec.temperature == 1:
+        return
+    if spec.architecture == "ensemble":
+        raise ModelError(f"{spec.name!r} is an ensemble with a temperature of its own; join its members instead.")
+    with torch.no_grad():
+        network.head.weight /= spec.temperature
+        network.head.bias /= spec.temperature
 
 
 def _members(spec: ModelSpec) -> list[dict]:

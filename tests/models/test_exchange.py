@@ -108,6 +108,15 @@ def test_an_ensemble_of_ensembles_weighs_every_member_alike(make, tmp_path):
         torch.testing.assert_close(all_three.network(x).softmax(1), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_calibrated_probabilities_are_averaged(make, tmp_path):
+    one, two = make("one", 1, temperature=2.0), make("two", 2)
+    joined = load_bundle(join_bundles([one, two], tmp_path / "both"))
+    x = torch.rand(1, 1, 16, 16)
+    with torch.no_grad():
+        expected = ((one.network(x) / 2).softmax(1) + two.network(x).softmax(1)) / 2
+        torch.testing.assert_close(joined.network(x).softmax(1), expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("other", "what"),
     [
