@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seg.inference import Part
+from seg.io.arrays import LAZY_ABOVE_BYTES
 from seg.runner import Runner
 from seg.stack import Stack
 from seg.tiling import computed_px
@@ -21,6 +22,9 @@ TIMED_FROM_PX = 20_000_000
 TIMED_PX = 512**2
 # Raw parts alive at once: one being read, one waiting, one being computed; and results likewise on the way out.
 ALIVE = 3
+# What the writer of TIFF files gathers, and what the allocator keeps between parts.
+JOINING_BYTES = 2**26
+SLACK_BYTES = 2**25
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,10 @@ def plan_segmentation(stack: Stack, runner: Runner, parts: Sequence[Part], *, jo
     on_cpu = runner.device.type == "cpu"
     host = ALIVE * (raw + results) + feeding + blended + (network if on_cpu else 0)
     if joined:
-        host = max(host, 3 * math.prod(stack.spatial_shape))
+        total_px = math.prod(stack.spatial_shape) * stack.n_frames
+        joining = 3 * math.prod(stack.spatial_shape) + JOINING_BYTES
+        host = max(host, joining) + min(total_px, LAZY_ABOVE_BYTES)  # small masks are read back whole
+    host += SLACK_BYTES
     device = 0 if on_cpu else network + batch * 8 + 2**29  # and what CUDA itself takes
     seconds = None
     total = computed_px(tiles) * (len(parts) if not solid else len({part.frame for part in parts}))
