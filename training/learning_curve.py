@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import ndimage
 
 from seg.errors import SegError, UsageError
 from seg.io.results import write_table
+from seg.models.device import resolve_device, resolve_precision
 from training.assessment import assess_network
 from training.config import TrainConfig, compose_config, to_train_config
 from training.initial import adopt, load_initial_weights
@@ -169,9 +169,10 @@ def _as_it_is(config: TrainConfig, data: TrainingData, folder: Path) -> pd.DataF
         network = build_network(config, data.codes)
         load_initial_weights(network, config, data.codes, data.schema)
         modalities = {name: source.modality for name, source in config.data.sources.items()}
+        device = resolve_device(config.trainer.device)
         assess_network(
-            network.eval(), data.images, data.codes, data.schema, modalities, folder, device=torch.device("cpu"),
-            precision=config.trainer.precision, baselines=False,
+            network.eval().to(device), data.images, data.codes, data.schema, modalities, folder, device=device,
+            precision=resolve_precision(config.trainer.precision, device), baselines=False,
         )  # fmt: skip
     return pd.read_csv(folder / "evaluation.csv")
 
