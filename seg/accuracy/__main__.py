@@ -11,6 +11,7 @@ import pandas as pd
 
 from seg import __version__
 from seg.accuracy import SCENES, as_markdown, run
+from seg.accuracy.trials import COLUMNS
 from seg.io.results import write_table
 
 logger = logging.getLogger(__name__)
@@ -41,19 +42,24 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=[], metavar="NAME")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    tables = []
-    for table in run(share=args.share, seed=args.seed, names=tuple(args.scenes)):
-        logger.info("%s, %s masks", table["scene"].iloc[0], table["masks"].iloc[0])
-        tables.append(table)
-    whole = pd.concat(tables, ignore_index=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    write_table(whole, args.out / "accuracy.csv")
+    stored = args.out / "accuracy.csv"
+    whole = pd.DataFrame(columns=["share", "seed", *COLUMNS])
+    if stored.exists():
+        whole = pd.read_csv(stored)
+        whole = whole[(whole["share"] == args.share) & (whole["seed"] == args.seed)]
+    done = set(zip(whole["scene"], whole["masks"], strict=True))
     options = "".join(
         f" --{name} {value:g}" for name, value, usual in (("share", args.share, 1.0), ("seed", args.seed, 0))
         if value != usual
     )  # fmt: skip
-    text = HEAD.format(options=options, version=__version__) + as_markdown(whole)
-    (args.out / "accuracy.md").write_text(text, encoding="utf-8", newline="\n")
+    head = HEAD.format(options=options, version=__version__)
+    for table in run(share=args.share, seed=args.seed, names=tuple(args.scenes), done=done):
+        logger.info("%s, %s masks", table["scene"].iloc[0], table["masks"].iloc[0])
+        keyed = table.assign(share=args.share, seed=args.seed)[["share", "seed", *COLUMNS]]
+        whole = pd.concat([whole, keyed], ignore_index=True) if len(whole) else keyed
+        write_table(whole, stored)
+        (args.out / "accuracy.md").write_text(head + as_markdown(whole), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

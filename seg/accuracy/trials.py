@@ -151,9 +151,9 @@ def binomial_interval(count: int, n: int) -> tuple[float, float]:
 
 
 def only(rows: Sequence[Measurement], metric: str, **where: object) -> Measurement:
-    """The one row of a metric, of the whole frame or series unless `where` says otherwise."""
+    """The row of a metric, of the whole frame or series unless `where` says otherwise; its first method counts."""
     where = {"object_id": None, **where}
     found = [r for r in rows if r.metric == metric and all(getattr(r, k) == v for k, v in where.items())]
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} rows of {metric!r} with {where}.")
+    if not found:
+        raise LookupError(f"No row of {metric!r} with {where}.")
     return found[0]

@@ -13,7 +13,7 @@ from seg.measure import headline_rows
 from seg.metrics import METRIC_UNITS
 from seg.metrics.names import text_result
 from seg.report import figures
-from seg.report.evolution import evolution
+from seg.report.evolution import evolution, object_diameters
 from seg.report.methods import extent_text, group_description, methods
 from seg.report.saved import Saved
 from seg.report.series import (
@@ -36,7 +36,6 @@ from seg.report.words import (
     duration,
     flag_list,
     flag_words,
-    in_length_unit,
     metric_title,
     number,
     plain,
@@ -56,7 +55,7 @@ def content(saved: Saved) -> dict[str, Any]:
     axes = axes_of(saved)
     groups = _groups(saved, metrics, series, axes)
     cards = _cards(saved, metrics, series)
-    diameters, unit = _diameters(saved, metrics)
+    diameters, unit = object_diameters(saved, metrics)
     over_time = evolution(saved, metrics, series, axes[0], diameters, unit)
     histograms_drawn = any(figure["title"] == "Sizes over time" for figure in over_time)
     return {
@@ -351,21 +350,6 @@ def _sizes(saved: Saved, diameters: pd.DataFrame, unit: str, metrics: pd.DataFra
         "title": "Object sizes", "uri": figures.histograms("Equivalent diameter", unit, samples, limit),
         "alt": f"Histograms of the equivalent diameter of objects: {totals}.",
     }  # fmt: skip
-
-
-def _diameters(saved: Saved, metrics: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    for column, unit in (("equivalent_diameter_um", "um"), ("equivalent_diameter_px", "px")):
-        if column in saved.objects.columns and len(saved.objects):
-            factor, unit = in_length_unit(unit, saved.modality.length_unit)
-            objects = saved.objects
-            frame = objects["frame"] if "frame" in objects.columns else pd.Series(0, index=objects.index)
-            values = pd.to_numeric(objects[column], errors="coerce") * factor
-            if "below_detection_limit" in objects.columns:
-                values = values.where(~objects["below_detection_limit"].astype(bool))
-            return pd.DataFrame({"frame": frame.fillna(0), "value": values}), unit
-    rows = metrics[(metrics["metric"] == "equivalent_diameter") & metrics["object_id"].notna()]
-    unit = str(rows["unit"].iloc[0]) if len(rows) else "um"
-    return rows[["frame", "value"]].fillna({"frame": 0}).astype(float), unit
 
 
 # --- doubts, definitions, provenance ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from seg.report import figures
 from seg.report.figures import INK, PALETTE, SIDE_COLOURS
 from seg.report.saved import Saved
 from seg.report.series import Axis, Series, bands_of
-from seg.report.words import class_text, number, plain
+from seg.report.words import class_text, in_length_unit, number, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +50,22 @@ def evolution(
     bands = bands_of(saved, axis)
     found = [_area_and_angle(metrics, series, axis, bands), _sizes(metrics, diameters, unit, axis, bands)]
     return [figure for figure in (*found, _nucleation(saved, metrics, axis, bands)) if figure]
+
+
+def object_diameters(saved: Saved, metrics: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """``frame`` and ``value`` of every object over the detection limit, and the unit of the values."""
+    for column, unit in (("equivalent_diameter_um", "um"), ("equivalent_diameter_px", "px")):
+        if column in saved.objects.columns and len(saved.objects):
+            factor, unit = in_length_unit(unit, saved.modality.length_unit)
+            objects = saved.objects
+            frame = objects["frame"] if "frame" in objects.columns else pd.Series(0, index=objects.index)
+            values = pd.to_numeric(objects[column], errors="coerce") * factor
+            if "below_detection_limit" in objects.columns:
+                values = values.where(~objects["below_detection_limit"].astype(bool))
+            return pd.DataFrame({"frame": frame.fillna(0), "value": values}), unit
+    rows = metrics[(metrics["metric"] == "equivalent_diameter") & metrics["object_id"].notna()]
+    unit = str(rows["unit"].iloc[0]) if len(rows) else "um"
+    return rows[["frame", "value"]].fillna({"frame": 0}).astype(float), unit
 
 
 # --- area and contact angle -------------------------------------------------------------------------------------------
