@@ -98,6 +98,8 @@ class ModelConfig:
     norm: str = "batch"
     deep_supervision: bool = False
     dropout: float = 0.0
+    # at evaluation, averaged over the image shrunk by each: objects larger than in the training images are found too
+    scales: list[int] = field(default_factory=lambda: [1])
     init: str | None = None  # model to start from: NAME, folder, or auto; its architecture is taken over
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OWN = ("architecture", "init", "dropout")
+OWN = ("architecture", "init", "dropout", "scales")
 """Keys of the network that need not be those of the model it starts from."""
 
 

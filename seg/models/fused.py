@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from seg.models.unet import ResidualBlock, UNet
+from seg.models.unet import ResidualBlock, UNet, over_scales
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,14 @@ class FusedUNet:
     @property
     def values_per_px(self) -> int:
         """How much memory a forward pass takes at its peak, in values per input pixel: measured."""
-        return 6 * self._network.head.in_channels + self._network.n_classes
+        network = self._network
+        return 6 * network.head.in_channels + (5 if len(network.scales) > 1 else 1) * network.n_classes
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, [Z,] Y, X) to logits (B, K, [Z,] Y, X); `x` is left as it is."""
+        return over_scales(self._at_one_scale, x, self._network.scales)
+
+    def _at_one_scale(self, x: Tensor) -> Tensor:
         network = self._network
         # A copy of one channel: with one channel a layout is ambiguous, and the next calls choose theirs by it.
         x = x.clone(memory_format=_layout(network))

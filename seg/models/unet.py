@@ -1,9 +1,11 @@
 """The residual U-Net, 2-D and 3-D from one definition."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -76,6 +78,9 @@ class UNet(nn.Module):
         In training, also return logits of the coarser decoder levels.
     dropout : float
         Probability of dropping a channel at the coarsest level.
+    scales : sequence of int
+        At evaluation, class probabilities are averaged over the image shrunk by each of these powers of two: an object
+        larger than those of the training images looks like them in one of the copies.
 
     Attributes
     ----------
@@ -104,6 +109,7 @@ class UNet(nn.Module):
         norm: str = "batch",
         deep_supervision: bool = False,
         dropout: float = 0.0,
+        scales: Sequence[int] = (1,),
     ) -> None:
         super().__init__()
         if dims not in CONV:
@@ -116,6 +122,9 @@ class UNet(nn.Module):
         ):  # fmt: skip
             if not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
+        if not scales or any(s not in (1, 2, 4, 8) for s in scales) or len(set(scales)) < len(scales):
+            raise ValueError(f"scales is {list(scales)}; expected different ones of 1, 2, 4, 8.")
+        self.scales = tuple(scales)
         self.in_channels, self.n_classes, self.dims = in_channels, n_classes, dims
         self.depth, self.blocks = depth, blocks
         self.deep_supervision = deep_supervision
@@ -146,35 +155,46 @@ class UNet(nn.Module):
     @property
     def tile_multiple(self) -> int:
         """Sizes and origins of tiles must be multiples of it."""
-        return 2**self.depth
+        return 2**self.depth * max(self.scales)
 
     @property
     def halo_px(self) -> int:
         """Exact radius of the receptive field in px, the largest over the positions on the pooling grid."""
-        grow = 2 * self.blocks  # two 3-wide convolutions per block, one px each to either side
         reach = 0
         for position in range(self.tile_multiple):
-            low = high = position
-            for _ in range(self.depth):  # decoder, from fine to coarse
-                low, high = (low - grow) // 2, (high + grow) // 2
-            low, high = low - grow, high + grow  # coarsest level
-            for _ in range(self.depth):  # encoder, from coarse to fine: one px pools two
-                low, high = 2 * low - grow, 2 * high + 1 + grow
-            reach = max(reach, position - low, high - position)
+            for scale in self.scales:
+                # Linear interpolation reads the two shrunk pixels whose centres lie around that of the position.
+                first = math.floor((position + 0.5) / scale - 0.5)
+                low, high = self._reach(first)[0], self._reach(first + (scale > 1))[1]
+                reach = max(reach, position - low * scale, high * scale + scale - 1 - position)
         return reach
+
+    def _reach(self, position: int) -> tuple[int, int]:
+        """First and last input pixel that the logits at `position` depend on."""
+        grow = 2 * self.blocks  # two 3-wide convolutions per block, one px each to either side
+        low = high = position
+        for _ in range(self.depth):  # decoder, from fine to coarse
+            low, high = (low - grow) // 2, (high + grow) // 2
+        low, high = low - grow, high + grow  # coarsest level
+        for _ in range(self.depth):  # encoder, from coarse to fine: one px pools two
+            low, high = 2 * low - grow, 2 * high + 1 + grow
+        return low, high
 
     @property
     def values_per_px(self) -> int:
         """About how many values per input pixel are alive at the peak of a forward pass without gradients."""
-        return 6 * self.head.in_channels + 3 * self.n_classes
+        return 6 * self.head.in_channels + 3 * self.n_classes + (4 * self.n_classes if len(self.scales) > 1 else 0)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """(B, C, [Z,] Y, X) to logits (B, K, [Z,] Y, X).
 
-        Spatial sizes must be multiples of `tile_multiple`. In training with deep supervision a list of logits, the
-        finest first, each level half the size of the one before.
+        Spatial sizes must be multiples of `tile_multiple`. In training only the image as it is, not its shrunk copies;
+        with deep supervision a list of logits, the finest first, each level half the size of the one before.
         """
         self._check_shape(x.shape)
+        return self._at_one_scale(x) if self.training else over_scales(self._at_one_scale, x, self.scales)
+
+    def _at_one_scale(self, x: Tensor) -> Tensor | list[Tensor]:
         skips = []
         for n, block in enumerate(self.encoder):
             x = block(self.pool(x) if n else x)  # (B, (n + 1) W, [Z / 2^n,] Y / 2^n, X / 2^n)
@@ -212,3 +232,34 @@ class UNet(nn.Module):
             if isinstance(module, ConvNorm):
                 module.fold()
         return self
+
+
+def over_scales(logits_of: Callable[[Tensor], Tensor], x: Tensor, scales: Sequence[int]) -> Tensor:
+    """Logarithms of the class probabilities of `logits_of`, averaged over `x` shrunk by each of `scales`.
+
+    A softmax gives the mean probabilities back. With one scale, which must then be 1, the logits as they are.
+
+    Parameters
+    ----------
+    logits_of : callable
+        (B, C, [Z,] Y, X) to logits (B, K, [Z,] Y, X).
+    x : Tensor, shape (B, C, [Z,] Y, X)
+    scales : sequence of int
+        Each divides every spatial size.
+
+    Returns
+    -------
+    Tensor of float32, shape (B, K, [Z,] Y, X)
+    """
+    if tuple(scales) == (1,):
+        return logits_of(x)
+    flat = x.ndim == 4
+    shrink, mode = (functional.avg_pool2d, "bilinear") if flat else (functional.avg_pool3d, "trilinear")
+    total: Tensor | None = None
+    for scale in scales:
+        share = logits_of(shrink(x, scale) if scale > 1 else x).float().softmax(dim=1)
+        if scale > 1:
+            share = functional.interpolate(share, scale_factor=float(scale), mode=mode)
+        total = share if total is None else total + share
+    assert total is not None
+    return (total / len(scales)).clamp_min(torch.finfo(torch.float32).tiny).log()

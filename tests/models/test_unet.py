@@ -40,9 +40,10 @@ def test_halo_is_the_exact_receptive_field(dims, depth, blocks):
     assert reach == halo
 
 
-def test_perturbing_one_pixel_of_a_random_network_stays_inside_the_halo(rng):
+@pytest.mark.parametrize("scales", [(1,), (1, 2)])
+def test_perturbing_one_pixel_of_a_random_network_stays_inside_the_halo(rng, scales):
     torch.manual_seed(3)
-    network = UNet(n_classes=3, width=4, depth=2).eval()
+    network = UNet(n_classes=3, width=4, depth=2, scales=scales).eval()
     halo = network.halo_px
     image = torch.from_numpy(rng.random((1, 1, 96, 80), dtype=np.float32))
     changed = image.clone()
@@ -74,6 +75,26 @@ def test_group_norm_depends_on_the_whole_tile():
 def test_keeps_the_grid(norm, dims, shape, width, depth, blocks):
     network = UNet(in_channels=2, n_classes=5, dims=dims, width=width, depth=depth, blocks=blocks, norm=norm)
     assert network(torch.rand(2, 2, *shape)).shape == (2, 5, *shape)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_scales_average_the_probabilities_of_shrunk_copies(dims):
+    torch.manual_seed(2)
+    network = UNet(n_classes=3, dims=dims, width=4, depth=1, scales=(1, 2)).eval()
+    plain = UNet(n_classes=3, dims=dims, width=4, depth=1).eval()
+    plain.load_state_dict(network.state_dict())  # no weights of its own
+    image = torch.rand(1, 1, *(16,) * dims).repeat_interleave(2, dim=2)[:, :, :16]
+    half = image.unfold(2, 2, 2).mean(-1)
+    for axis in range(3, dims + 2):
+        half = half.unfold(axis, 2, 2).mean(-1)
+    with torch.inference_mode():
+        found = network(image).softmax(1)
+        fine, coarse = plain(image).softmax(1), plain(half).softmax(1)
+    torch.testing.assert_close(found.sum(1), torch.ones_like(found[:, 0]))
+    # At a corner there is nothing to interpolate between.
+    corner = (0, slice(None), *(0,) * dims)
+    torch.testing.assert_close(found[corner], (fine[corner] + coarse[corner]) / 2, atol=1e-5, rtol=1e-5)
+    assert torch.equal(network.train()._at_one_scale(image), plain.train()(image))
 
 
 def test_deep_supervision_returns_coarser_logits_in_training_only():
