@@ -118,6 +118,8 @@ class SlabStore:
     def create(self, make: Callable[[Path], None]) -> None:
         """Make the empty OME-Zarr with `make`, unless an earlier run did."""
         if not (self.path / LABELS).exists():
+            # Marks without the planes they speak of: a run was killed right after these had become its result.
+            shutil.rmtree(self.path / "done", ignore_errors=True)
             part = self.path / f".part.{LABELS}"
             shutil.rmtree(part, ignore_errors=True)
             make(part)

@@ -242,6 +242,24 @@ def test_a_plane_without_its_mark_counts_as_absent(tmp_path, schema, monkeypatch
     assert store.confidence(1) == [0.5]
 
 
+def test_killed_between_the_result_and_the_note_that_it_is_whole(video, masks_only, tmp_path, monkeypatch):
+    """The planes have become the result, the marks are still there: they must not speak for an empty one."""
+    monkeypatch.setattr(masks, "ZARR_FRAME_BYTES", 1000)
+    predict([video], masks_only, tmp_path / "calm-zarr", CPU)
+    out = tmp_path / "out"
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(masks, "mark_done", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict([video], masks_only, out, CPU)
+    assert list(out.glob("video/.work/slabs-*/done/*.json"))
+    predict([video], masks_only, out, CPU)
+    assert pixels(out) == pixels(tmp_path / "calm-zarr")
+
+
 def test_want_of_memory_is_one_failure_of_many(video, masks_only, tmp_path, monkeypatch):
     def greedy(*arguments, **options):
         raise MemoryError
