@@ -80,10 +80,10 @@ def test_births_of_a_twin_are_counted(nucleation):
 
 def test_law_of_a_twin_is_found(nucleation):
     experiment, _, table = nucleation
-    assert whole(table, "nucleation_mode").method.startswith("mixed")
-    sites = whole(table, "nucleation_saturation_density")
+    assert whole(table, "nucleation_mode", "plating").method.startswith("mixed")
+    sites = whole(table, "nucleation_saturation_density", "plating")
     assert sites.low < truth(experiment, "nucleation_saturation_density") < sites.high
-    rate = whole(table, "nucleation_rate_constant")
+    rate = whole(table, "nucleation_rate_constant", "plating")
     assert rate.low < truth(experiment, "nucleation_rate_constant") < rate.high
 
 
