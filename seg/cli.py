@@ -112,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "scores of masks against truth: two files, or two folders")
     evaluate.add_argument("prediction", type=Path, metavar="PREDICTION")
     evaluate.add_argument("truth", type=Path, metavar="TRUTH")
+    for side in ("prediction", "truth"):
+        evaluate.add_argument(
+            f"--{side}-map", metavar="MAP", help="value=class of its values, such as 0=electrolyte,1=deposit"
+        )
     evaluate.add_argument("--analysis", metavar="NAME|FILE", help="measure both, and compare the numbers too")
     evaluate.add_argument(
         "--tolerance", metavar="LENGTH", default="1px", help='of boundary F1, such as "0.5um" or "2px" (default: 1px)'
@@ -320,13 +324,15 @@ def _measure(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from seg.analysis import load_analysis
     from seg.evaluation import evaluate_files
-    from seg.io import parse_pixel_size
+    from seg.io import parse_label_map, parse_pixel_size
 
     size = parse_pixel_size(args.pixel_size) if args.pixel_size else None
     tolerance, unit = _tolerance(args.tolerance)
     found = evaluate_files(
         args.prediction, args.truth, args.out, schema=args.schema, axes=args.axes, pixel_size_um=size,
         analysis=load_analysis(args.analysis) if args.analysis else None, specimen=args.specimen,
+        prediction_map=parse_label_map(args.prediction_map) if args.prediction_map else None,
+        truth_map=parse_label_map(args.truth_map) if args.truth_map else None,
         progress=_progress(args), **{f"tolerance_{unit}": tolerance},
     )  # fmt: skip
     shown = found.scores[found.scores["n"] > 0]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from seg.analysis import ObjectOptions, load_analysis
 from seg.errors import CalibrationError, DataError, LabelError, UsageError
@@ -307,6 +308,17 @@ def test_folders_are_compared_by_name_with_a_specimen_per_name(tmp_path):
         evaluate_files(truth, truth, tmp_path / "out", specimen="cell")
     with pytest.raises(UsageError, match="two folders"):
         evaluate_files(prediction, truth / "cell0_0.ome.tif", tmp_path / "out")
+
+
+def test_masks_made_elsewhere_say_by_a_map_what_their_values_mean(tmp_path):
+    size = {"y": 0.5, "x": 0.2}
+    prediction = save(tmp_path / "prediction.ome.tif", [SHIFTED], size, LITHIUM)
+    tifffile.imwrite(tmp_path / "mask.tif", np.where(TRUTH == 2, 255, 0).astype(np.uint8))
+    found = evaluate_files(
+        prediction, tmp_path / "mask.tif", tmp_path / "out", truth_map={0: "electrolyte", 255: "substrate"}
+    )
+    assert score(found.scores, "iou", "substrate").value == pytest.approx(150 / 250)
+    assert score(found.scores, "iou", "electrolyte").n == 1
 
 
 def test_what_a_mask_error_does_to_the_numbers(tmp_path):

@@ -109,7 +109,9 @@ def _called(path: Path) -> str:
 def evaluate_files(
     prediction: Path, truth: Path, out: Path, *, schema: str | Path | None = None, axes: str | None = None,
     pixel_size_um: Mapping[str, float] | None = None, tolerance_px: float = 1.0, tolerance_um: float | None = None,
-    analysis: AnalysisConfig | None = None, specimen: str | None = None, progress: Progress = silent,
+    analysis: AnalysisConfig | None = None, specimen: str | None = None,
+    prediction_map: Mapping[int, str] | None = None, truth_map: Mapping[int, str] | None = None,
+    progress: Progress = silent,
 ) -> FileScores:  # fmt: skip
     """Compare label files with truth and write the scores to `out`.
 
@@ -133,6 +135,8 @@ def evaluate_files(
     specimen : str or None
         Regular expression with one group that finds the specimen in the name of a file; None: every file of a folder is
         a specimen, and of a single pair every frame, which says nothing about other specimens.
+    prediction_map, truth_map : mapping of int to str or None
+        Value in the files to class name, for masks made elsewhere; the classes are those of `schema`, else ``lithium``.
     progress : Progress
 
     Returns
@@ -145,7 +149,7 @@ def evaluate_files(
     evaluation: Evaluation | None = None
     errors = []
     for pair in pairs:
-        made, true, scale = _read(pair, schema, axes, pixel_size_um)
+        made, true, scale = _read(pair, schema, axes, pixel_size_um, (prediction_map, truth_map))
         if evaluation is None:
             unit = "specimen" if len(pairs) > 1 or specimen else "frame of one series"
             evaluation = Evaluation(
@@ -188,12 +192,21 @@ def _specimens(pairs: Sequence[Pair], pattern: str | None) -> dict[str, str | No
 
 
 def _read(
-    pair: Pair, schema: str | Path | None, axes: str | None, pixel_size_um: Mapping[str, float] | None
+    pair: Pair,
+    schema: str | Path | None,
+    axes: str | None,
+    pixel_size_um: Mapping[str, float] | None,
+    maps: tuple[Mapping[int, str] | None, Mapping[int, str] | None],
 ) -> tuple[Segmentation, Segmentation, Scale]:
     """Both label files, checked to be of one grid, one meaning and one pixel size."""
     given = load_schema(schema) if schema is not None else None
-    true = read_labels(pair.truth, schema=given, axes=axes, pixel_size_um=pixel_size_um)
-    made = read_labels(pair.prediction, schema=given, axes=axes, pixel_size_um=pixel_size_um)
+    made, true = (
+        read_labels(
+            path, schema=given, default_schema=load_schema() if values else None, values=values, axes=axes,
+            pixel_size_um=pixel_size_um,
+        )
+        for path, values in zip((pair.prediction, pair.truth), maps, strict=True)
+    )  # fmt: skip
     if made.schema.names != true.schema.names:
         raise DataError(
             f"{pair.prediction.name} has the classes {', '.join(made.schema.names)} and {pair.truth.name} "
