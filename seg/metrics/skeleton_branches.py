@@ -16,6 +16,8 @@ NEAR_PX, FAR_PX = 5.0, 20.0
 LEAST_PX = 4.0
 # The distance map jumps by half a pixel from one step of a path to the next; widths are averaged over this many.
 GRID_NOISE_STEPS = 3.0
+# What the distance map is off by, and no more.
+MOST_SHIFT_PX = 1.5
 # 95 % of a single angle between straight branches of 4 to 12 px width, drawn in any direction.
 ANGLE_ERROR_DEG = 3.0
 
@@ -95,8 +97,9 @@ def widths_along(graph: Graph, half_width: np.ndarray, *, mean_width: float) -> 
     Twice the distance map reads 0.4 px too wide in the plane and 0.45 px too narrow in a volume, because it runs from
     centre to centre of pixels that lie beside the true axis. The error is nearly the same all along a branch, so the
     whole curve is shifted until its mean (in a volume: that of its square) is the one of `mean_width`, which has no
-    such error. Steps within the half width of a junction, where the distance map is not that of one branch, are left
-    out.
+    such error; by 1.5 px at most: where they differ by more, the object is no set of branches but a mesh or a blot, and
+    the distance map says its width. Steps within the half width of a junction, where the distance map is not that of
+    one branch, are left out.
     """
     scale, ndim = np.asarray(graph.spacing), len(graph.spacing)
     values, weights, junctions = [], [], set(graph.junctions)
@@ -124,6 +127,8 @@ def widths_along(graph: Graph, half_width: np.ndarray, *, mean_width: float) -> 
         miss = float(np.average(moved**power, weights=lengths)) - mean_width**power
         slope = power * float(np.average(moved ** (power - 1), weights=lengths))
         shift -= miss / slope if slope > 0 else 0.0
+    pixel = math.prod(graph.spacing) ** (1 / ndim)
+    shift = min(max(shift, -MOST_SHIFT_PX * pixel), MOST_SHIFT_PX * pixel)
     return np.maximum(widths + shift, 0), lengths
 
 

@@ -107,3 +107,16 @@ def test_no_widths_without_a_path():
     found = analyse_dendrite(np.ones((1, 1), bool), spacing=(1.0, 1.0))
     assert len(found.widths[0]) == 0
     assert math.isnan(found.width_quantiles(0.5)[0])
+
+
+def test_a_mesh_keeps_the_widths_of_its_bars():
+    # Squares of bars 5 px wide: their area over length with forks counted is no width.
+    mask = np.zeros((120, 120), bool)
+    for k in range(10, 110, 14):
+        mask[k : k + 5, 10:109] = True
+        mask[10:109, k : k + 5] = True
+    found = analyse_dendrite(mask, spacing=(0.5, 0.5))
+    low, middle, high = found.width_quantiles(0.05, 0.5, 0.95)
+    assert low <= middle <= high
+    assert middle == pytest.approx(2.5, abs=0.5)
+    assert low > 1
