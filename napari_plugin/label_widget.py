@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
@@ -67,11 +68,12 @@ class LabelWidget(QWidget):
         self._models: dict[Plane, str] = {}
         self._work: qt.Work | None = None
         self._again = False
-        self._tool: Callable[[tuple[int, ...]], None] | None = None
         self._tool_state: tuple[str, tuple[int, ...] | None] = ("", None)
         self._touched: set[int] = set()
         self._build()
-        self._later = QTimer(self, singleShot=True, interval=150)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(150)
         self._later.timeout.connect(self._note_undo)
         self.viewer.dims.events.current_step.connect(self._frame_changed)
         self.viewer.mouse_drag_callbacks.append(self._clicked)
@@ -353,7 +355,7 @@ class LabelWidget(QWidget):
 
     def _removed(self, event: Any) -> None:
         """The user deleted the label layer: its edits are in the journal; labelling ends."""
-        if self.layer is not None and event.value is self.layer:
+        if isalive(self) and self.layer is not None and event.value is self.layer:
             self.session = self.layer = None
             self._tell("The label layer was removed; its edits are kept. Label the image again to go on.")
 
@@ -435,8 +437,8 @@ class LabelWidget(QWidget):
         self._apply(self._need().edit_frame(self.frame, make))
 
     def _frame_changed(self, event: Any = None) -> None:
-        # While layers come and go the viewer has fewer axes than the image.
-        ready = self.session is not None and self.viewer.dims.ndim >= len(self.session.axes)
+        # While layers come and go the viewer has fewer axes than the image; and the widget may have been closed.
+        ready = isalive(self) and self.session is not None and self.viewer.dims.ndim >= len(self.session.axes)
         if ready and self.forest is not None and self.forest.forest is not None:
             self._after_edit()
 
@@ -579,7 +581,7 @@ class LabelWidget(QWidget):
 
     def _clicked(self, viewer: Any, event: Any) -> None:
         name, first = self._tool_state
-        if not name or self.session is None:
+        if not name or self.session is None or not isalive(self):
             return
         seed = self._pixel(event.position)
         if name == "merge" and first is None:

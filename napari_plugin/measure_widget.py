@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
@@ -277,7 +278,7 @@ class MeasureWidget(QWidget):
             self.viewer.dims.set_current_step(axis, frame)
 
     def _frame_changed(self, event: Any = None) -> None:
-        if self.results is None:
+        if not isalive(self) or self.results is None:
             return
         self._mark_frame()
         self.canvas.draw_idle()
@@ -330,7 +331,7 @@ class MeasureWidget(QWidget):
             self.instances.show_selected_label = True
 
     def _clicked(self, viewer: Any, event: Any) -> None:
-        if self.instances is not None and self.instances in self.viewer.layers:
+        if isalive(self) and self.instances is not None and self.instances in self.viewer.layers:
             self.select_at(event.position)
 
     def select_at(self, position: Any) -> None:

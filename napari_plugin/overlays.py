@@ -15,6 +15,7 @@ from napari_plugin.layers import LayerData
 from seg.metrics.baseline import Substrate, fit_substrate
 from seg.metrics.contact_geometry import contact_points
 from seg.metrics.curves import Circle, Line, fit_circle, fit_ellipse
+from seg.metrics.frame import Frame
 from seg.metrics.interface import CrackPoints, crack_points
 from seg.metrics.table import Scale
 from seg.segmentation import Segmentation
@@ -57,7 +58,9 @@ def contact_strokes(
     spacing = Scale.of(stack).spacing
     labels = stack.frame(frame)
     deposit, substrate = schema.mask(labels, deposits), schema.mask(labels, substrates)
-    surface = crack_points(substrate, ~substrate, spacing)
+    # As the metric has it: burnt-in text and other artifacts are no surface of the substrate.
+    valid = Frame(labels, schema, Scale.of(stack), frame, None).valid
+    surface = crack_points(substrate, valid & ~substrate, spacing)
     rows = metrics[(metrics["metric"] == "contact_angle") & (metrics["frame"] == frame) & metrics["object_id"].notna()]
     strokes: list[Stroke] = []
     for object_id, part in rows[rows["value"].notna()].groupby("object_id"):
@@ -69,7 +72,7 @@ def contact_strokes(
         base = fit_substrate(surface, contact, spacing) if len(contact) else None
         if base is None:
             continue
-        outline = crack_points(mask, ~(mask | substrate), spacing)
+        outline = crack_points(mask, valid & ~(mask | deposit | substrate), spacing)
         found = _fitted(outline, base, str(part["method"].iloc[0]), spacing)
         ends = contact_points(found, base.curve) if found is not None else None
         if found is not None and ends is not None:

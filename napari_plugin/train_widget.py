@@ -64,7 +64,8 @@ class TrainWidget(QWidget):
         self.further: list[str] = []
         self._log: Any = None
         self._build()
-        self._timer = QTimer(self, interval=500)
+        self._timer = QTimer(self)
+        self._timer.setInterval(500)
         self._timer.timeout.connect(self._look)
 
     def _build(self) -> None:

@@ -257,6 +257,7 @@ def test_tangents_stand_at_the_contact_points_of_a_cap(schema):
     labels = np.ones(shape, np.uint8)
     labels[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = 3
     labels[y > 60.0] = 2
+    labels[108:112, 100:160] = schema.index("artifact")  # a scale bar burnt into the substrate
     stack = Stack(labels[np.newaxis], "tyx", Calibration(SIZES), "cap")
     instances = (labels == 3).astype(np.int32)
     frame = Frame(labels, schema, Scale.of(stack), 0, None, instances=instances)
