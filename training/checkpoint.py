@@ -17,6 +17,8 @@ from training.config import TrainConfig
 FORMAT = 1
 FREE_TO_CHANGE = (
     "title",
+    "remarks",
+    "model.scales",  # used at evaluation only
     "runs",
     "plan",
     "data.root",

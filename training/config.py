@@ -173,6 +173,7 @@ class TrainConfig:
 
     name: str = MISSING  # of the run and of the exported model
     title: str = ""
+    remarks: str = ""  # for the card: what decided this recipe, and what users should know of it
     runs: str = "runs"
     plan: str = "none"  # none | auto: choose from the data what the command line leaves open | a plan file
     data: DataConfig = field(default_factory=DataConfig)

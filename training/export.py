@@ -157,12 +157,14 @@ def make_card(
 
 
 def _choice(config: TrainConfig) -> str:
+    """How the weights were chosen, and the recipe, where it says so."""
+    remarks = f" {config.remarks.strip()}" if config.remarks else ""
     if config.trainer.patience:
         return (
             "The weights are the running average at the step where held-out images chose it: these scores are of a "
-            "validation set and too high for new specimens."
+            f"validation set and too high for new specimens.{remarks}"
         )
-    return "The weights are the running average at the end of the run: held-out images chose nothing."
+    return f"The weights are the running average at the end of the run: held-out images did not choose them.{remarks}"
 
 
 def _assessed(found: Assessment) -> list[str]:
