@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from seg.electrochem.table import COVARIATES
 from seg.errors import DataError
 
 
@@ -38,7 +39,8 @@ def align_to_frames(
     -------
     DataFrame
         One row per frame: ``frame``, ``time_s`` (image clock), ``voltage_V``, ``current_mA``, ``capacity_mAh``,
-        ``cycle``, ``half_cycle``; with an area ``current_density_mA_per_cm2`` and ``areal_capacity_mAh_per_cm2``.
+        ``temperature_C`` and ``pressure_MPa`` where the cycler has them, ``cycle``, ``half_cycle``; with an area
+        ``current_density_mA_per_cm2`` and ``areal_capacity_mAh_per_cm2``.
         Values are interpolated linearly between records; cycle and half-cycle are those of the last record at or
         before the frame. Frames before the first or after the last record are NaN (``<NA>`` and ``""`` for the
         labels): nothing is extrapolated.
@@ -62,7 +64,8 @@ def align_to_frames(
     last = np.searchsorted(records_s, np.where(inside, wanted, records_s[0]), side="right") - 1
 
     table = pd.DataFrame({"frame": np.arange(len(frames_s)), "time_s": frames_s})
-    for column in ("voltage_V", "current_mA", "capacity_mAh"):
+    given = [column for column in COVARIATES.values() if column in cycler]
+    for column in ("voltage_V", "current_mA", "capacity_mAh", *given):
         table[column] = np.where(inside, _interpolate(wanted, records_s, cycler[column].to_numpy(float)), np.nan)
     table["cycle"] = cycler["cycle"].astype("Int64").iloc[last].reset_index(drop=True).where(inside, pd.NA)
     table["half_cycle"] = np.where(inside, cycler["half_cycle"].to_numpy(object)[last], "")

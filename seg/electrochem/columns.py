@@ -69,6 +69,14 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "charge_capacity": Quantity(("chargecapacity", "chg.cap.", "capacitancechg", "qcharge"), _CAPACITY_MAH),
     "capacity": Quantity(("capacity", "amp-hr", "cap.", "q"), _CAPACITY_MAH),
+    "temperature": Quantity(
+        ("temperature", "celltemperature", "auxtemperature", "chambertemperature", "temp", "temp."),
+        {"c": 1.0, "degc": 1.0, "°c": 1.0, "℃": 1.0, "celsius": 1.0},
+    ),
+    "pressure": Quantity(
+        ("pressure", "stackpressure", "cellpressure"),
+        {"mpa": 1.0, "kpa": 1e-3, "pa": 1e-6, "bar": 0.1, "psi": 6.894757e-3},
+    ),
     "cycle": Quantity(("cycle", "cyclenumber", "cycleindex", "cycleid", "cyc#", "cyclec", "cyclep"), {}),
     "step": Quantity(("stepindex", "stepid", "step", "ns", "stepnumber"), {}),
     "state": Quantity(("state", "md", "status", "steptype", "stepname"), {}),

@@ -17,6 +17,8 @@ from seg.errors import DataError
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("time_s", "voltage_V", "current_mA", "capacity_mAh", "cycle", "half_cycle")
+# What the file may say of the surroundings: quantity and column of the table.
+COVARIATES = {"temperature": "temperature_C", "pressure": "pressure_MPa"}
 HALF_CYCLES = ("plating", "stripping", "rest")
 
 # A current below this share of the largest one is rest: a constant-voltage tail ends at 1/20 or 1/50 of the current,
@@ -54,7 +56,8 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
     DataFrame
         ``time_s``, ``voltage_V``, ``current_mA`` (sign as in the file; instruments that write magnitudes get
         discharge negative), ``capacity_mAh``, ``cycle`` and ``half_cycle``, one row per record. A quantity that the
-        file does not hold is NaN; ``half_cycle`` is ``""`` where there is no current.
+        file does not hold is NaN; ``half_cycle`` is ``""`` where there is no current. ``temperature_C`` and
+        ``pressure_MPa`` where the file has such columns.
 
     Notes
     -----
@@ -88,12 +91,14 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
     cycle = numbers.get("cycle")
     table["cycle"] = pd.array(np.where(np.isfinite(cycle), cycle, 1).astype(int), dtype="Int64")
     table["half_cycle"] = _half_cycles(table["current_mA"].to_numpy(), sign)
+    covariates = {column: numbers.get(name) for name, column in COVARIATES.items() if name in columns}
+    table = table.assign(**covariates)
     given = numbers.column(canonical) if canonical is not None else None
     table = table[keep].reset_index(drop=True)
     numbers.keep(keep)
     table["capacity_mAh"] = given[keep] if given is not None else _net_plated(table, numbers, sign)
     logger.info("%s: %d records over %.4g s", path.name, len(table), table["time_s"].iloc[-1] - table["time_s"].iloc[0])
-    return table[list(COLUMNS)]
+    return table[[*COLUMNS, *covariates]]
 
 
 def _text(path: Path) -> str:
