@@ -119,7 +119,9 @@ def outlines(mask: np.ndarray, spacing: Sequence[float], *, sigma: float = 3.0) 
     0.2 px at R = 20 px; the second term cancels that to fourth order.
     """
     scale = np.asarray(spacing, float)
-    found = []
+    found: list[Outline] = []
+    if min(mask.shape) < 2:  # no line runs between the pixels of a single row
+        return found
     for vertices in find_contours(mask.astype(np.uint8), 0.5, fully_connected="high"):
         closed = bool(np.all(vertices[0] == vertices[-1]))
         if closed:

@@ -159,6 +159,8 @@ def test_nothing_one_pixel_and_uncalibrated(schema):
     without = table(measure_frame(frame_of(schema, empty, bare, (1.0, 1.0))))
     assert without["sei_coverage"].value == 0
     assert math.isnan(without["sei_thickness_mean"].value)
+    row = table(measure_frame(frame_of(schema, bare[5:6], empty[5:6], (1.0, 1.0))))
+    assert math.isnan(row["sei_thickness_mean"].value)
     pixel = empty.copy()
     pixel[4, 5] = True
     thin = table(measure_frame(frame_of(schema, pixel, bare, (1.0, 1.0))))
