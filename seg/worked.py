@@ -61,6 +61,8 @@ class Worked:
     metrics : tuple of str
     options : mapping
         Of metric groups, where they differ from the preset ``tem-insitu``.
+    without : tuple of str
+        Groups of the preset that say nothing here; contact angles of hundreds of nuclei take minutes.
     seed : int
     early_s : float, optional
         The rate of area is also compared over the frames up to this time.
@@ -72,6 +74,7 @@ class Worked:
     twins: Mapping[str, Mapping[str, Any]]
     metrics: tuple[str, ...]
     options: Mapping[str, Mapping[str, Any]]
+    without: tuple[str, ...] = ()
     seed: int = 3
     early_s: float | None = None
     known: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +84,8 @@ _BIAS_ON = {"nucleation": {"onset_s": 0.0}}
 WORKED: dict[str, Worked] = {
     "X01": Worked(
         "Size histogram of nuclei over time", {"nuclei": _NUCLEI},
-        ("object_count", "mean_equivalent_diameter", "nucleation_density", "merge_count"), _BIAS_ON, 1,
+        ("object_count", "mean_equivalent_diameter", "nucleation_density", "merge_count"), _BIAS_ON,
+        ("wetting", "facets"), 1,
     ),
     "X02": Worked(
         "Nucleation mode",
@@ -90,7 +94,8 @@ WORKED: dict[str, Worked] = {
             "mixed": _NUCLEI,
             "saturating": _NUCLEI | {"instantaneous_fraction": 0.0},
         },
-        ("nucleation_mode", "instantaneous_fraction", "nucleation_rate_constant", "nucleation_density"), _BIAS_ON, 1,
+        ("nucleation_mode", "instantaneous_fraction", "nucleation_rate_constant", "nucleation_density"), _BIAS_ON,
+        ("wetting", "facets"), 1,
     ),
     "X03": Worked(
         "Area and contact angle against time", {"droplet": _DROPLET},
@@ -123,7 +128,11 @@ def work(name: str, out: Path, *, model: str | None = None, images: bool = True)
         raise UsageError(f"There is no worked experiment {name!r}; there are {', '.join(WORKED)}.")
     worked, tables = WORKED[name], []
     preset = load_analysis("tem-insitu")
-    groups = {group: {**options, **worked.options.get(group, {})} for group, options in preset.metrics.items()}
+    groups = {
+        group: {**options, **worked.options.get(group, {})}
+        for group, options in preset.metrics.items()
+        if group not in worked.without
+    }
     config = replace(preset, metrics=groups, **({} if model is None else {"model": model}))
     for twin, options in worked.twins.items():
         made = make_experiment("droplet", worked.seed, **options)

@@ -209,6 +209,8 @@ def clark_evans(points: np.ndarray, window: Window, *, rng: np.random.Generator)
     ----------
     Donnelly, K. (1978). Simulations to determine the variance and edge effect of total nearest neighbour distance.
     """
+    from scipy.special import stdtrit
+
     n = len(points)
     mean, spread = mean_neighbour_distance(points)
     if window.is_rectangle:
@@ -219,7 +221,7 @@ def clark_evans(points: np.ndarray, window: Window, *, rng: np.random.Generator)
         simulated = (window.uniform(n, rng) for _ in range(N_SIMULATIONS))
         expected = float(np.mean([mean_neighbour_distance(pattern)[0] for pattern in simulated]))
     # Nearest neighbours are often mutual: 0.0703 A/N^2 in place of the 0.0683 of independent distances.
-    half = 1.96 * spread / math.sqrt(n) * math.sqrt(0.0703 / 0.0683)
+    half = float(stdtrit(n - 1, 0.975)) * spread / math.sqrt(n) * math.sqrt(0.0703 / 0.0683)
     return mean / expected, (mean - half) / expected, (mean + half) / expected
 
 
