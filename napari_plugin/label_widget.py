@@ -317,7 +317,6 @@ class LabelWidget(QWidget):
     def begin(self, session: LabellingSession, image: Any = None) -> None:
         """Show an image with its labels and be ready for strokes."""
         self._forget_layers(keep=image)
-        self.session = session
         stack = session.stack
         if image is None:
             image = qt.add_layers(self.viewer, [layers.image_layer(stack)])[0]
@@ -330,6 +329,7 @@ class LabelWidget(QWidget):
         self.shown, self.layer = qt.add_layers(self.viewer, [predicted, labelled])
         if self.layer.data is not session.labels:  # the session and the layer must share one array
             raise RuntimeError("napari copied the label array; the session cannot follow it")
+        self.session = session  # from here on events of the viewer are about these layers
         self.shown.editable = False
         qt.name_axes(self.viewer, session.axes)
         self.viewer.layers.selection.active = self.layer
@@ -348,7 +348,7 @@ class LabelWidget(QWidget):
 
     def _forget_layers(self, keep: Any = None) -> None:
         old = [getattr(self, name, None) for name in ("image", "shown", "layer")]
-        self.session = self.layer = self.shown = None
+        self.session = self.layer = self.shown = self.forest = None
         for layer in old:
             if layer is not None and layer is not keep and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
@@ -419,7 +419,7 @@ class LabelWidget(QWidget):
             self._after_edit()
 
     def _after_edit(self) -> None:
-        if self.session is None:  # the layer was removed meanwhile
+        if self.session is None or self.layer is None:  # the layer was removed meanwhile
             return
         self._tell()
         if self.live.isChecked() and self.model.currentText() == FOREST:

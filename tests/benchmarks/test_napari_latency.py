@@ -96,7 +96,7 @@ def measure_in_viewer() -> dict[str, float]:
         viewer.dims.current_step = (*plane, 0, 0)
         until(lambda: False, 0.5)
         times = []
-        for n in range(8):
+        for n in range(5):
             value, before = (3, 2)[n % 2], widget.prediction
             began = time.perf_counter()
             with widget.layer.block_history():
@@ -108,7 +108,7 @@ def measure_in_viewer() -> dict[str, float]:
         found[f"stroke to prediction {name}"] = float(np.median(times[2:]))
         widget.live.setChecked(False)
         times = []
-        for n in range(6):
+        for n in range(4):
             began = time.perf_counter()
             viewer.dims.set_current_step(0, n % shape[0])
             QApplication.processEvents()
