@@ -116,8 +116,12 @@ def _sand(
     row = partial(Measurement, flags=flags, method=method)
     rows = [row("sand_time", time_s, "s")]
     onset = table[(table["metric"] == "onset_time") & table["frame"].isna() & table["value"].notna()]
-    if len(onset) and time_s > 0:
+    if len(onset) and math.isnan(time_s):
+        rows.append(row("sand_time_ratio", math.nan, "1"))
+    elif len(onset) and time_s > 0:
         first = onset.iloc[0]
+        if "clock of the series" in str(first["method"]):  # Sand's time counts from when the current is switched on
+            row = partial(row, flags=(*flags, "low-confidence"), method=f"{method}; onset {first['method']}")
         bounds = {"low": float(first["low"]) / time_s, "high": float(first["high"]) / time_s}
         rows.append(row("sand_time_ratio", float(first["value"]) / time_s, "1", **bounds))
     return rows

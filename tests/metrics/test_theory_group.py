@@ -55,3 +55,14 @@ def test_half_an_electrolyte_is_refused():
         measure_series(to_table([]), concentration_mol_per_L=1.0)
     with pytest.raises(UsageError, match="transference"):
         measure_series(to_table([]), **{**ELECTROLYTE, "transference": 1.2})
+
+
+def test_no_ratio_below_the_limit_and_doubt_where_onset_does_not_count_from_the_current():
+    onset = Measurement("onset_time", 1000.0, "s", low=900.0, high=1100.0, method="on the clock of the series; seen")
+    below = values(measure_series(to_table([onset]), current_density_mA_per_cm2=10.0, gap_um=25.0, **ELECTROLYTE))
+    assert math.isnan(below["sand_time_ratio"].value)
+    assert below["sand_time_ratio"].flags == ("regime-not-reached",)
+    above = values(measure_series(to_table([onset]), current_density_mA_per_cm2=11.0, gap_um=1000.0, **ELECTROLYTE))
+    assert above["sand_time_ratio"].value == pytest.approx(1000 / (84734 / 121), rel=1e-3)
+    assert above["sand_time_ratio"].flags == ("low-confidence",)
+    assert above["sand_time"].flags == ()
