@@ -6,8 +6,7 @@ Tiny by default so that it cannot rot. For figures (1000 frames of 1024 x 1024 p
         pytest tests/benchmarks/test_metrics_benchmark.py --benchmark-enable --benchmark-json=measuring.json
 
 The extra info of the file has the time per frame, and for volumes the peak of resident memory. On a machine that is
-shared add ``--benchmark-timer=time.process_time``. Peers named in the
-definitions of the metrics take part where they are installed (connected-components-3d, pointpats).
+shared add ``--benchmark-timer=time.process_time``.
 """
 
 import json
@@ -26,7 +25,6 @@ from seg.io import read_labels
 from seg.labels import load_schema
 from seg.metrics import facets, shape
 from seg.metrics.frame import Frame
-from seg.metrics.point_pattern import Window, ripley_l
 from seg.metrics.table import Scale
 from seg.objects import label_objects
 from seg.tabulate import write_tables
@@ -114,22 +112,6 @@ class TestShape:
         assert len([row for row in rows if row.metric == "facet_count"]) == frame.instances.max()
 
 
-@pytest.mark.benchmark(group="Ripley's K of 300 points at 40 radii")
-class TestRipley:
-    points = np.random.default_rng(0).uniform(0, 100, (300, 2))
-    radii = np.linspace(0, 25, 41)[1:]
-
-    def test_pointpats(self, benchmark):
-        """No edge correction, in spite of its argument."""
-        pointpats = pytest.importorskip("pointpats", exc_type=ImportError)
-        benchmark.pedantic(lambda: pointpats.k(self.points, support=self.radii), rounds=1)
-
-    def test_ours(self, benchmark):
-        window = Window(np.ones((200, 200), bool), (0.5, 0.5))
-        curve = benchmark.pedantic(lambda: ripley_l(self.points, window, self.radii), rounds=1)
-        assert np.abs(curve).max() < 1.5  # random points: nothing stands out
-
-
 # Each case in a process of its own, for the peak of its memory. Balls of 4 to 9 voxels on a jittered grid.
 VOLUME = """
 import json, sys, time
@@ -150,19 +132,15 @@ if who == "ours":
     from seg.objects import label_objects, object_table
     schema, scale = load_schema("lithium"), Scale((0.5, 0.5, 0.5))
     labels = np.where(mask, schema.index("void"), schema.index("separator")).astype(np.uint8)
-elif who == "scikit-image":
-    from skimage.measure import label, regionprops_table
 else:
-    import cc3d
+    from skimage.measure import label, regionprops_table
 start, cpu = time.perf_counter(), time.process_time()
 if who == "ours":
     instances = label_objects(mask, scale=scale, split_touching=False)
     found = len(object_table(Frame(labels, schema, scale, instances=instances, object_classes=("void",))))
-elif who == "scikit-image":
+else:
     properties = ("label", "area", "bbox", "centroid", "axis_major_length", "axis_minor_length")
     found = len(regionprops_table(label(mask), properties=properties)["label"])
-else:
-    found = len(cc3d.statistics(cc3d.connected_components(mask))["voxel_counts"]) - 1
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1e3
 print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_mb": peak, "objects": found}))
@@ -171,11 +149,9 @@ print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_mb": peak, "objects": 
 
 @pytest.mark.benchmark(group=f"objects of a volume of {VOLUME_PX}^3")
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
-@pytest.mark.parametrize("who", ["scikit-image", "connected-components-3d", "ours"])
+@pytest.mark.parametrize("who", ["scikit-image", "ours"])
 def test_volume(benchmark, who):
-    """Ours also gives the surface of every object, scikit-image has none; cc3d gives sizes, boxes and centroids."""
-    if who.startswith("connected"):
-        pytest.importorskip("cc3d", exc_type=ImportError)
+    """Ours also gives the surface of every object, scikit-image has none."""
     command = [sys.executable, "-c", VOLUME, who, str(VOLUME_PX)]
     done = benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True, text=True), rounds=1)
     benchmark.extra_info |= json.loads(done.stdout)
