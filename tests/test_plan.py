@@ -107,7 +107,7 @@ before = status("VmRSS")
 (result,) = predict([folder / "input.npy"], config, folder / "out", RunOptions(device="cpu", axes=axes))
 assert not result.error, result.error
 print(json.dumps({"planned": said[-1].host_bytes, "before": before, "file": status("RssFile"),
-                  "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+                  "peak": status("VmHWM")}))
 """
 
 
