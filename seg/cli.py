@@ -346,12 +346,13 @@ def _tolerance(text: str) -> tuple[float, str]:
     from seg.io import parse_pixel_size
 
     number = text.strip().removesuffix("px")
-    if number == text.strip():
-        return parse_pixel_size(text, "x")["x"], "um"
     try:
-        return float(number), "px"
-    except ValueError as error:
-        raise UsageError(f'--tolerance has {text!r}; write a length such as "0.5um" or "2px".') from error
+        value, unit = (float(number), "px") if number != text.strip() else (parse_pixel_size(text, "x")["x"], "um")
+        if not 0 <= value < float("inf"):
+            raise ValueError
+    except (UsageError, ValueError):
+        raise UsageError(f'--tolerance has {text!r}; write a length such as "0.5um" or "2px".') from None
+    return value, unit
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from seg.analysis import ObjectOptions, load_analysis
+from seg.cli import _tolerance
 from seg.errors import CalibrationError, DataError, LabelError, UsageError
 from seg.evaluation import (
     Evaluation,
@@ -101,6 +102,13 @@ def test_a_tolerance_in_micrometres_needs_calibrated_pixels():
         assert f"edges within {tolerance_um} um" in row.method
     with pytest.raises(CalibrationError, match="have no pixel size"):
         Evaluation(TWO, Scale((1.0, 1.0), calibrated=False), tolerance_um=0.5)
+
+
+def test_tolerances_of_the_command_line_need_a_unit():
+    assert [_tolerance(text) for text in ("2px", "0.5 um", "250nm")] == [(2.0, "px"), (0.5, "um"), (0.25, "um")]
+    for text in ("3", "-1px", "nanpx", "px", "2 inches"):
+        with pytest.raises(UsageError, match="write a length"):
+            _tolerance(text)
 
 
 def test_boundary_f1_is_the_harmonic_mean_of_both_shares():
