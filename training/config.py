@@ -45,6 +45,7 @@ class SourceConfig:
     exclude: list[str] = field(default_factory=list)  # stems of images left out
     weight: float = 1.0  # share of the samples, relative to the other sources
     zoom: list[float] = field(default_factory=lambda: [0.5, 2.0])  # range of random magnification
+    real: bool = True  # false: drawn by a program, so its scores say nothing of real images
     about: str | None = None  # text file with "licence : ...", "citation : ..." for the card
 
 

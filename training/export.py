@@ -152,7 +152,7 @@ def make_card(
         values = [r["source"], r["class"], r["method"], f"{r['iou']:.3f}", f"{r['mean_iou']:.3f}"]
         lines.append("| " + " | ".join(map(str, [*values, r["n_images"], r["n_specimens"]])) + " |")
     lines += ["", *_assessed(assessment)]
-    lines += ["", "## Known failures", "", *_failures(scores, split, names), ""]
+    lines += ["", "## Known failures", "", *_failures(scores, split, names, config), ""]
     return "\n".join(lines)
 
 
@@ -215,13 +215,15 @@ def _cell(row: pd.DataFrame) -> str:
     return f"{r['value']:.3f}" + ("" if pd.isna(r["low"]) else f" ({r['low']:.2f} to {r['high']:.2f})")
 
 
-def _failures(scores: pd.DataFrame, split: dict[str, dict[str, list[str]]], classes: list[str]) -> list[str]:
+def _failures(
+    scores: pd.DataFrame, split: dict[str, dict[str, list[str]]], classes: list[str], config: TrainConfig
+) -> list[str]:
     """What the scores and the data say the model cannot be trusted with."""
     lines = []
     own = scores[scores["method"] == "network"]
     for _, r in own[own["iou"] < 0.5].iterrows():
         lines.append(f"- {r['class']} in {r['source']}: IoU {r['iou']:.2f}, too low to measure from without checking.")
-    real = set(own.loc[own["source"] != "synthetic", "class"])
+    real = set(own.loc[own["source"].isin([n for n, s in config.data.sources.items() if s.real]), "class"])
     unchecked = [name for name in classes if name not in real]
     if unchecked:
         lines.append(f"- {', '.join(unchecked)}: never checked on a real image.")
