@@ -35,11 +35,12 @@ def adopt(config: TrainConfig) -> TrainConfig:
     if spec.architecture == "ensemble":
         raise UsageError(f"model.init={spec.name} is an ensemble; start from one of the models it was joined from.")
     chosen = {"architecture": spec.architecture}
+    by_default = ModelConfig()
     for entry in fields(ModelConfig):
         if entry.name in OWN or entry.name not in spec.arguments:
             continue
         asked, has = getattr(config.model, entry.name), spec.arguments[entry.name]
-        if asked not in (entry.default, has):
+        if asked not in (getattr(by_default, entry.name), has):
             raise UsageError(
                 f"model.{entry.name}={asked}, but {spec.name!r}, which model.init starts from, has {has}. "
                 f"Leave model.{entry.name} out, or train from scratch with model.init=null."

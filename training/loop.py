@@ -11,9 +11,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -27,16 +26,17 @@ from seg.models import ARCHITECTURES
 from seg.models.device import resolve_device, resolve_precision
 from seg.progress import Progress, silent
 from training.assessment import assess_network
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import save_checkpoint
 from training.config import TrainConfig, TrainerConfig
 from training.dataset import Batches, PatchDataset, make_loader
 from training.export import export_bundle
 from training.initial import load_initial_weights
 from training.label_codes import LabelCodes
 from training.losses import MaskedLoss
-from training.optim import Best, WeightAverage, learning_rate, make_optimizer, quality
+from training.optim import Best, WeightAverage, make_optimizer, quality
 from training.pictures import draw_worst
 from training.records import Records, StopRequest, bar, open_log
+from training.resume import CHECKPOINT, find_checkpoint, restore, scaler_state, share_done
 from training.scoring import COLUMNS, score, summary
 from training.sources import LabelledImage, load_sources
 from training.splits import presence, warn_of_absent_classes
@@ -44,7 +44,6 @@ from training.synthetic import SyntheticPool
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "last.ckpt"
 STEP_COLUMNS = ["step", "elapsed_s", "progress", "loss", "lr", "grad_norm", "step_s", "wait_share"]
 
 
@@ -130,12 +129,12 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     for key in ("patch_px", "patch_z_px"):
         if (getattr(config.data, key) or 0) % network.tile_multiple:
             raise UsageError(f"data.{key}={getattr(config.data, key)} must be a multiple of {network.tile_multiple}.")
-    checkpoint = _checkpoint_of(run_dir, config, fabric)
+    checkpoint = find_checkpoint(run_dir, config, data.codes, fabric)
     if config.model.init is not None and checkpoint is None:
         load_initial_weights(network, config, data.codes, data.schema)
     optimizer = make_optimizer(network, config.optimizer)
     average = WeightAverage(network, config.optimizer.ema_decay)
-    place = _restore(checkpoint, config, network, average, optimizer, fabric)
+    place = restore(checkpoint, config, network, average, optimizer, fabric)
     step, elapsed_s = place.step, place.elapsed_s
     best = Best(config.trainer.patience, checkpoint)
     if fabric.is_global_zero:
@@ -154,11 +153,12 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
                 "step": step,
                 "elapsed_s": elapsed_s,
                 "extended_at": place.extended_at,
+                "class_indices": list(data.codes.class_indices),
                 "network": network.state_dict(),
                 "average": average.network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 **best.state_dict(),
-                **_scaler_state(fabric),
+                **scaler_state(fabric),
             }
             save_checkpoint(run_dir / CHECKPOINT, state, config)
         fabric.barrier()
@@ -176,7 +176,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         config.name, data.codes.n_classes, sum(p.numel() for p in network.parameters()) / 1e6,
         f"{fabric.device} {precision}", step, " (continued)" if step else "",
     )  # fmt: skip
-    done = _share_done(step, elapsed_s, config.trainer)
+    done = share_done(step, elapsed_s, config.trainer)
     stopped_early = best.exhausted
     loader = make_loader(
         dataset, batch=config.data.batch, workers=config.data.workers, start_step=step,
@@ -198,7 +198,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
             average.update(network, step)
             step += 1
             elapsed_s, stop_now = _agreed(fabric, clock(), stop.requested is not None)
-            done = _share_done(step, elapsed_s, config.trainer)
+            done = share_done(step, elapsed_s, config.trainer)
             recent.add(loss, time.perf_counter() - began, waited)
             if step % config.trainer.log_every == 0 or done >= 1:
                 row = recent.take()
@@ -308,13 +308,6 @@ def layout(dims: int) -> torch.memory_format:
     return torch.channels_last if dims == 2 else torch.channels_last_3d
 
 
-def _share_done(step: int, elapsed_s: float, trainer: TrainerConfig) -> float:
-    """How much of the run is behind us, by steps or by time, whichever ends first."""
-    by_steps = step / trainer.max_steps if trainer.max_steps else 0.0
-    by_time = elapsed_s / (60 * trainer.max_minutes) if trainer.max_minutes else 0.0
-    return min(1.0, max(by_steps, by_time))
-
-
 def _clock_from(elapsed_s: float) -> Callable[[], float]:
     """Seconds of the run so far, earlier sessions included."""
     began = time.monotonic() - elapsed_s
@@ -367,75 +360,6 @@ def _agreed(fabric: Fabric, elapsed_s: float, stop: bool) -> tuple[float, bool]:
         return elapsed_s, stop
     both = fabric.all_reduce(torch.tensor([elapsed_s, float(stop)], dtype=torch.float64), reduce_op="max")
     return float(both[0]), bool(both[1])
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run stands when it starts or goes on.
-
-    Parameters
-    ----------
-    step : int
-    elapsed_s : float
-    extended_at : int or None
-        Step at which the run had once ended before it was given more.
-    """
-
-    step: int = 0
-    elapsed_s: float = 0.0
-    extended_at: int | None = None
-
-    def learning_rate(self, done: float, config: TrainConfig) -> float:
-        """Rate at the share `done` of the run, by the schedule that ``trainer.extend`` declares."""
-        at_floor = self.extended_at is not None and config.trainer.extend == "floor"
-        return learning_rate(1.0 if at_floor else done, config.optimizer)
-
-
-def _checkpoint_of(run_dir: Path, config: TrainConfig, fabric: Fabric) -> dict[str, Any] | None:
-    """The last checkpoint where the configuration asks for it and there is one."""
-    path = run_dir / CHECKPOINT
-    if config.trainer.resume == "none" and fabric.is_global_zero:
-        path.unlink(missing_ok=True)
-    fabric.barrier()
-    if config.trainer.resume == "must" and not path.is_file():
-        raise UsageError(f"trainer.resume=must, but there is no checkpoint {path}.")
-    return load_checkpoint(path, config) if path.is_file() else None
-
-
-def _restore(
-    state: dict[str, Any] | None,
-    config: TrainConfig,
-    network: nn.Module,
-    average: WeightAverage,
-    optimizer: torch.optim.Optimizer,
-    fabric: Fabric,
-) -> Place:
-    """Put the run where its checkpoint left it."""
-    if state is None:
-        return Place()
-    network.load_state_dict(state["network"])
-    average.network.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    if "scaler" in state and _scaler_state(fabric):
-        fabric.strategy.precision.scaler.load_state_dict(state["scaler"])
-    place = Place(state["step"], state["elapsed_s"], state.get("extended_at"))
-    before = yaml.safe_load(state["config"])["trainer"]
-    had_ended = _share_done(place.step, place.elapsed_s, replace(config.trainer, **{
-        key: before[key] for key in ("max_steps", "max_minutes")})) >= 1  # fmt: skip
-    done = _share_done(place.step, place.elapsed_s, config.trainer)
-    if had_ended and done < 1:
-        place = replace(place, extended_at=place.step)
-        logger.info(
-            "the run had ended at step %d and is extended: the learning rate goes on from %.3g (trainer.extend=%s)",
-            place.step, place.learning_rate(done, config), config.trainer.extend,
-        )  # fmt: skip
-    return place
-
-
-def _scaler_state(fabric: Fabric) -> dict[str, Any]:
-    """State of the loss scaler, which half precision on a GPU has."""
-    scaler = getattr(fabric.strategy.precision, "scaler", None)
-    return {} if scaler is None else {"scaler": scaler.state_dict()}
 
 
 def _write_run_files(run_dir: Path, config: TrainConfig) -> None:

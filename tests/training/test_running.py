@@ -225,3 +225,18 @@ def test_class_weights_name_trained_classes(film_config):
         train(config, prepare(config), quiet=True)
     config = film_config("loss.class_weights={sei: 2}")
     assert training.loop.class_weights(config, prepare(config)) == [1.0, 2.0]
+
+
+def test_a_run_does_not_go_on_with_other_classes(film_config, films):
+    """Labels that have gained a class since: the outputs of the checkpoint mean something else."""
+    from PIL import Image
+
+    words = ["data.sources.mine.classes=null", "data.sources.mine.classes={0:null,3:electrolyte,7:sei,9:void}"]
+    config = film_config(*words)
+    train(config, prepare(config), quiet=True)
+    labels = np.asarray(Image.open(films / "labels" / "cellA_0.png")).copy()
+    labels[60:, :10] = 9
+    Image.fromarray(labels).save(films / "labels" / "cellA_0.png")
+    config = film_config(*words, "trainer.max_steps=5")
+    with pytest.raises(UsageError, match=r"label values \[1, 8\], the labels now hold \[1, 7, 8\]"):
+        train(config, prepare(config), quiet=True)
