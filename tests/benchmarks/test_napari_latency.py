@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +67,10 @@ def test_stroke_to_journal(benchmark, tmp_path):
     benchmark(one)
 
 
-def measure_in_viewer() -> dict[str, float]:
-    """Seconds of everything a user waits for, in a real viewer."""
+def measure_in_viewer(found: dict[str, float], save: Callable[[], None]) -> None:
+    """Seconds of everything a user waits for, in a real viewer; kept after each size."""
     import napari
     from qtpy.QtWidgets import QApplication
-
-    found: dict[str, float] = {}
 
     def until(done, limit: float = 300) -> None:
         end = time.perf_counter() + limit
@@ -117,12 +116,17 @@ def measure_in_viewer() -> dict[str, float]:
         widget.live.setChecked(True)
         widget._forget_layers()
         viewer.layers.clear()
-    return {name: round(seconds, 3) for name, seconds in found.items()}
+        save()
 
 
 if __name__ == "__main__":
     code = "import time, sys; b = time.perf_counter(); import napari_plugin.readers, napari_plugin.samples;"
     code += "sys.stdout.write(str(time.perf_counter() - b))"
     import_s = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    report = {"import the plugin": round(import_s, 3), **measure_in_viewer()}
-    Path(os.environ["OPERANDOSEG_BENCHMARK_GUI"]).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"import the plugin": import_s}
+
+    def write() -> None:
+        rounded = {name: round(seconds, 3) for name, seconds in report.items()}
+        Path(os.environ["OPERANDOSEG_BENCHMARK_GUI"]).write_text(json.dumps(rounded, indent=1), encoding="utf-8")
+
+    measure_in_viewer(report, write)
