@@ -202,6 +202,7 @@ def _sizes(
             row.tick_params(labelbottom=row is rows[-1])
             if limit is not None:
                 row.axvline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
+        rows[0].set_ylim(0, 1.1 * max(np.histogram(sizes[f], edges)[0].max() for f in picked))
         rows[-1].set_xlabel(figures.with_unit("equivalent diameter", unit))
         rows[n // 2].set_ylabel("objects")
         _tracks_of_quantiles(figure.add_subplot(grid[:, 1]), sizes, metrics, unit, axis, bands, limit)
