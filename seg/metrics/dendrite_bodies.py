@@ -11,7 +11,6 @@ from scipy import ndimage
 from seg.metrics.dendrite_front import SIDES, Reference, border_of_frame, side_of_frame
 from seg.metrics.frame import Frame
 
-
 # From above a body borders on what it lies on nearly all around; in profile a film does so along half of its outline.
 ALL_AROUND = 0.75
 

@@ -252,7 +252,8 @@ def morphology_weights(f: Features, *, profile: bool) -> dict[str, float]:
     - *film*: even (columns within a fifth of their mean), smooth, and much wider than high or spanning the frame.
     - *flattened*: a smooth island less than a third as high as wide; *hemispherical*: up to 0.8; *columnar*: higher,
       up to six widths. All solid (over nine tenths of the convex hull) and without forks.
-    - *needle*: more than six widths long, one fork at most, upright or leaning. *rod*: solid, 1.7 to six times as long as wide, not upright.
+    - *needle*: more than six widths long, one fork at most, upright or leaning. *rod*: solid, 1.7 to six times as long
+      as wide, not upright.
     - *fractal*: two forks or more, less than half of its hull filled, tips far from each other.
     - *mossy*: fills half to nine tenths of its hull, with an uneven surface and many short ends.
     """
