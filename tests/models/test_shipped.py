@@ -27,10 +27,14 @@ def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
 def test_a_shipped_model_passes_its_self_test_and_names_its_data(path, schema):
     bundle = load_bundle(path, schema=schema)
     assert bundle.spec.name == path.name
-    for word in ("licence", "held out", "silver"):
+    for word in ("licence", "held out"):
         assert word in bundle.card.lower(), word
+    assert ("silver" in bundle.card) == ("sem_dendrites" in bundle.card)  # no lithium was seen, and the card says so
     assert "/" + "work" not in bundle.card + (path / "model.json").read_text()
-    assert sum(f.stat().st_size for f in path.iterdir()) < 25e6
+
+
+def test_the_shipped_models_are_small():
+    assert sum(f.stat().st_size for path in list_models() for f in path.iterdir()) < 25e6
 
 
 @pytest.mark.parametrize("preset", config_names("analysis"))
@@ -53,8 +57,8 @@ def test_a_held_out_specimen_is_segmented_better_than_by_a_threshold(shared_data
         ours.append(iou(np.isin(slab.labels, METAL), truth))
         grey = to_grey(stack.frame(0), stack.axes)
         floor.append(iou(otsu_labels(grey, 1.0) == 3, truth))
-    # 0.52 against 0.31; see the card. The margin is what another CPU's rounding may cost.
-    assert np.mean(ours) > np.mean(floor) + 0.15
+    # 0.56 against 0.31; see the card. The margin is what another CPU's rounding may cost.
+    assert np.mean(ours) > np.mean(floor) + 0.24
 
 
 def test_the_sample_of_the_demo_is_segmented():
