@@ -93,9 +93,7 @@ def write_array(
         raise UsageError(f"{path.name!r} is no name for an image; end it in .ome.tif or .ome.zarr.")
 
 
-def annotation(
-    extra: Mapping[str, Any], axes: str, shape: tuple[int, ...], calibration: Calibration
-) -> dict[str, Any]:
+def annotation(extra: Mapping[str, Any], axes: str, shape: tuple[int, ...], calibration: Calibration) -> dict[str, Any]:
     """What we write of ourselves into a file."""
     return plain({
         **extra, "axes": axes, "shape": shape,
