@@ -18,7 +18,6 @@ from seg.io import fingerprint, read_labels, write_labels
 from seg.io.labels import create_labels
 from seg.io.results import write_json
 from seg.labels import load_schema
-from seg.modality import modality
 from seg.options import RunOptions
 from seg.overlap import Behind
 from seg.preprocess import SeriesNormalisation
@@ -75,7 +74,7 @@ def make_masks(
     before = fingerprint(path)
     key = key_of(
         input=before, axes=stack.axes, shape=stack.shape, dataset=options.dataset,
-        weights=bundle.weights_sha256, settings=settings, modality=config.modality, schema=config.schema,
+        weights=bundle.weights_sha256, model=bundle.spec.to_dict(), settings=settings, schema=config.schema,
         calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
     )  # fmt: skip
     in_zarr = writes_zarr(stack, options)
@@ -97,7 +96,7 @@ def make_masks(
         if in_zarr:
             slabs = SlabStore(slabs.path, axes)
             slabs.create(lambda part: create_labels(part, **described))
-        normalisation = SeriesNormalisation.fit(stack, modality(config.modality).normalisation_percentiles)
+        normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
         _fill(slabs, stack, path, bundle, settings, normalisation, options, progress)
         if fingerprint(path) != before:
             slabs.remove()

@@ -61,7 +61,7 @@ def test_command_line_writes_a_study(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["--size", "12"], "needs 2 lengths"),
+    (["--size", "12"], "give 2 values"),
     (["--size", "axb"], "numbers with 'x'"),
     (["--frames", "0"], "1 or more"),
     (["--dial", "3"], "0 (hardly any fault)"),

@@ -75,7 +75,7 @@ def test_shipped_recipes_run_on_real_images(experiment, shared_data, tmp_path, m
     write_twins(tmp_path / "runs" / "twins", per_family=1, seed=3)
     words = [
         f"experiment={experiment}", "debug=fast_dev", f"data.root={shared_data}", f"runs={tmp_path}",
-        "trainer.threads=1", "trainer.max_steps=1",
+        "trainer.max_steps=1", "trainer.baselines=false",
     ]  # fmt: skip
     assert main(words) == 0
     card = (tmp_path / "generalist-2d" / "model" / "card.md").read_text()

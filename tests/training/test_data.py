@@ -162,7 +162,8 @@ class Spoiled(torch.utils.data.Dataset):
 
 def test_workers_end_with_the_error_of_one_even_while_it_is_kept():
     loader = make_loader(Spoiled(), batch=2, workers=1, start_step=0)
+    others = set(multiprocessing.active_children())
     with pytest.raises(DataError) as kept, Batches(loader) as batches:
         next(batches)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
     assert "no such patch" in str(kept.value)
