@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     _inputs(predict, "INPUT", least="*")
     predict.add_argument("--model", required=True, metavar="NAME|DIR")
     _batch(predict)
-    predict.add_argument("--modality", default="optical", help="which shipped model --model auto takes (default: optical)")
+    predict.add_argument(
+        "--modality", default="optical", help="which shipped model --model auto takes (default: optical)"
+    )
     predict.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     measure = add("measure", _measure, "numbers and a report from masks made elsewhere")
