@@ -6,7 +6,8 @@
     python -m training.learning_curve --out runs/learning-curve --model auto data=folder data.root=. \\
         data.sources.mine.images='./runs/curve/images/*.ome.tif' \\
         data.sources.mine.labels='./runs/curve/labels/*.ome.tif' \\
-        data.sources.mine.modality=sem data.sources.mine.held_out_share=0.25
+        data.sources.mine.modality=sem data.sources.mine.held_out_share=0.25 \\
+        "data.sources.mine.specimen='^([a-z]+-[0-9]+)'"
 
 Each labelled image gets one short stroke per class; ``all`` stands for every training image labelled densely. Any data
 of `operandoseg-train` will do. A point that is finished is not computed again.

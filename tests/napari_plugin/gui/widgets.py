@@ -194,7 +194,7 @@ def test_train_shows_its_command_and_why_it_failed(viewer, image):
     widget = open_widget(viewer, "Train")
     widget.further = ["trainer.max_steps=1", "data.patch_px=33"]  # no multiple of what the network halves
     widget.train()
-    until(lambda: widget.process is None, 120)
+    until(lambda: widget.process is None, 240)
     assert widget.shown_command.toPlainText().startswith("operandoseg train --config-dir")
     assert "data.patch_px=33" in widget.status.text()
     assert widget.train_button.isEnabled()
