@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # annotations only: metrics is a layer above this one
 
 # A region this close to the ellipse (ellipsoid) of its own second moments has no neck and is not looked at further.
 _ELLIPSE_LIKE = 0.985
+# Fewer pixels than this per run, of the whole frame: regions are found pixel by pixel.
+_PX_PER_RUN = 16
 
 
 def label_objects(
@@ -50,14 +52,21 @@ def label_objects(
     -----
     Neighbours over edges and corners belong together (8 in 2-D, 26 in 3-D), whatever the pixel sizes.
     """
-    from scipy import ndimage
-
     mask = np.asarray(mask, bool)
-    instances = np.zeros(mask.shape, np.int32)
-    n = ndimage.label(mask, np.ones((3,) * mask.ndim), output=instances)
+    runs = Runs.of(mask)
+    if len(runs) * _PX_PER_RUN > mask.size:  # a mask of specks: the runs outweigh the pixels
+        from scipy import ndimage
+
+        instances = np.zeros(mask.shape, np.int32)
+        n = ndimage.label(mask, np.ones((3,) * mask.ndim), output=instances)
+        runs = Runs.of(instances) if split_touching else runs
+    else:
+        runs = runs.with_values(runs.components())
+        n = int(runs.value.max(initial=0))
+        instances = runs.painted()
     if not split_touching or n == 0:
         return instances
-    pixels = ObjectPixels.of(instances)
+    pixels = ObjectPixels.summed(runs)
     suspect = _may_have_necks(pixels)
     suspect &= pixels.diameters_px > min_diameter_px
     if not suspect.any():
@@ -104,7 +113,8 @@ def object_table(frame: Frame, *, min_diameter_px: float = 0.0) -> pd.DataFrame:
     sizes = pixels.counts[ids] * scale.pixel
     diameters = equivalent_diameter(sizes, ndim)
     below = pixels.diameters_px[ids] < min_diameter_px
-    boundary = boundary_sizes(instances, len(pixels.counts) - 1, spacing=scale.spacing)[ids]
+    outlined = pixels.runs if len(pixels.runs) else instances
+    boundary = boundary_sizes(outlined, len(pixels.counts) - 1, spacing=scale.spacing)[ids]
     centroids = pixels.centroids[ids] * spacing
     aspect, orientation = _axes_of(pixels.covariances[ids] * np.outer(spacing, spacing), below)
 
@@ -164,8 +174,12 @@ class ObjectPixels:
     @classmethod
     def of(cls, instances: np.ndarray) -> ObjectPixels:
         """Sum up an array of object ids in a few passes over the runs of the objects."""
-        ndim = instances.ndim
-        runs = Runs.of(instances)
+        return cls.summed(Runs.of(instances))
+
+    @classmethod
+    def summed(cls, runs: Runs) -> ObjectPixels:
+        """Sum up the runs of objects; their values are the ids."""
+        ndim = len(runs.shape)
         ids, length = runs.value, runs.length
         n = int(ids.max(initial=0))
         counts = np.bincount(ids, weights=length, minlength=n + 1).astype(np.int64)

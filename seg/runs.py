@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -70,3 +71,80 @@ class Runs:
     def position(self, axis: int) -> np.ndarray:
         """Index of the first pixel of each run along an axis."""
         return np.asarray((self.start // math.prod(self.shape[axis + 1 :])) % self.shape[axis])
+
+    def with_values(self, value: np.ndarray) -> Runs:
+        """The same runs with other values, such as the ids of the objects they belong to."""
+        return replace(self, value=value)
+
+    def painted(self, dtype: type[np.generic] = np.int32) -> np.ndarray:
+        """The array that the runs were found in: their values, 0 elsewhere."""
+        values, lengths = np.zeros(2 * len(self) + 1, dtype), np.zeros(2 * len(self) + 1, np.int64)
+        values[1::2], lengths[1::2] = self.value, self.length
+        # Before, between and after the runs.
+        lengths[:-1:2] = self.start
+        lengths[2:-1:2] -= self.start[:-1] + self.length[:-1]
+        lengths[-1] = math.prod(self.shape) - (self.start[-1] + self.length[-1] if len(self) else 0)
+        return np.repeat(values, lengths).reshape(self.shape)
+
+    def pairs(self, other: Runs, offset: tuple[int, ...], *, reach_px: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Runs that lie over runs of another array of the same shape once they were moved.
+
+        Parameters
+        ----------
+        other : Runs
+        offset : tuple of int
+            By how many pixels these runs are moved along each axis.
+        reach_px : int
+            Also pairs that would touch or overlap after moving so many pixels more along the last axis, either way.
+
+        Returns
+        -------
+        ndarray of int, shape (P,)
+            Index of the run of this array of each pair.
+        ndarray of int, shape (P,)
+            Index of the run of `other`.
+        """
+        width, over = self.shape[-1], abs(offset[-1]) + reach_px
+        moved = np.arange(len(self))
+        row = self.start // width
+        for axis, step in enumerate(offset[:-1]):
+            if step:
+                position = self.position(axis) + step
+                inside = (position >= 0) & (position < self.shape[axis])
+                moved, row = moved[inside[moved]], row + step * math.prod(self.shape[axis + 1 : -1])
+        # On one line, with a margin between rows, both arrays are sorted and none of their runs overlap.
+        line = row[moved] * (width + over) + self.start[moved] % width + offset[-1]
+        there = other.start // width * (width + over) + other.start % width
+        first = np.searchsorted(there + other.length, line - reach_px, "right")
+        last = np.searchsorted(there, line + self.length[moved] + reach_px, "left")
+        count = np.maximum(last - first, 0)
+        of_pair = np.repeat(np.arange(len(moved)), count)
+        return moved[of_pair], np.arange(len(of_pair)) + (first - np.cumsum(count) + count)[of_pair]
+
+    def shared_px(self, other: Runs, first: np.ndarray, second: np.ndarray, step: int = 0) -> np.ndarray:
+        """Pixels that the runs of each pair have in common once the first has moved by `step` along the last axis."""
+        width = self.shape[-1]
+        here, there = self.start[first] % width + step, other.start[second] % width
+        end = np.minimum(here + self.length[first], there + other.length[second])
+        return np.maximum(end - np.maximum(here, there), 0)
+
+    def components(self) -> np.ndarray:
+        """Number of the connected region of each run, 1, 2, ... in raster order; shape (R,).
+
+        Neighbours over edges and corners belong together (8 in 2-D, 26 in 3-D), whatever their values.
+        """
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        if not len(self):
+            return np.zeros(0, np.int64)
+        # Half of the rows around: the others see this one. Runs that touch in one row are of different values.
+        rows = [o for o in product((-1, 0, 1), repeat=len(self.shape) - 1) if o >= (0,) * len(o)]
+        found = [self.pairs(self, (*offset, 0), reach_px=1) for offset in rows]
+        first, second = (np.concatenate(side) for side in zip(*found, strict=True))
+        graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(self), len(self)))
+        region = connected_components(graph, directed=False)[1]
+        _, start, region = np.unique(region, return_index=True, return_inverse=True)
+        number = np.empty(len(start), np.int64)
+        number[np.argsort(start)] = np.arange(1, len(start) + 1)
+        return np.asarray(number[region])

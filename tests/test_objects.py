@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy.special import ellipe
 
+from seg import crofton
 from seg.crofton import boundary_sizes
 from seg.metrics.frame import Frame
 from seg.metrics.table import Scale
 from seg.objects import label_objects, object_table
+from seg.runs import Runs
 
 ANISOTROPIC = Scale((0.5, 0.2))
 
@@ -155,6 +157,22 @@ def test_crofton_surface_of_a_ball(spacing):
     shape = tuple(round(30 / s) for s in spacing)
     ball = ellipsoid(shape, (14.7, 15.1, 14.9), 12, spacing).astype(np.int32)
     assert boundary_sizes(ball, 1, spacing=spacing)[1] == pytest.approx(4 * math.pi * 144, rel=0.01)
+
+
+@pytest.mark.parametrize("spacing", [(0.1, 0.3), (0.3, 0.1), (2.0, 1.0, 0.5)])
+def test_crofton_counts_the_crossings_of_every_pair_of_pixels(spacing, monkeypatch):
+    """Against a plain loop over the steps; part by part or from the runs gives the same."""
+    monkeypatch.setattr(crofton, "_BLOCK_PX", 1)
+    coarse = np.random.default_rng(0).integers(0, 3, (4, 5, 6)[: len(spacing)])
+    ids = np.kron(coarse, np.ones((3,) * len(spacing), int))
+    padded = np.pad(ids, 6)
+    expected = np.zeros(3)
+    for offset, weight in crofton._directions(spacing, far=True):
+        there = np.roll(padded, [-o for o in offset], axis=tuple(range(len(offset))))
+        for one in (1, 2):
+            expected[one] += weight * np.count_nonzero((padded == one) != (there == one))
+    assert boundary_sizes(ids, 2, spacing=spacing) == pytest.approx(expected, rel=1e-12)
+    assert boundary_sizes(Runs.of(ids), 2, spacing=spacing) == pytest.approx(expected, rel=1e-12)
 
 
 def test_ball_has_volume_and_sphericity(schema):

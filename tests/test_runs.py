@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from seg import runs
+from seg.metrics.front import moved
 from seg.runs import Runs
 
 
@@ -22,3 +24,25 @@ def test_a_run_ends_with_its_row():
     found = Runs.of(np.array([[0, 5, 5], [5, 5, 0]]))
     assert found.start.tolist() == [1, 3]
     assert found.length.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (12, 13, 14), (1, 5), (5, 1), (0, 5)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 1.0])
+def test_components_are_those_of_scipy_in_the_same_order(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    found = Runs.of(mask)
+    numbered = found.with_values(found.components()).painted()
+    assert numbered.dtype == np.int32
+    assert (numbered == ndimage.label(mask, np.ones((3,) * mask.ndim))[0]).all()
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (7, 8, 9)])
+def test_pairs_share_the_pixels_that_two_masks_share_after_a_shift(shape):
+    rng = np.random.default_rng(0)
+    first, second = (rng.random(shape) < 0.4 for _ in range(2))
+    runs, others = Runs.of(first), Runs.of(second)
+    for offset in ((0,) * len(shape), (2, *(0,) * (len(shape) - 2), -3), (-1, *(1,) * (len(shape) - 1))):
+        here, there = runs.pairs(others, offset)
+        shared = runs.shared_px(others, here, there, offset[-1])
+        assert (shared > 0).all()
+        assert shared.sum() == np.count_nonzero(moved(first, np.array(offset)) & second)
