@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 
+from seg.bits import count_bits, moved_bits, overlapping, packed
 from seg.runs import Runs
 
 # Mean of |cos| between a line and the normal of the boundary, inverted: in the plane and in space.
@@ -124,10 +125,12 @@ def shared_boundary(first: np.ndarray, second: np.ndarray, *, spacing: tuple[flo
         Without common pixels; the end of the array is no boundary.
     spacing : tuple of float
     """
+    one, other = packed(first), packed(second)
     total = 0.0
     for offset, weight in _directions(spacing):
-        here = tuple(slice(max(0, -o), None if o <= 0 else -o) for o in offset)
-        there = tuple(slice(max(0, o), None if o >= 0 else o) for o in offset)
-        crossings = np.count_nonzero(first[here] & second[there]) + np.count_nonzero(second[here] & first[there])
+        here, there = overlapping(offset[:-1])
+        # A step from the first to the second mask, and one from the second to the first.
+        crossings = count_bits(moved_bits(one[here], offset[-1]) & other[there])
+        crossings += count_bits(one[there] & moved_bits(other[here], offset[-1]))
         total += weight * crossings
     return total

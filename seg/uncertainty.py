@@ -8,6 +8,8 @@ from itertools import product
 
 import numpy as np
 
+from seg.bits import count_bits, moved_bits, overlapping, packed
+
 BOOTSTRAP_RESAMPLES = 1000
 # The outline of a mask may lie off as a whole: within half a pixel in 95 of 100 masks (standard deviation).
 OUTLINE_OFFSET_PX = 0.25
@@ -112,15 +114,50 @@ def bootstrap_interval(
     n = len(values)
     if n < 2:
         return math.nan, math.nan
-    statistic = statistic or (lambda v: v.mean(axis=1))
-    per_block = max(1, _BLOCK // values.size)
+    if statistic is None:
+        found = resampled_means(values, rng=rng, n_resamples=n_resamples)
+    else:
+        per_block = max(1, _BLOCK // values.size)
+        parts = []
+        for start in range(0, n_resamples, per_block):
+            rows = rng.integers(0, n, (min(per_block, n_resamples - start), n))
+            parts.append(np.asarray(statistic(values[rows]), float))
+        found = np.concatenate(parts)
+    tail = expanded_tail(n, level)
+    low, high = np.nanquantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_ratio_interval(
+    above: np.ndarray, below: np.ndarray, *, rng: np.random.Generator, level: float = 0.95,
+    n_resamples: int = BOOTSTRAP_RESAMPLES,
+) -> tuple[float, float]:  # fmt: skip
+    """`bootstrap_interval` of the ratio of two sums over the same units, such as a weighted mean.
+
+    Parameters
+    ----------
+    above, below : ndarray of float, shape (N,)
+    rng, level, n_resamples
+        As in `bootstrap_interval`.
+    """
+    if len(above) < 2:
+        return math.nan, math.nan
+    means = resampled_means(np.stack([above, below], axis=1), rng=rng, n_resamples=n_resamples)
+    tail = expanded_tail(len(above), level)
+    low, high = np.nanquantile(means[:, 0] / means[:, 1], [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def resampled_means(values: np.ndarray, *, rng: np.random.Generator, n_resamples: int) -> np.ndarray:
+    """Means of resamples of units, shape (n_resamples,) or (n_resamples, K), from how often each unit was drawn."""
+    n = len(values)
+    per_block = max(1, _BLOCK // n)
     parts = []
     for start in range(0, n_resamples, per_block):
-        rows = rng.integers(0, n, (min(per_block, n_resamples - start), n))
-        parts.append(np.asarray(statistic(values[rows]), float))
-    tail = expanded_tail(n, level)
-    low, high = np.nanquantile(np.concatenate(parts), [tail, 1 - tail])
-    return float(low), float(high)
+        size = min(per_block, n_resamples - start)
+        drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        parts.append(np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n) @ values / n)
+    return np.concatenate(parts)
 
 
 def expanded_tail(n: int, level: float) -> float:
@@ -173,7 +210,7 @@ def boundary_shift(mask: np.ndarray, shift_px: float) -> np.ndarray:
     if shift_px:
         for offset, distance in _offsets(inside.ndim, abs(shift_px) + 1):
             covered = np.float32(min(1.0, abs(shift_px) + 1 - distance))
-            here, there = _overlap(offset)
+            here, there = overlapping(offset)
             np.maximum(moved[here], covered * inside[there], out=moved[here])
     return moved if grows else 1 - moved
 
@@ -194,19 +231,20 @@ def shifted_sizes(mask: np.ndarray, valid: np.ndarray | None = None, *, shift_px
 
 def _grown_size(inside: np.ndarray, within: np.ndarray, shift_px: float) -> float:
     """Sum of the coverages within a region after the outline of a mask moved outwards."""
-    size = float(np.count_nonzero(inside & within))
-    reached = inside.copy()
+    mask, seen = packed(inside), packed(within)
+    size = float(count_bits(mask & seen))
+    reached = mask.copy()
     rings: dict[float, list[tuple[int, ...]]] = {}
     for offset, distance in _offsets(inside.ndim, shift_px + 1):
         rings.setdefault(distance, []).append(offset)
     # Nearest first: a pixel is covered as much as the nearest pixel of the mask makes it.
     for distance in sorted(rings):
-        near = np.zeros(inside.shape, bool)
+        near = np.zeros_like(mask)
         for offset in rings[distance]:
-            here, there = _overlap(offset)
-            near[here] |= inside[there]
+            here, there = overlapping(offset[:-1])
+            near[here] |= moved_bits(mask[there], -offset[-1])
         near &= ~reached
-        size += min(1.0, shift_px + 1 - distance) * np.count_nonzero(near & within)
+        size += min(1.0, shift_px + 1 - distance) * count_bits(near & seen)
         reached |= near
     return size
 
@@ -218,13 +256,6 @@ def _offsets(ndim: int, reach: float) -> Iterator[tuple[tuple[int, ...], float]]
         length = math.hypot(*offset)
         if 0 < length < reach:
             yield offset, length
-
-
-def _overlap(offset: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices of an array (`here`) and of its copy moved by `offset` (`there`) where both exist."""
-    here = tuple(slice(max(0, -o), None if o <= 0 else -o) for o in offset)
-    there = tuple(slice(max(0, o), None if o >= 0 else o) for o in offset)
-    return here, there
 
 
 def _box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement
 from seg.objects import equivalent_diameter
-from seg.uncertainty import OUTLINE_OFFSET_PX, bootstrap_interval, combine_intervals
+from seg.uncertainty import OUTLINE_OFFSET_PX, bootstrap_ratio_interval, combine_intervals
 
 MIN_MEAN_DIAMETER_PX = 16.0  # the mean is good to 2 % from here on
 MIN_OBJECTS_FOR_LAW = 10
@@ -147,11 +147,9 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
     shift = 2 * 1.96 * OUTLINE_OFFSET_PX * scale.pixel ** (1 / ndim)
     if len(whole):
         mean = float(np.average(diameters, weights=weights))
-        low, high = bootstrap_interval(
-            np.stack([diameters * weights, weights], axis=1),
-            lambda v: v[..., 0].sum(axis=1) / v[..., 1].sum(axis=1),
-            rng=np.random.default_rng([seed, frame.index]),
-        )
+        low, high = bootstrap_ratio_interval(
+            diameters * weights, weights, rng=np.random.default_rng([seed, frame.index])
+        )  # fmt: skip
         if math.isfinite(low):
             low, high = combine_intervals(mean, (low, high), (mean - shift, mean + shift))
         if float(np.average(pixels.diameters_px[whole], weights=weights)) < MIN_MEAN_DIAMETER_PX:
