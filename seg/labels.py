@@ -77,10 +77,12 @@ class LabelSchema:
     def mask(self, labels: np.ndarray, names: str | Iterable[str]) -> np.ndarray:
         """Where `labels` holds any of the named classes; bool, shape of `labels`."""
         wanted = [names] if isinstance(names, str) else list(names)
-        found = np.zeros(labels.shape, bool)
-        for name in wanted:  # a few comparisons cost less than a look-up
+        if not wanted:
+            return np.zeros(labels.shape, bool)
+        found = labels == self.index(wanted[0])
+        for name in wanted[1:]:  # a few comparisons cost less than a look-up
             found |= labels == self.index(name)
-        return found
+        return np.asarray(found)
 
     def check(self, labels: np.ndarray, *, where: str = "labels") -> None:
         """Raise LabelError unless `labels` is an integer array of schema values or 0."""

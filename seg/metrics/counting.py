@@ -221,12 +221,16 @@ def variance_excess(counted: np.ndarray, pixels: ObjectPixels, valid: np.ndarray
     per_axis = int(np.clip((n / 4) ** (1 / ndim), least, most))
     if min(valid.shape) < per_axis:
         return 1.0, 1
-    area, place = valid, np.zeros(n, np.int64)
+    place, parts_px, whole = np.zeros(n, np.int64), np.ones((), np.int64), bool(valid.all())
+    area = valid
     for axis, size in enumerate(valid.shape):
         edges = -(-np.arange(per_axis) * size // per_axis)
-        area = np.add.reduceat(area, edges, axis=axis, dtype=np.int64)
+        if whole:  # the usual case needs no pass over the pixels
+            parts_px = np.multiply.outer(parts_px, np.diff(edges, append=size))
+        else:
+            area = np.add.reduceat(area, edges, axis=axis, dtype=np.int64)
         place = place * per_axis + np.searchsorted(edges, pixels.lower[counted][:, axis], "right") - 1
-    area = area.ravel()
+    area = (parts_px if whole else area).ravel()
     seen = np.bincount(place, minlength=per_axis**ndim)
     kept = area > 0.25 * area.max()
     expected = area[kept] / area[kept].sum() * seen[kept].sum()
