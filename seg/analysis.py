@@ -15,6 +15,7 @@ from seg.labels import load_schema
 from seg.metrics import METRICS, check_options, check_requirements
 from seg.modality import modality
 from seg.resources import config_file
+from seg.stack import MAX_PIXEL_SIZE_REL_SD
 
 VIEWS = ("plan", "profile", "section", "volume")
 
@@ -62,6 +63,8 @@ class AnalysisConfig:
         Frames shown as pictures in the report.
     min_confidence : float
         A frame whose mean class probability is lower is flagged ``low-confidence``.
+    pixel_size_rel_sd : float or None
+        Standard deviation of the pixel size, as a share of it, of inputs that come without one of their own.
     """
 
     name: str
@@ -76,6 +79,7 @@ class AnalysisConfig:
     objects: ObjectOptions = field(default_factory=ObjectOptions)
     key_frames: int = 5
     min_confidence: float = 0.6
+    pixel_size_rel_sd: float | None = None
 
     def __post_init__(self) -> None:
         modality(self.modality)
@@ -89,6 +93,12 @@ class AnalysisConfig:
                 raise UsageError(f"Analysis {self.name!r}: {_unknown('metric group', group, METRICS)}")
             check_options(group, options)
         check_requirements(self.metrics)
+        doubt = self.pixel_size_rel_sd
+        if doubt is not None and not (isinstance(doubt, (int, float)) and 0 <= doubt <= MAX_PIXEL_SIZE_REL_SD):
+            raise UsageError(
+                f"Analysis {self.name!r}: pixel_size_rel_sd is {doubt!r}; expected a share from 0 to "
+                f"{MAX_PIXEL_SIZE_REL_SD:g}, such as 0.02 for 2 %."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in the YAML files."""

@@ -60,10 +60,7 @@ def check_inputs(inputs: Sequence[Path], options: RunOptions, *, schema: str | N
             if schema is not None:
                 findings.extend(_check_labels(path, options, schema))
                 continue
-            stack = open_stack(
-                path, axes=options.axes, pixel_size_um=options.pixel_size_um,
-                frame_interval_s=options.frame_interval_s, dataset=options.dataset,
-            )  # fmt: skip
+            stack = open_stack(path, **options.reading)
             findings.append(Finding(path, _describe(stack)))
             findings.extend(_check_frames(path, stack, seen))
         except SegError as error:
@@ -181,7 +178,9 @@ def _describe(stack: Stack) -> str:
     spacing = stack.spacing_um
     size = "no pixel size (lengths will be in px)"
     if spacing is not None:
-        size = " x ".join(f"{s:g}" for s in spacing) + f" um ({stack.calibration.source})"
+        doubt = stack.calibration.pixel_size_rel_sd
+        known = "" if doubt is None else f", known to {100 * doubt:g} %"
+        size = " x ".join(f"{s:g}" for s in spacing) + f" um ({stack.calibration.source}{known})"
     times = ""
     if stack.n_frames > 1:
         t = stack.frame_times_s

@@ -171,6 +171,10 @@ def _inputs(command: argparse.ArgumentParser, name: str, least: str = "+") -> No
     command.add_argument("inputs", nargs=least, metavar=name, help="files, folders of frames, or quoted patterns")
     command.add_argument("--axes", help="axes of the inputs where the files do not say, such as tyx or zyx")
     command.add_argument("--pixel-size", metavar="SIZE", help='"z=1um,y=0.5um,x=0.5um" or 0.5um')
+    command.add_argument(
+        "--pixel-size-sd", metavar="SHARE",
+        help="standard deviation of the pixel size, such as 2%%; widens the intervals of every number it enters",
+    )  # fmt: skip
     command.add_argument("--frame-interval", metavar="TIME", help="time between frames, such as 2s")
     command.add_argument("--dataset", help="data set inside an HDF5 file")
     if name == "INPUT":
@@ -212,7 +216,7 @@ def _results(command: argparse.ArgumentParser) -> None:
 
 
 def _options(args: argparse.Namespace) -> Any:
-    from seg.io import parse_duration_s, parse_label_map, parse_pixel_size
+    from seg.io import parse_duration_s, parse_label_map, parse_pixel_size, parse_rel_sd
     from seg.pipeline import RunOptions
 
     offset = getattr(args, "echem_offset", None)
@@ -223,6 +227,7 @@ def _options(args: argparse.Namespace) -> Any:
     return RunOptions(
         axes=args.axes,
         pixel_size_um=parse_pixel_size(args.pixel_size) if args.pixel_size else None,
+        pixel_size_rel_sd=parse_rel_sd(args.pixel_size_sd) if args.pixel_size_sd else None,
         frame_interval_s=parse_duration_s(args.frame_interval) if args.frame_interval else None,
         dataset=args.dataset,
         schema=getattr(args, "schema", None),

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from seg.errors import NothingMatchedError, UsageError
-from seg.io import find_inputs, parse_duration_s, parse_pixel_size
+from seg.io import find_inputs, parse_duration_s, parse_pixel_size, parse_rel_sd
 from seg.options import RunOptions
 
 MAX_BYTES = 16 * 2**20
@@ -171,6 +171,7 @@ def folder_name(text: str, where: str) -> str:
 _COLUMNS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "axes": ("axes", str),
     "pixel_size": ("pixel_size_um", parse_pixel_size),
+    "pixel_size_sd": ("pixel_size_rel_sd", parse_rel_sd),
     "frame_interval": ("frame_interval_s", parse_duration_s),
     "dataset": ("dataset", str),
     "echem": ("echem", Path),

@@ -20,6 +20,8 @@ class RunOptions:
         Axes of the inputs where the files do not state them.
     pixel_size_um : mapping or None
     frame_interval_s : float or None
+    pixel_size_rel_sd : float or None
+        Standard deviation of the pixel size as a share of it.
     dataset : str or None
         Data set inside an HDF5 file.
     schema : str or None
@@ -59,6 +61,7 @@ class RunOptions:
     mirror: bool = False
     cluster: str | None = None
     command: str = ""
+    pixel_size_rel_sd: float | None = None
 
     @property
     def cycler(self) -> CyclerFile | None:
@@ -75,5 +78,5 @@ class RunOptions:
         """What `seg.io.open_stack` is told."""
         return {
             "axes": self.axes, "pixel_size_um": self.pixel_size_um, "frame_interval_s": self.frame_interval_s,
-            "dataset": self.dataset,
+            "dataset": self.dataset, "pixel_size_rel_sd": self.pixel_size_rel_sd,
         }  # fmt: skip

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from seg.segmentation import Segmentation
 from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done
 from seg.study_page import write_study_page
-from seg.tabulate import TABLES, Tabulated, write_tables
+from seg.tabulate import TABLES, Tabulated, pixel_size_rel_sd, write_tables
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,9 @@ def run_one(
     started = time.monotonic()
     stack = _open(path, options)
     segmentation, made = make_masks(stack, path, folder, config, options, load_model, _forget_masks(folder), progress)
+    # Masks made before do not know what is said of the pixel size now.
+    known = replace(segmentation.stack.calibration, pixel_size_rel_sd=stack.calibration.pixel_size_rel_sd)
+    segmentation = replace(segmentation, stack=segmentation.stack.with_calibration(known))
     timings = {"segment": time.monotonic() - started}
     return _measure(segmentation, stack, path, folder, config, options, made, timings, progress)
 
@@ -145,6 +149,7 @@ def measure_one(
         axes=options.axes,
         pixel_size_um=options.pixel_size_um,
         frame_interval_s=options.frame_interval_s,
+        pixel_size_rel_sd=options.pixel_size_rel_sd,
     )
     image = _open(options.image, options) if options.image else None
     if image is not None and (image.n_frames, image.spatial_shape) != (
@@ -209,9 +214,11 @@ def _measure(
 
     stack = segmentation.stack
     labels_print = fingerprint(labels_of(folder) if made else path)
+    known = stack.calibration
     key = key_of(
         labels=labels_print, image=fingerprint(options.image) if options.image else None, analysis=config.to_dict(),
-        calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), schema=segmentation.schema.to_dict(),
+        calibration=(dict(known.pixel_size_um), known.frame_times_s, known.pixel_size_rel_sd),
+        schema=segmentation.schema.to_dict(),
         echem=fingerprint(options.echem) if options.echem else None, echem_options=options.cycler, version=__version__,
     )  # fmt: skip
     outputs = [folder / name for name in ("metrics.csv", "run.json", "report.html")]
@@ -274,6 +281,7 @@ def _record(
             "pixel_size_um": dict(stack.calibration.pixel_size_um),
             "frame_times_s": stack.frame_times_s,
             "calibration_source": stack.calibration.source,
+            "pixel_size_rel_sd": pixel_size_rel_sd(stack, config),
         },
         "analysis": config.to_dict(),
         "schema": segmentation.schema.to_dict(),

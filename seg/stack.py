@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AXES = "tczyx"
 SPATIAL_AXES = "zyx"
+# A pixel size known worse than this is not known: its error is no longer a small one.
+MAX_PIXEL_SIZE_REL_SD = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,22 @@ class Calibration:
         Time of each frame in seconds, non-decreasing; None when unknown.
     source : str
         Where the values come from: ``"file"``, ``"sidecar"``, ``"options"``, ``"none"``.
+    pixel_size_rel_sd : float or None
+        Standard deviation of the pixel size as a share of it, by a factor common to all axes; None: not known.
     """
 
     pixel_size_um: Mapping[str, float] = field(default_factory=dict)
     frame_times_s: tuple[float, ...] | None = None
     source: str = "none"
+    pixel_size_rel_sd: float | None = None
 
     def __post_init__(self) -> None:
+        doubt = self.pixel_size_rel_sd
+        if doubt is not None and not 0 <= doubt <= MAX_PIXEL_SIZE_REL_SD:
+            raise CalibrationError(
+                f"The relative standard deviation of the pixel size is {doubt!r}; expected a share from 0 to "
+                f"{MAX_PIXEL_SIZE_REL_SD:g}, such as 0.02 for 2 %."
+            )
         for axis, size in self.pixel_size_um.items():
             if axis not in SPATIAL_AXES or len(axis) != 1:
                 raise CalibrationError(f"Pixel size given for axis {axis!r}; only z, y and x have one.")
@@ -61,12 +72,16 @@ class Calibration:
 
     def updated(self, other: Calibration) -> Calibration:
         """These values with those of `other` put over them, axis by axis."""
-        if not other.pixel_size_um and other.frame_times_s is None:
-            return self
+        doubt = other.pixel_size_rel_sd
+        if not other.pixel_size_um:  # another pixel size has an uncertainty of its own, or none that is known
+            doubt = self.pixel_size_rel_sd if doubt is None else doubt
+            if other.frame_times_s is None:
+                return replace(self, pixel_size_rel_sd=doubt) if doubt != self.pixel_size_rel_sd else self
         return Calibration(
             {**self.pixel_size_um, **other.pixel_size_um},
             other.frame_times_s if other.frame_times_s is not None else self.frame_times_s,
             other.source,
+            doubt,
         )
 
 

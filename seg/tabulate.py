@@ -15,6 +15,7 @@ from seg.electrochem import CyclerFile, place_on_frames
 from seg.io import fingerprint, write_image
 from seg.io.results import write_table
 from seg.measure import FrameResult, make_tracker, measure_frames, measure_over_time
+from seg.metrics.calibration import with_pixel_size_error
 from seg.metrics.front import GrowthMap
 from seg.metrics.history import History
 from seg.metrics.table import Measurement, Scale, to_table
@@ -111,6 +112,8 @@ def write_tables(
     if said.electrochem is not None:
         said.electrochem |= history.conditions
     table = pd.concat([table, to_table(measure_over_time(history, config))], ignore_index=True)
+    # Last of all: this error is the same in every row, where those before it are independent between frames.
+    table = with_pixel_size_error(table, pixel_size_rel_sd(stack, config) or 0.0)
     write_table(table, folder / "metrics.csv")
     write_table(history.objects, folder / "objects.csv")
     if tracking is not None:
@@ -123,6 +126,14 @@ def write_tables(
                 folder / f"{name}.ome.tif", [times], shape=times.shape, dtype=times.dtype, axes="yx", calibration=still
             )
     return said
+
+
+def pixel_size_rel_sd(stack: Stack, config: AnalysisConfig) -> float | None:
+    """What is known of the error of the pixel size: from the input, else from the analysis; None: nothing."""
+    if stack.spacing_um is None:
+        return None
+    stated = stack.calibration.pixel_size_rel_sd
+    return config.pixel_size_rel_sd if stated is None else stated
 
 
 def coverage_of(table: pd.DataFrame, n_frames: int) -> np.ndarray | None:

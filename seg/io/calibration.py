@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from seg.errors import CalibrationError, DataError, UsageError
-from seg.stack import SPATIAL_AXES, Calibration
+from seg.stack import MAX_PIXEL_SIZE_REL_SD, SPATIAL_AXES, Calibration
 
 _UM = {
     "m": 1e6, "meter": 1e6, "metre": 1e6, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4, "mm": 1e3,
@@ -87,6 +87,24 @@ def parse_duration_s(text: str) -> float:
     return _quantity(text, _S, "time", "2s", positive=False)
 
 
+def parse_rel_sd(text: str) -> float:
+    """Read a relative standard deviation such as ``"2%"`` or ``"0.02"``; a share.
+
+    Raises
+    ------
+    UsageError
+        For anything that is not a share from 0 to 0.5; a bare 2 may mean 2 % or 200 % and is refused.
+    """
+    stripped = text.strip()
+    try:
+        share = float(stripped.removesuffix("%")) / (100 if stripped.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= MAX_PIXEL_SIZE_REL_SD:
+        raise UsageError(f"{text!r} is no relative standard deviation of a pixel size; write it as 2% or 0.02.")
+    return share
+
+
 def _quantity(text: str, units: Mapping[str, float], what: str, example: str, *, positive: bool = True) -> float:
     match = _QUANTITY.match(text)
     if match is None:
@@ -142,13 +160,14 @@ class Sidecar:
     frame_interval_s: float | None = None
     frame_times_s: tuple[float, ...] | None = None
     note: str = ""
+    pixel_size_rel_sd: float | None = None
 
     def calibration(self, n_frames: int | None) -> Calibration:
         """Turn the values into a `Calibration` of `n_frames` frames; None: there is no time axis to give times to."""
         times = self.frame_times_s
         if self.frame_interval_s is not None:
             times = None if n_frames is None else evenly(n_frames, self.frame_interval_s)
-        return Calibration(self.pixel_size_um or {}, times, "sidecar")
+        return Calibration(self.pixel_size_um or {}, times, "sidecar", self.pixel_size_rel_sd)
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -160,6 +179,7 @@ def read_sidecar(path: Path) -> Sidecar:
 
         axes: tyx                            # one letter of tczyx per dimension, as stored
         pixel_size_um: {z: 1.0, y: 0.5, x: 0.5}   # or one number for all axes
+        pixel_size_rel_sd: 0.02              # standard deviation of the pixel size as a share of it
         frame_interval_s: 2.0                # or frame_times_s: [0, 2, 5]
         note: free text
     """
@@ -191,6 +211,7 @@ def read_sidecar(path: Path) -> Sidecar:
         frame_interval_s=None if interval is None else _number(interval, "frame_interval_s", file),
         frame_times_s=None if times is None else tuple(_number(t, "frame_times_s", file) for t in times),
         note=str(data.get("note") or ""),
+        pixel_size_rel_sd=_share(data.get("pixel_size_rel_sd"), file),
     )
 
 
@@ -207,6 +228,18 @@ def _sizes(value: Any, file: Path) -> dict[str, float] | None:
             raise DataError(f"pixel_size_um in {file.name} is {size!r} for {axis}; expected a positive number of µm.")
         sizes[str(axis)] = number
     return sizes
+
+
+def _share(value: Any, file: Path) -> float | None:
+    if value is None:
+        return None
+    number = _number(value, "pixel_size_rel_sd", file)
+    if not 0 <= number <= MAX_PIXEL_SIZE_REL_SD:
+        raise DataError(
+            f"pixel_size_rel_sd in {file.name} is {value!r}; expected a share from 0 to {MAX_PIXEL_SIZE_REL_SD:g}, "
+            "such as 0.02 for 2 %."
+        )
+    return number
 
 
 def _number(value: Any, key: str, file: Path) -> float:

@@ -110,6 +110,7 @@ def read_labels(
     axes: str | None = None,
     pixel_size_um: Mapping[str, float] | None = None,
     frame_interval_s: float | None = None,
+    pixel_size_rel_sd: float | None = None,
 ) -> Segmentation:
     """Read class indices, written by `write_labels` or made elsewhere.
 
@@ -125,7 +126,7 @@ def read_labels(
         Meaning of the values of a file that says nothing and has no sidecar.
     values : mapping of int to str or None
         Value in the file to class name, as ``map`` of the sidecar, which it overrides.
-    axes, pixel_size_um, frame_interval_s
+    axes, pixel_size_um, frame_interval_s, pixel_size_rel_sd
         As in `open_stack`.
 
     Returns
@@ -144,7 +145,8 @@ def read_labels(
     With a map every value of the file must stand in it, except 0, which stays unlabelled unless it is mapped.
     """
     path = Path(path)
-    stack = open_given(path, Given(axes, pixel_size_um, frame_interval_s, as_labels=True))
+    given = Given(axes, pixel_size_um, frame_interval_s, as_labels=True, pixel_size_rel_sd=pixel_size_rel_sd)
+    stack = open_given(path, given)
     if "c" in stack.axes or stack.dtype.kind not in "iu":
         kind = "three colour channels" if "c" in stack.axes else f"{stack.dtype} values"
         raise LabelError(

@@ -107,9 +107,11 @@ def _positive(text: str | None) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def own_times(annotation: Mapping[str, Any], calibration: Calibration) -> Calibration:
-    """`calibration` with the exact frame times of our own annotation, which even steps cannot always express."""
-    times = annotation.get("frame_times_s")
-    if not isinstance(times, list):
-        return calibration
-    return replace(calibration, frame_times_s=tuple(float(t) for t in times))
+def own_calibration(annotation: Mapping[str, Any], calibration: Calibration) -> Calibration:
+    """`calibration` with what only our annotation says: exact frame times, and how well the pixel size is known."""
+    times, doubt = annotation.get("frame_times_s"), annotation.get("pixel_size_rel_sd")
+    if isinstance(times, list):
+        calibration = replace(calibration, frame_times_s=tuple(float(t) for t in times))
+    if isinstance(doubt, (int, float)) and calibration.pixel_size_um:
+        calibration = replace(calibration, pixel_size_rel_sd=float(doubt))
+    return calibration

@@ -11,7 +11,7 @@ import numpy as np
 
 from seg.errors import DataError
 from seg.io.calibration import s_per, um_per
-from seg.io.ome import own_times
+from seg.io.ome import own_calibration
 from seg.io.reading import NOTHING, Given, Raw, assemble, guarded
 from seg.stack import Calibration, Stack
 
@@ -97,7 +97,7 @@ def _image(
     own = attributes.get("operandoseg")
     raw = Raw(array, letters, calibration, {"operandoseg": dict(own)} if isinstance(own, dict) else {})
     if isinstance(own, dict) and own.get("shape") == list(array.shape):
-        raw.keep, raw.calibration = letters, own_times(own, calibration)
+        raw.keep, raw.calibration = letters, own_calibration(own, calibration)
     return raw
 
 

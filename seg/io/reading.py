@@ -30,6 +30,7 @@ class Given:
         One letter of ``tczyx`` per stored dimension; ``c`` may be left out where the file marks it.
     pixel_size_um : mapping or None
     frame_interval_s : float or None
+    pixel_size_rel_sd : float or None
     dataset : str or None
         Data set inside an HDF5 file, resolution level of an OME-Zarr, or number of the image in a TIFF that holds
         several.
@@ -42,6 +43,7 @@ class Given:
     frame_interval_s: float | None = None
     dataset: str | None = None
     as_labels: bool = False
+    pixel_size_rel_sd: float | None = None
 
 
 NOTHING = Given()
@@ -141,7 +143,7 @@ def _assemble(path: Path, raw: Raw, given: Given) -> Stack:
     n_frames = data.shape[axes.index("t")] if "t" in axes else None
     interval = given.frame_interval_s
     times = evenly(n_frames, interval) if interval is not None and n_frames is not None else None
-    options = Calibration(dict(given.pixel_size_um or {}), times, "options")
+    options = Calibration(dict(given.pixel_size_um or {}), times, "options", given.pixel_size_rel_sd)
     calibration = _calibration(name, raw, letters, n_frames or 1).updated(sidecar.calibration(n_frames))
     calibration = _spatial_only(calibration.updated(options), axes)
     missing = ", ".join(a for a in SPATIAL_AXES if a in axes and a not in calibration.pixel_size_um)
@@ -244,7 +246,7 @@ def _calibration(name: str, raw: Raw, letters: str, n_frames: int) -> Calibratio
         times = None
     if not sizes and times is None:
         return Calibration()
-    return Calibration(sizes, times, "file")
+    return Calibration(sizes, times, "file", stated.pixel_size_rel_sd)
 
 
 def _spatial_only(calibration: Calibration, axes: str) -> Calibration:

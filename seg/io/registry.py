@@ -23,6 +23,7 @@ def open_stack(
     pixel_size_um: Mapping[str, float] | None = None,
     frame_interval_s: float | None = None,
     dataset: str | None = None,
+    pixel_size_rel_sd: float | None = None,
 ) -> Stack:
     """Open an image, a series or a volume; the format is told by the content.
 
@@ -39,13 +40,15 @@ def open_stack(
         Time between frames; overrides frame times of sidecar and file.
     dataset : str or None
         Data set inside an HDF5 file, resolution level of an OME-Zarr, number of the image in a TIFF with several.
+    pixel_size_rel_sd : float or None
+        Standard deviation of the pixel size as a share of it; overrides the sidecar.
 
     Returns
     -------
     Stack
         In memory when it is small, else lazy.
     """
-    return open_given(path, Given(axes, pixel_size_um, frame_interval_s, dataset))
+    return open_given(path, Given(axes, pixel_size_um, frame_interval_s, dataset, pixel_size_rel_sd=pixel_size_rel_sd))
 
 
 def open_given(path: Path | str, given: Given) -> Stack:

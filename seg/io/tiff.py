@@ -17,7 +17,7 @@ from seg.errors import DataError
 from seg.io import arrays
 from seg.io.calibration import evenly, resolution_um, s_per, um_per
 from seg.io.content import head
-from seg.io.ome import own_times, read_ome
+from seg.io.ome import own_calibration, read_ome
 from seg.io.reading import NOTHING, Given, Raw, assemble, guarded
 from seg.stack import Calibration, Stack
 
@@ -98,7 +98,7 @@ def open_raw(path: Path, given: Given) -> Raw:
     sizes = dict(zip(axes, shape, strict=True))
     if own and annotation.get("shape") == [sizes.get(axis, 1) for axis in own]:
         raw.keep = own
-        raw.calibration = own_times(annotation, calibration)
+        raw.calibration = own_calibration(annotation, calibration)
     return raw
 
 

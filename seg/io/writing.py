@@ -97,7 +97,8 @@ def annotation(extra: Mapping[str, Any], axes: str, shape: tuple[int, ...], cali
     """What we write of ourselves into a file."""
     return plain({
         **extra, "axes": axes, "shape": shape,
-        "frame_times_s": calibration.frame_times_s, "software": f"operandoseg {__version__}",
+        "frame_times_s": calibration.frame_times_s, "pixel_size_rel_sd": calibration.pixel_size_rel_sd,
+        "software": f"operandoseg {__version__}",
     })  # fmt: skip
 
 

@@ -401,6 +401,7 @@ def _provenance(saved: Saved) -> list[tuple[str, list[tuple[str, str]]]]:
             ("Fingerprint (SHA-256)", given.get("fingerprint")),
             ("Pixel size (µm)", sizes or "unknown"),
             ("Calibration from", given.get("calibration_source")),
+            ("Relative standard deviation of the pixel size", given.get("pixel_size_rel_sd", "unknown")),
         ]),
         ("Model", [
             ("Name", model.get("name")), ("Weights (SHA-256)", model.get("weights_sha256")),

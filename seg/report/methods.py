@@ -53,6 +53,12 @@ def _input(saved: Saved) -> str:
     source = _SOURCES.get(str(given.get("calibration_source")), "")
     if saved.pixel_size_um:
         text += f"The pixel size was {pixel_text(saved)}{', ' + source if source else ''}. "
+        doubt = given.get("pixel_size_rel_sd")
+        text += (
+            "How well it is known was not given: intervals hold no error of the pixel size. "
+            if doubt is None
+            else f"Its standard deviation, {plain(100 * doubt, '%')}, is part of every interval that it enters. "
+        )
     else:
         text += "No pixel size was known: lengths are in pixels, and areal densities are not given per cm². "
     times = saved.frame_times_s
