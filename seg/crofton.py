@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
@@ -65,7 +64,7 @@ def _crossings(
     """Weighted crossings of lines that set out from the first `n_first` runs and back, shape (n_objects + 1,)."""
     ids, size = runs.value.astype(np.int64), n_objects + 1
     areas = np.bincount(ids[:n_first], weights=runs.length[:n_first], minlength=size)
-    own = replace(runs, start=runs.start[:n_first], length=runs.length[:n_first], value=runs.value[:n_first])
+    own = runs.select(np.arange(n_first))
     by_rows: dict[tuple[int, ...], list[tuple[int, float]]] = {}
     for offset, weight in directions:
         by_rows.setdefault(offset[:-1], []).append((offset[-1], weight))

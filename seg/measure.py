@@ -107,7 +107,10 @@ def measure_frames(
         objects = object_table(frame, min_diameter_px=config.objects.min_diameter_px)
         moved_px = np.zeros(len(scale.spacing))
         if tracker is not None:
-            tracker.add(instances, objects, frame=index, time_s=frame.time_s)
+            runs = frame.pixels.runs
+            tracker.add(
+                instances, objects, frame=index, time_s=frame.time_s, runs=runs if len(runs) else None
+            )  # fmt: skip
             # Whole pixels of the way since the first frame, so that rounding does not add up.
             moved_px = np.rint(tracker.drift_px) - np.rint(drift_px)
             drift_px = tracker.drift_px

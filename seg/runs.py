@@ -76,6 +76,10 @@ class Runs:
         """The same runs with other values, such as the ids of the objects they belong to."""
         return replace(self, value=value)
 
+    def select(self, chosen: np.ndarray) -> Runs:
+        """Some of the runs, in the same order."""
+        return replace(self, start=self.start[chosen], length=self.length[chosen], value=self.value[chosen])
+
     def painted(self, dtype: type[np.generic] = np.int32) -> np.ndarray:
         """The array that the runs were found in: their values, 0 elsewhere."""
         values, lengths = np.zeros(2 * len(self) + 1, dtype), np.zeros(2 * len(self) + 1, np.int64)

@@ -21,6 +21,7 @@ from seg.errors import DataError
 from seg.lineage import Event, Links, Nodes, Track, build_tracks, find_events, remove_flicker
 from seg.linking import Objects, Overlaps, assign, contacts, find_drift, match_moved
 from seg.progress import Progress, silent
+from seg.runs import Runs
 
 if TYPE_CHECKING:  # annotations only: metrics is a layer above this one
     from seg.metrics.table import Scale
@@ -135,8 +136,9 @@ class Tracker:
         self._n_nodes = 0
 
     def add(
-        self, instances: np.ndarray, objects: pd.DataFrame, *, frame: int | None = None, time_s: float | None = None
-    ) -> None:
+        self, instances: np.ndarray, objects: pd.DataFrame, *, frame: int | None = None, time_s: float | None = None,
+        runs: Runs | None = None,
+    ) -> None:  # fmt: skip
         """Take the next frame.
 
         Parameters
@@ -148,6 +150,8 @@ class Tracker:
         frame : int or None
             Its number; None: one after the last.
         time_s : float or None
+        runs : Runs or None
+            Those of `instances`, where they are at hand.
         """
         spacing, axes = np.asarray(self.scale.spacing), "zyx"[-instances.ndim :]
         if len(spacing) != instances.ndim:
@@ -158,7 +162,7 @@ class Tracker:
         kept = objects[~objects["below_detection_limit"].to_numpy(bool)]
         ids = kept["object_id"].to_numpy(int)
         centres = np.stack([kept[f"{axis}_{length}"].to_numpy(float) for axis in axes], axis=1) / spacing
-        found = Objects.of(instances, ids, centres, kept["touches_border"].to_numpy(bool))
+        found = Objects.of(instances, ids, centres, kept["touches_border"].to_numpy(bool), runs)
         if (found.sizes_px == 0).any():
             raise DataError("The table of objects names objects that the frame does not hold; was it made from it?")
         boxes = tuple(
@@ -213,10 +217,10 @@ class Tracker:
         out = ((self._boxes[0] + shift <= 0) | (self._boxes[1] + shift >= shape)).any(axis=1)
         self._parts[-1] = replace(self._parts[-1], left=self._parts[-1].left | out)
         if len(lost) and self.settings.max_gap_frames:
-            pixels = np.isin(before.local, lost)
-            local = before.local[pixels]
+            gone = before.runs.select(np.isin(before.runs.value, lost))
+            local = np.repeat(gone.value, gone.length)
             self._lost.append(
-                _Lost(len(self._frames) - 1, before.flat[pixels], old_nodes[local], before.sizes_px[local],
+                _Lost(len(self._frames) - 1, gone.flat, old_nodes[local], before.sizes_px[local],
                       self._drift_px - drift)
             )  # fmt: skip
         back = (boxes[0] - shift <= 0) | (boxes[1] - shift >= shape)

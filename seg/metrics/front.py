@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from seg.errors import UsageError
 from seg.metrics.distances import distance_to
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement, Scale, rate_unit
+from seg.runs import Runs
 
 FARADAY_C_PER_MOL = 96485.33212
 LITHIUM_MOLAR_VOLUME_CM3 = 13.00
@@ -80,7 +82,8 @@ class Front:
     def between(cls, before: np.ndarray, after: np.ndarray, known: np.ndarray, fixed: np.ndarray) -> Front:
         """Leave out regions of one frame that nothing of the other touches."""
         old, new = before & known, after & known
-        new_kept, old_kept = _touching(new, old), _touching(old, new)
+        new_runs, old_runs = Runs.of(new), Runs.of(old)
+        new_kept, old_kept = _touching(new_runs, new, old_runs), _touching(old_runs, old, new_runs)
         return cls(old_kept, new_kept, known & ~(new & ~new_kept) & ~(old & ~old_kept),
                    known & ~old & ~fixed, known & ~new & ~fixed)  # fmt: skip
 
@@ -339,19 +342,17 @@ def _unsure(scale: Scale) -> float:
     return _DISPLACEMENT_PX * scale.pixel ** (1 / len(scale.spacing))
 
 
-def _touching(regions: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Connected regions that share a pixel with `other`, or lie right beside it."""
-    from scipy import ndimage
-
-    labels, n = ndimage.label(regions, np.ones((3,) * regions.ndim, bool))
-    kept = np.zeros(n + 1, bool)
-    kept[labels[other]] = True
-    if not kept[1:].all():  # a small fast object may have left its old place, but not by more than itself
-        kept[labels[_with_neighbours(other)]] = True
-    if kept[1:].all():
-        return regions
-    kept[0] = False
-    return np.asarray(kept[labels])
+def _touching(regions: Runs, mask: np.ndarray, other: Runs) -> np.ndarray:
+    """Connected regions of a mask that share a pixel with `other`, or lie right beside it."""
+    of_run = regions.components()
+    kept = np.zeros(int(of_run.max(initial=0)) + 1, bool)
+    for rows in product((0, -1, 1), repeat=len(regions.shape) - 1):
+        # A small fast object may have left its old place, but not by more than itself.
+        kept[of_run[regions.pairs(other, (*rows, 0), reach_px=1)[0]]] = True
+        if kept[1:].all():
+            return mask
+    of_kept = regions.select(kept[of_run])
+    return of_kept.with_values(np.ones(len(of_kept), bool)).painted(np.bool_)
 
 
 def _with_neighbours(mask: np.ndarray) -> np.ndarray:
