@@ -113,6 +113,8 @@ class LossConfig:
     label_smoothing: float = 0.0
     deep_supervision_decay: float = 0.5  # weight of each coarser output relative to the finer one
     class_weights: Any = None  # class name -> weight in the cross-entropy; 1 for those not named
+    # pull of unlabelled pixels towards what model.init says of them, as far as it names the labelled ones; 0: none
+    anchor: float = 0.0
 
 
 @dataclass
@@ -125,6 +127,7 @@ class OptimizerConfig:
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     ema_decay: float = 0.995
+    freeze_statistics: bool = False  # batch normalisations keep the statistics of model.init
 
 
 @dataclass
@@ -346,6 +349,12 @@ def check_config(config: TrainConfig, *, is_planned: bool = False) -> None:
     for key, zoom in zooms.items():
         if len(zoom) != 2 or not 0 < zoom[0] <= zoom[1]:
             raise UsageError(f"{key}={zoom}; expected [smallest, largest], both more than 0.")
+    for key, value in (("loss.anchor", config.loss.anchor),
+                       ("optimizer.freeze_statistics", config.optimizer.freeze_statistics)):  # fmt: skip
+        if value and config.model.init is None:
+            raise UsageError(f"{key}={value} keeps to the model that a run starts from; set model.init too.")
+    if config.loss.anchor < 0:
+        raise UsageError(f"loss.anchor={config.loss.anchor}; expected 0 or more.")
     if (data.pixel_size_um or 0) < 0:
         raise UsageError(f"data.pixel_size_um={data.pixel_size_um}; expected more than 0, or 0 to resample nothing.")
     if trainer.patience and not trainer.score_every:

@@ -58,10 +58,15 @@ def adopt(config: TrainConfig) -> TrainConfig:
     )
 
 
-def load_initial_weights(network: nn.Module, config: TrainConfig, codes: LabelCodes, schema: LabelSchema) -> None:
+def load_initial_weights(network: nn.Module, config: TrainConfig, codes: LabelCodes, schema: LabelSchema) -> list[int]:
     """Copy the weights of ``model.init`` into `network`; outputs of the head go by the names of their classes.
 
     A class the model does not know keeps its random start; one that is no longer asked for is dropped.
+
+    Returns
+    -------
+    list of int
+        The outputs whose classes the model knows.
     """
     import torch
 
@@ -90,3 +95,4 @@ def load_initial_weights(network: nn.Module, config: TrainConfig, codes: LabelCo
     )  # fmt: skip
     if len(new) == len(names):
         logger.warning("%s knows none of the classes trained here; only its features are taken over.", bundle.spec.name)
+    return [k for k, name in enumerate(names) if name in known]

@@ -25,6 +25,7 @@ from seg.labels import LabelSchema, load_schema
 from seg.models import ARCHITECTURES
 from seg.models.device import resolve_device, resolve_precision
 from seg.progress import Progress, silent
+from training.anchor import Anchor, freeze_statistics, make_anchor
 from training.assessment import assess_network
 from training.checkpoint import save_checkpoint
 from training.config import TrainConfig, TrainerConfig
@@ -35,6 +36,7 @@ from training.label_codes import LabelCodes
 from training.losses import MaskedLoss
 from training.optim import Best, WeightAverage, make_optimizer, quality
 from training.pictures import draw_worst
+from training.preview import Preview
 from training.records import Records, StopRequest, bar, open_log
 from training.resume import CHECKPOINT, find_checkpoint, restore, scaler_state, share_done
 from training.scoring import COLUMNS, score, summary
@@ -130,13 +132,18 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         if (getattr(config.data, key) or 0) % network.tile_multiple:
             raise UsageError(f"data.{key}={getattr(config.data, key)} must be a multiple of {network.tile_multiple}.")
     checkpoint = find_checkpoint(run_dir, config, data.codes, fabric)
-    if config.model.init is not None and checkpoint is None:
-        load_initial_weights(network, config, data.codes, data.schema)
+    anchor = None
+    if config.model.init is not None and (checkpoint is None or config.loss.anchor):
+        known = load_initial_weights(network, config, data.codes, data.schema)
+        anchor = make_anchor(
+            network, known, config.loss.anchor, data.images, data.codes, device=fabric.device, precision=precision
+        )
     optimizer = make_optimizer(network, config.optimizer)
     average = WeightAverage(network, config.optimizer.ema_decay)
     place = restore(checkpoint, config, network, average, optimizer, fabric)
     step, elapsed_s = place.step, place.elapsed_s
-    best = Best(config.trainer.patience, checkpoint)
+    is_scored = any(item.held_out for item in data.images) or bool(data.synthetic_held_out)
+    best = Best(config.trainer.patience if is_scored else 0, checkpoint)
     if fabric.is_global_zero:
         _write_run_files(run_dir, config)
         presence(data.images, data.codes, data.schema).to_csv(run_dir / "split.csv", index=False)
@@ -144,6 +151,9 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     loss_of = MaskedLoss(data.codes, config.loss, class_weights(config, data)).to(fabric.device)
     network, optimizer = fabric.setup(network, optimizer)
     dataset = PatchDataset(data.images, data.synthetic, config.data, config.augment, data.codes.ground(data.schema))
+    preview = Preview(
+        run_dir / "preview.png", data.images, data.codes, data.schema, device=fabric.device, precision=precision
+    )
     log = open_log(run_dir, config, STEP_COLUMNS, step=step, write=fabric.is_global_zero)
     scores_csv = Records(run_dir / "scores.csv", COLUMNS, keep_below=step, write=fabric.is_global_zero)
 
@@ -176,6 +186,10 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         config.name, data.codes.n_classes, sum(p.numel() for p in network.parameters()) / 1e6,
         f"{fabric.device} {precision}", step, " (continued)" if step else "",
     )  # fmt: skip
+    if config.model.init is not None and step == 0 and is_scored and fabric.is_global_zero:
+        table = summary(rate())  # what a run must improve on, and what it may fall back to
+        _log_summary(table, step)
+        best.update(quality(table), step, average.network)
     done = share_done(step, elapsed_s, config.trainer)
     stopped_early = best.exhausted
     loader = make_loader(
@@ -189,12 +203,14 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     ):
         clock, recent = _clock_from(elapsed_s), _Recent()
         network.train()
+        if config.optimizer.freeze_statistics:
+            freeze_statistics(network)
         while done < 1 and not stopped_early:
             began = time.perf_counter()
             images, codes = next(batches)
             waited = time.perf_counter() - began
             lr = place.learning_rate(done, config)
-            loss, norm = _step(network, optimizer, loss_of, fabric, images, codes, lr, config, seed=step)
+            loss, norm = _step(network, optimizer, loss_of, anchor, fabric, images, codes, lr, config, seed=step)
             average.update(network, step)
             step += 1
             elapsed_s, stop_now = _agreed(fabric, clock(), stop.requested is not None)
@@ -210,6 +226,8 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
                          "grad_norm": float(norm), **row})  # fmt: skip
                 text = f"step {step} loss {row['loss']:.3f} {row['step_s']:.2f} s/step, loader {row['wait_share']:.0%}"
                 show(done, text)
+                if fabric.is_global_zero:
+                    preview.draw(average.network, step)
             if stop_now:
                 save()
                 stop.raise_for(run_dir)
@@ -228,7 +246,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     if not fabric.is_global_zero:
         return RunResult(run_dir, run_dir / "model", pd.DataFrame(), step, elapsed_s)
     scores = rate()
-    if config.trainer.patience:
+    if best.patience:
         best.update(quality(summary(scores)), step, average.network)
         if best.step != step:
             logger.info("the weights of step %d scored best and are kept", best.step)
@@ -238,6 +256,8 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
                 step=best.step, device=fabric.device, precision=precision,
             )  # fmt: skip
     table = summary(scores)
+    if config.model.init is not None:
+        _warn_if_worse(scores_csv.path, table)
     table.to_csv(run_dir / "summary.csv", index=False)
     _log_summary(table, step)
     log.add_scores(table, step)
@@ -253,7 +273,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     )  # fmt: skip
     model_dir = export_bundle(
         run_dir / "model", average.network, config, data, table, assessment=found,
-        arguments=network_arguments(config, data.codes), steps=best.step if config.trainer.patience else step,
+        arguments=network_arguments(config, data.codes), steps=best.step if best.patience else step,
         elapsed_s=elapsed_s,
     )  # fmt: skip
     return RunResult(run_dir, model_dir, table, step, elapsed_s)
@@ -263,6 +283,7 @@ def _step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss_of: MaskedLoss,
+    anchor: Anchor | None,
     fabric: Fabric,
     images: torch.Tensor,
     codes: torch.Tensor,
@@ -281,7 +302,13 @@ def _step(
     for number, (image_part, code_part) in enumerate(parts, start=1):
         with fabric.no_backward_sync(network, enabled=number < len(parts)):
             image_part = image_part.to(fabric.device, memory_format=layout(images.ndim - 2), non_blocking=True)
-            loss = loss_of(network(image_part), code_part.to(fabric.device, non_blocking=True)) / len(parts)
+            code_part = code_part.to(fabric.device, non_blocking=True)
+            logits = network(image_part)
+            loss = loss_of(logits, code_part)
+            if anchor is not None:
+                with fabric.autocast():
+                    loss = loss + anchor(image_part, logits, code_part)
+            loss = loss / len(parts)
             fabric.backward(loss)
             losses.append(loss.detach())
     norm = fabric.clip_gradients(network, optimizer, max_norm=config.optimizer.clip_norm, error_if_nonfinite=False)
@@ -365,6 +392,22 @@ def _agreed(fabric: Fabric, elapsed_s: float, stop: bool) -> tuple[float, bool]:
 def _write_run_files(run_dir: Path, config: TrainConfig) -> None:
     (run_dir / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
     shutil.rmtree(run_dir / "model", ignore_errors=True)  # a model beside a newer configuration would mislead
+
+
+def _warn_if_worse(scores_csv: Path, table: pd.DataFrame) -> None:
+    """Say so where the start scored better on the held-out images than what became of it."""
+    if not scores_csv.is_file():
+        return
+    every = pd.read_csv(scores_csv)
+    before, after = quality(summary(every[every["step"] == 0])), quality(table)
+    if after < before:
+        logger.warning(
+            "The model scores worse on the held-out images than the one it started from (mean IoU %.3f, was %.3f). "
+            "Label more, or images that differ more; trainer.patience=4 with trainer.score_every=50 keeps the best.",
+            after, before,
+        )  # fmt: skip
+    else:
+        logger.info("mean IoU on the held-out images: %.3f, before training %.3f", after, before)
 
 
 def _log_summary(table: pd.DataFrame, step: int) -> None:
