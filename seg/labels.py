@@ -91,7 +91,8 @@ class LabelSchema:
         indices = {UNLABELLED, *(c.index for c in self.classes)}
         if len(indices) == max(indices) + 1 and labels.dtype.kind == "u" and labels.max(initial=0) <= max(indices):
             return  # nothing between 0 and the last class is unknown: no need to look at each value
-        found = np.unique(labels)
+        small = labels.dtype.kind == "u" and labels.dtype.itemsize <= 2  # counting beats sorting many times over
+        found = np.flatnonzero(np.bincount(labels.ravel())) if small else np.unique(labels)
         unknown = sorted(set(found.tolist()) - {UNLABELLED} - {c.index for c in self.classes})
         if unknown:
             shown = ", ".join(str(v) for v in unknown[:8]) + (", ..." if len(unknown) > 8 else "")

@@ -254,7 +254,7 @@ def _give_meaning(stack: Stack, schema: LabelSchema, mapping: Mapping[int, int] 
     def meaning(labels: np.ndarray) -> np.ndarray:
         if mapping is not None:
             labels = _mapped(labels, mapping, stack.name)
-        schema.check(_values(labels), where=f"{stack.name!r}")
+        schema.check(labels, where=f"{stack.name!r}")
         return labels.astype(dtype, copy=False)
 
     return stack.data.mapped(meaning, dtype) if isinstance(stack.data, LazyArray) else meaning(stack.data)

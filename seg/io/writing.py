@@ -158,12 +158,23 @@ def _write_tiff(
         resolution = (1e4 / sizes["x"], 1e4 / sizes["y"])
     with tifffile.TiffWriter(path, bigtiff=math.prod(shape) * dtype.itemsize > _BIGTIFF_BYTES, ome=True) as tif:
         tif.write(
-            _tiles(planes) if tiled else planes, shape=shape, dtype=dtype, photometric="minisblack",
+            _compressed(_tiles(planes) if tiled else planes, tiled), shape=shape, dtype=dtype, photometric="minisblack",
             compression="zlib", tile=(_TILE_PX, _TILE_PX) if tiled else None,
             rowsperstrip=None if tiled else shape[-2], metadata=metadata, resolution=resolution,
             resolutionunit="CENTIMETER" if resolution else None, software=f"operandoseg {__version__}",
             buffersize=2**26,
         )  # fmt: skip
+
+
+def _compressed(parts: Iterator[np.ndarray], tiled: bool) -> Iterator[bytes]:
+    """Each part as a zlib stream. Level 2 of zlib-ng takes a fifth of the time of what TIFF writers do by default."""
+    import imagecodecs
+
+    encode = imagecodecs.zlibng_encode if imagecodecs.ZLIBNG.available else imagecodecs.zlib_encode
+    for part in parts:
+        if tiled:
+            part = np.pad(part, [(0, _TILE_PX - n) for n in part.shape])  # a tile at the edge is stored whole
+        yield encode(np.ascontiguousarray(part), level=2)
 
 
 def _tiles(planes: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
