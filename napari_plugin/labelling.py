@@ -22,6 +22,7 @@ from seg.errors import DataError, LabelError, UsageError
 from seg.io import fingerprint, open_stack, read_labels, write_labels
 from seg.labels import UNLABELLED, LabelSchema
 from seg.metrics.table import Scale
+from seg.progress import Progress, silent
 from seg.segmentation import Provenance
 from seg.stack import Stack
 
@@ -125,7 +126,7 @@ class LabellingSession:
         self.schema.check(np.unique(edit.values), where="The edit")
         if not edit.n_pixels:
             return 0
-        self.note_changes(self._frames_of(edit))
+        self.note_changes(self.frames_of(edit))
         if setter is None:
             self.labels[edit.indices] = edit.values
         else:
@@ -159,7 +160,7 @@ class LabellingSession:
         self._record(edit)
         return edit.n_pixels
 
-    def interpolate(self, index: int) -> Edit:
+    def interpolate(self, index: int, *, progress: Progress = silent) -> Edit:
         """Labels for all frames between the key frames around `index`.
 
         Raises
@@ -178,7 +179,7 @@ class LabellingSession:
             )
         low, high = before[-1], after[0]
         parts = []
-        for i in range(low + 1, high):
+        for i in progress(range(low + 1, high), total=high - low - 1, desc="interpolating"):
             share = self._share(low, i, high)
             made = edits.between(self.frame(low), self.frame(high), share, spacing=self.spacing)
             parts.append(edits.changes("interpolate", self.frame(i), made).at(i))
@@ -203,7 +204,7 @@ class LabellingSession:
         return edits.changes("copy", there, np.where(taken, here, there)).at(index + 1)
 
     def _record(self, edit: Edit) -> None:
-        frames = self._frames_of(edit)
+        frames = self.frames_of(edit)
         when = datetime.now(UTC).isoformat(timespec="seconds")
         classes = [self.schema.class_name(int(v)) for v in np.unique(edit.values)]
         said = {"who": self.user, "when": when, "frames": frames, "classes": classes}
@@ -226,8 +227,9 @@ class LabellingSession:
             return
         self.log.append({**same, "since": when, "until": when, "n": n, "edits": 1, "classes": sorted(classes)})
 
-    def _frames_of(self, edit: Edit) -> list[int]:
-        return [int(i) for i in np.unique(edit.indices[0])] if self.leading else [0]
+    def frames_of(self, edit: Edit) -> list[int]:
+        """Frames an edit touches."""
+        return np.flatnonzero(np.bincount(edit.indices[0])).tolist() if self.leading else [0]
 
     # --- on disk ----------------------------------------------------------------------------------------------------
 

@@ -138,6 +138,17 @@ def labels_layer(segmentation: Segmentation, *, name: str | None = None, opacity
     return data, given, "labels"
 
 
+def labelling_layers(stack: Stack, labels: np.ndarray, schema: LabelSchema) -> tuple[LayerData, LayerData]:
+    """An empty layer for predictions, and the labels on top of it; `labels` is used as it is, not copied."""
+    axes = stack.axes.replace("c", "")
+    blank = Stack(np.zeros(labels.shape, np.uint8), axes, stack.calibration, stack.name)
+    drawn = Stack(labels, axes, stack.calibration, stack.name)
+    return (
+        labels_layer(Segmentation(blank, schema), name="prediction", opacity=0.3),
+        labels_layer(Segmentation(drawn, schema), name="labels", opacity=0.75),
+    )
+
+
 def class_features(schema: LabelSchema) -> pd.DataFrame:
     """One row per label value, for the status bar."""
     classes = sorted(schema.classes, key=lambda c: c.index)

@@ -1,19 +1,18 @@
-"""Predictions while labelling: a forest fitted to the strokes so far, or a trained network; one plane at a time."""
+"""Predictions while labelling, one plane at a time: what they are of, and those of a trained network."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seg.errors import LabelError, ModelError
+from seg.errors import ModelError
 from seg.labels import UNLABELLED, LabelSchema
 from seg.metrics.table import Scale
 from seg.modality import modality
@@ -24,21 +23,41 @@ from seg.stack import Calibration, Stack
 # Index of a plane along the axes in front of y and x: (), (t,), (z,) or (t, z).
 Plane = tuple[int, ...]
 
-CACHE_BYTES = 1 << 30  # features of the planes looked at last; 120 MB for one of 1024 x 1024
+Box = tuple[slice, slice]  # rows and columns of a part of a plane
+
 PLANES_IN_FIT = 12
-PIXELS_PER_PLANE = 8000
-MEMBERS = 4  # parts of a forest whose disagreement is asked for
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classes of one plane: labels uint8 and confidence float32, both (Y, X); who made them, in how many seconds."""
+    """Classes of one plane or of a part of it.
+
+    Parameters
+    ----------
+    plane : Plane
+    labels : ndarray of uint8, shape (Y, X)
+    confidence : ndarray of float32, shape (Y, X)
+        Probability of the class chosen.
+    model : str
+        Who made them.
+    seconds : float
+        Since they were asked for.
+    box : Box or None
+        Rows and columns they are of; None: the whole plane.
+    step : int
+        Every `step`-th pixel was computed along each axis, and stands for its square.
+    complete : bool
+        Nothing more of the plane will come.
+    """
 
     plane: Plane
     labels: np.ndarray
     confidence: np.ndarray
     model: str
     seconds: float
+    box: Box | None = None
+    step: int = 1
+    complete: bool = True
 
 
 class Planes:
@@ -57,6 +76,7 @@ class Planes:
         self._percentiles = modality(modality_name).normalisation_percentiles
         self._normalisation: SeriesNormalisation | None = None
         self.spacing = Scale.of(stack).spacing[-2:]
+        self.size = (stack.size("y"), stack.size("x"))
 
     @property
     def normalisation(self) -> SeriesNormalisation:
@@ -73,94 +93,6 @@ class Planes:
     def grey(self, plane: Plane) -> np.ndarray:
         """Normalised grey values, float32, shape (Y, X)."""
         return self.normalisation.apply(self.raw(plane))
-
-
-class ForestPredictor:
-    """Fits a forest to strokes and predicts planes; features of a plane are computed once.
-
-    Parameters
-    ----------
-    planes : Planes
-    schema : LabelSchema
-    cache_bytes : int
-    """
-
-    name = "forest"
-
-    def __init__(self, planes: Planes, schema: LabelSchema, *, cache_bytes: int = CACHE_BYTES) -> None:
-        self.planes, self.schema = planes, schema
-        self.forest: Any = None
-        self._cache_bytes = cache_bytes
-        self._features: OrderedDict[Plane, np.ndarray] = OrderedDict()
-        # Of planes with strokes only the labelled pixels are kept: (strokes they are of, features (F, 1, N), values).
-        self._drawn: dict[Plane, tuple[bytes, np.ndarray, np.ndarray]] = {}
-
-    def features(self, plane: Plane) -> np.ndarray:
-        """Features of a plane, float32, shape (F, Y, X)."""
-        from seg.forest import features
-
-        if plane in self._features:
-            self._features.move_to_end(plane)
-            return self._features[plane]
-        found = features(self.planes.grey(plane), spacing=self.planes.spacing)
-        self._features[plane] = found
-        while len(self._features) > 1 and sum(f.nbytes for f in self._features.values()) > self._cache_bytes:
-            self._features.popitem(last=False)
-        return found
-
-    def fit(self, strokes: Mapping[Plane, np.ndarray], near: Plane) -> Any:
-        """Fit to the labels of the planes nearest to `near`; LabelError with fewer than two classes."""
-        from seg.forest import fit_forest
-
-        drawn = sorted((p for p, s in strokes.items() if s.any()), key=lambda p: (_distance(p, near), p))
-        if not drawn:
-            raise LabelError("A forest needs strokes of at least two classes; there are none.")
-        chosen = [self._labelled(plane, strokes[plane]) for plane in drawn[:PLANES_IN_FIT]]
-        self.forest = fit_forest([values for values, _ in chosen], [labels for _, labels in chosen], self.schema)
-        return self.forest
-
-    def _labelled(self, plane: Plane, strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        import hashlib
-
-        mark = hashlib.blake2b(np.ascontiguousarray(strokes), digest_size=16).digest()
-        known = self._drawn.get(plane)
-        if known is None or known[0] != mark:
-            places = np.flatnonzero(strokes)
-            if len(places) > PIXELS_PER_PLANE:
-                places = np.sort(_even_choice(strokes.ravel()[places], places, PIXELS_PER_PLANE))
-            planes = self.features(plane)
-            values = planes.reshape(len(planes), -1)[:, places][:, np.newaxis]
-            known = (mark, values, strokes.ravel()[places][np.newaxis])
-            self._drawn[plane] = known
-        return known[1], known[2]
-
-    def predict(self, plane: Plane) -> Prediction:
-        """Classes of a plane by the forest fitted last."""
-        from seg.forest import predict_forest
-
-        began = time.perf_counter()
-        found = predict_forest(self.forest, self.features(plane))
-        return Prediction(plane, found.labels, found.probabilities.max(axis=0), self.name, time.perf_counter() - began)
-
-    def update(self, strokes: Mapping[Plane, np.ndarray], plane: Plane) -> Prediction:
-        """Fit to the strokes and predict a plane: what happens after every stroke."""
-        began = time.perf_counter()
-        self.fit(strokes, plane)
-        found = self.predict(plane)
-        return replace(found, seconds=time.perf_counter() - began)
-
-    def members(self, plane: Plane) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Labels and probabilities (K, Y, X) of a plane by each of `MEMBERS` disjoint parts of the forest."""
-        from seg.forest import predict_forest
-
-        forest = self.forest
-        parts = [
-            replace(forest, split=forest.split[n::MEMBERS], threshold=forest.threshold[n::MEMBERS],
-                    leaf=forest.leaf[n::MEMBERS])
-            for n in range(MEMBERS)
-        ]  # fmt: skip
-        found = [predict_forest(part, self.features(plane)) for part in parts]
-        return [(f.labels, f.probabilities) for f in found]
 
 
 class NetworkPredictor:
@@ -225,8 +157,8 @@ def _bundle(model: str, modality_name: str, schema: str) -> Any:
     )
 
 
-def strokes_of(labels: np.ndarray, axes: str, frames: list[int]) -> dict[Plane, np.ndarray]:
-    """The labelled planes of the given frames of a label array."""
+def strokes_of(labels: np.ndarray, axes: str, frames: Iterable[int]) -> dict[Plane, np.ndarray]:
+    """The labelled planes of the given frames of a label array; views."""
     found: dict[Plane, np.ndarray] = {}
     if axes == "yx":
         return {(): labels} if labels.any() else {}
@@ -238,17 +170,23 @@ def strokes_of(labels: np.ndarray, axes: str, frames: list[int]) -> dict[Plane, 
     return found
 
 
+def strokes_near(labels: np.ndarray, axes: str, frames: Iterable[int], near: Plane) -> dict[Plane, np.ndarray]:
+    """Copies of the labelled planes a forest for the plane `near` is fitted to, of the frames given."""
+    found: dict[Plane, np.ndarray] = {}
+    here = near[0] if near else 0
+    for frame in sorted(frames, key=lambda f: abs(f - here)):
+        if len(found) >= PLANES_IN_FIT:
+            furthest = _distance(nearest_planes(found, near)[-1], near)
+            if abs(frame - here) > furthest:
+                break
+        found |= {p: s for p, s in strokes_of(labels, axes, [frame]).items() if s.any()}
+    return {plane: found[plane].copy() for plane in nearest_planes(found, near)}
+
+
+def nearest_planes(planes: Iterable[Plane], near: Plane, limit: int = PLANES_IN_FIT) -> list[Plane]:
+    """Those that a forest for the plane `near` is fitted to, nearest first."""
+    return sorted(planes, key=lambda p: (_distance(p, near), p))[:limit]
+
+
 def _distance(plane: Plane, other: Plane) -> int:
     return sum(abs(a - b) for a, b in zip(plane, other, strict=True))
-
-
-def _even_choice(values: np.ndarray, places: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` places, classes as evenly as they allow."""
-    rng = np.random.default_rng(0)
-    classes, counts = np.unique(values, return_counts=True)
-    chosen, left = [], limit
-    for done, n in enumerate(np.argsort(counts)):
-        share = min(int(counts[n]), left // (len(classes) - done))
-        chosen.append(rng.choice(places[values == classes[n]], share, replace=False))
-        left -= share
-    return np.concatenate(chosen)

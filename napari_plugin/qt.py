@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
+    QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -26,7 +28,7 @@ from qtpy.QtWidgets import (
 
 from napari_plugin import layers
 from napari_plugin.engine import ENGINE, Stopped
-from seg.errors import SegError
+from seg.errors import SegError, UsageError
 from seg.stack import Stack
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Work(QObject):
     -------
     progressed : (str, int, int)
         What is done, items done, items in all (0: unknown).
+    partial : (object,)
+        What is finished before the rest; sent by the function.
     returned : (object,)
     failed : (str,)
         One sentence.
@@ -51,6 +55,7 @@ class Work(QObject):
     """
 
     progressed = Signal(str, int, int)
+    partial = Signal(object)
     returned = Signal(object)
     failed = Signal(str)
     cancelled = Signal()
@@ -67,6 +72,15 @@ class Work(QObject):
         """Begin."""
         self._worker.start()
         return self
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked it to stop, or napari is closing."""
+        return self._stop or bool(self._worker.abort_requested)
+
+    def supersede(self) -> None:
+        """Ask to stop between two items; what the computing process does is waited for, so that it stays warm."""
+        self._stop = True
 
     def cancel(self) -> None:
         """Ask to stop; granted between two items, and at once by the computing process."""
@@ -90,7 +104,7 @@ class Work(QObject):
         """A `seg.progress.Progress`: called in the thread, seen in the main one."""
         count = total if total is not None else len(iterable) if hasattr(iterable, "__len__") else 0
         for done, item in enumerate(iterable):
-            if self._stop:
+            if self.stopping:
                 raise Cancelled
             self.progressed.emit(desc, done, count)
             yield item
@@ -225,6 +239,13 @@ def row(*widgets: QWidget | str, stretch: int | None = None) -> QHBoxLayout:
     return layout
 
 
+def choose_text(box: QComboBox, text: str) -> None:
+    """Choose an entry of a list, added where it is not there."""
+    if box.findText(text) < 0:
+        box.addItem(text)
+    box.setCurrentText(text)
+
+
 def form() -> QFormLayout:
     """Names on the left, fields on the right."""
     layout = QFormLayout()
@@ -265,6 +286,46 @@ class PathField(QWidget):
         return Path(text).expanduser() if text else None
 
 
+class Picture(QLabel):
+    """A picture from a file, as wide as its place; hidden while there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pixmap, self._read = QPixmap(), None
+        self.setMinimumSize(1, 1)
+        self.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.hide()
+
+    def show_file(self, path: Path) -> bool:
+        """Show a file where it is there and newer than what is shown; returns whether it was."""
+        try:
+            read = (path, path.stat().st_mtime_ns)
+        except OSError:
+            return False
+        pixmap = QPixmap(str(path)) if read != self._read else QPixmap()
+        if pixmap.isNull():
+            return False
+        self._pixmap, self._read = pixmap, read
+        self.show()
+        self._fit()
+        return True
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._pixmap, self._read = QPixmap(), None
+        self.hide()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Keep the picture as wide as its place."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        if not self._pixmap.isNull():
+            aspect, smooth = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation
+            self.setPixmap(self._pixmap.scaled(self.size(), aspect, smooth))
+
+
 def button(text: str, slot: Callable[[], Any], tip: str = "") -> QPushButton:
     """A button that reports what goes wrong."""
     made = QPushButton(text)
@@ -299,6 +360,35 @@ def path_of(layer: Any) -> Path | None:
     kept = layer.metadata.get(layers.KEY, {}).get("source")
     path = kept or layer.source.path
     return Path(path) if path and Path(path).exists() else None
+
+
+def selected_image(viewer: napari.Viewer) -> Any:
+    """The image layer that is selected, else the first one."""
+    images = [one for one in viewer.layers if type(one).__name__ == "Image"]
+    if not images:
+        raise UsageError("There is no image; open one with File > Open, or try File > Open Sample > OperandoSeg.")
+    return next((one for one in images if one in viewer.layers.selection), images[0])
+
+
+def view_of(viewer: napari.Viewer, layer: Any) -> tuple[slice, slice] | None:
+    """Rows and columns of a layer that are on show; None where they are not to be told, as in three dimensions."""
+    if viewer.dims.ndisplay != 2 or tuple(viewer.dims.order[-2:]) != (viewer.dims.ndim - 2, viewer.dims.ndim - 1):
+        return None
+    (top, left), (bottom, right) = (corner[-2:] for corner in layer.corner_pixels)
+    return slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+
+
+def lock(viewer: napari.Viewer, layer: Any) -> Callable[[], None]:
+    """Let nobody draw on a layer until the function given back is called, which also gives back the tool in hand."""
+    mode, was = layer.mode, layer.editable
+    layer.editable = False
+
+    def release() -> None:
+        if layer in viewer.layers:
+            layer.editable = was
+            layer.mode = mode
+
+    return release
 
 
 def add_layers(viewer: napari.Viewer, found: Iterable[layers.LayerData]) -> list[Any]:

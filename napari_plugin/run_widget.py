@@ -108,11 +108,7 @@ class RunWidget(QWidget):
 
     def run_layer(self) -> None:
         """Run on the selected image layer; one that is no file is written beside the results first."""
-        chosen = [one for one in self.viewer.layers.selection if type(one).__name__ == "Image"]
-        images = chosen or [one for one in self.viewer.layers if type(one).__name__ == "Image"]
-        if not images:
-            raise UsageError("There is no image layer to run on; open an image first.")
-        self._layer = images[0]
+        self._layer = qt.selected_image(self.viewer)
         stack, path = qt.stack_of(self._layer), qt.path_of(self._layer)
         if path is None:
             path = run_job.write_layer_image(stack, self._out(Path.cwd() / "napari") / "inputs")

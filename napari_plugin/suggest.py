@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_plugin.prediction import ForestPredictor, Plane
+from napari_plugin.forest_predictor import ForestPredictor
+from napari_plugin.prediction import Plane
 from seg.analysis import AnalysisConfig
 from seg.errors import UsageError
 from seg.labels import LabelSchema
@@ -183,8 +184,10 @@ def _entropy(probabilities: np.ndarray) -> np.ndarray:
 
 def _descriptor(predictor: ForestPredictor, plane: Plane) -> np.ndarray:
     """Mean and spread of every feature over a plane."""
-    values = predictor.features(plane)
-    sample = values.reshape(len(values), -1)[:, :: max(1, values[0].size // 20_000) | 1]
+    height, width = predictor.planes.size
+    step = max(1, math.isqrt(height * width // 20_000))
+    values = predictor.sampled(plane, (slice(0, height), slice(0, width)), step)
+    sample = values.reshape(len(values), -1)
     return np.concatenate([sample.mean(axis=1), sample.std(axis=1)])
 
 

@@ -28,6 +28,7 @@ from qtpy.QtWidgets import (
 from napari_plugin import layers, qt
 from napari_plugin.labelling import labels_path
 from napari_plugin.measure_widget import COLORS, FAINT, GROUND, INK
+from napari_plugin.settings import load_settings
 from napari_plugin.suggest import metrics_of_frames
 from napari_plugin.training_job import (
     Comparison,
@@ -75,16 +76,18 @@ class TrainWidget(QWidget):
         self.images = qt.PathField("folder", "folder of the labelled images")
         self.name = QLineEdit("mine")
         self.start_from, self.modality, self.analysis, self.metric = QComboBox(), QComboBox(), QComboBox(), QComboBox()
+        settings = load_settings()
         self.start_from.addItems(["auto", SCRATCH, "other folder ..."])
-        self.start_from.setItemText(0, "auto")
+        qt.choose_text(self.start_from, settings.network)
         self.start_from.activated.connect(self._start_chosen)
         self.modality.addItems(list(MODALITIES))
+        self.modality.setCurrentText(settings.instrument)
         self.analysis.addItems(config_names("analysis"))
         self.analysis.setCurrentText("optical-plan")
         self.analysis.currentTextChanged.connect(lambda _: self._fill_metrics())
         self.minutes = QDoubleSpinBox()
         self.minutes.setRange(0.1, 10_000)
-        self.minutes.setValue(10)
+        self.minutes.setValue(settings.training_min)
         self.minutes.setSuffix(" min")
         fields = qt.form()
         fields.addRow("images", self.images)
@@ -97,12 +100,15 @@ class TrainWidget(QWidget):
         self.figure = Figure(figsize=(4, 2), layout="constrained", facecolor=GROUND)
         self.canvas = FigureCanvasQTAgg(self.figure)
         self.canvas.setMinimumHeight(260)
+        self.preview = qt.Picture()
+        self.preview.setToolTip("What the network says of some of the labelled images, while it trains")
         self.status = qt.note(
             "Labels that are saved are trained on; the last fifth of the labelled frames is held out."
         )
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.verticalHeader().hide()
+        self.table.hide()
         self.shown_command = QPlainTextEdit()
         self.shown_command.setReadOnly(True)
         self.shown_command.setMaximumHeight(84)
@@ -115,6 +121,7 @@ class TrainWidget(QWidget):
         column.addLayout(qt.row(self.train_button, self.cancel_button))
         column.addWidget(self.status)
         column.addWidget(self.canvas, 1)
+        column.addWidget(self.preview, 2)
         column.addWidget(self.table, 1)
         column.addWidget(self.shown_command)
         column.addLayout(qt.row(
@@ -165,6 +172,8 @@ class TrainWidget(QWidget):
         self._said = f"{self.job.n_trained} labelled frame(s) to train on, {held} held out. "
         self.status.setText(self._said + "Starting ...")
         self.table.setRowCount(0)
+        self.table.hide()
+        self.preview.clear()
         self.job.run_dir.mkdir(parents=True, exist_ok=True)
         self._log = (self.job.run_dir / "train.log").open("wb")
         flags = {"start_new_session": True} if os.name == "posix" else {}
@@ -196,6 +205,7 @@ class TrainWidget(QWidget):
                 f"{self._said}Step {state.steps[-1]}, loss {state.losses[-1]:.3f}, {state.share:.0%} done, "
                 f"{qt.duration(state.remaining_s)} left."
             )
+        self.preview.show_file(self.job.run_dir / "preview.png")
         code = self.process.poll()
         if code is None:
             return
@@ -250,6 +260,8 @@ class TrainWidget(QWidget):
     def _show_comparison(self, result: tuple[list[Comparison], Any]) -> None:
         """Masks of both models as layers on the held-out frames, and their scores in the table."""
         items, table = result
+        self.preview.clear()
+        self.table.show()
         if table["image"].nunique() == 1:
             table = table.drop(columns="image")
         self.table.setColumnCount(len(table.columns))

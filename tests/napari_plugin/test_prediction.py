@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from napari_plugin.prediction import ForestPredictor, NetworkPredictor, Planes, strokes_of
+from napari_plugin import forest_predictor
+from napari_plugin.forest_predictor import ForestPredictor
+from napari_plugin.prediction import NetworkPredictor, Planes, strokes_of
 from napari_plugin.suggest import _shares, advise, metrics_of_frames
 from seg.analysis import load_analysis
 from seg.errors import LabelError, UsageError
@@ -83,7 +85,72 @@ def test_cache_of_features_is_bounded(schema):
     predictor = ForestPredictor(Planes(stack), schema, cache_bytes=2 * one)
     for frame in range(5):
         predictor.features((frame,))
-    assert len(predictor._features) == 2
+    assert len(predictor._bands) == 2
+
+
+def in_bands(schema, monkeypatch, **more):
+    """A predictor that takes a frame of 96 x 120 in bands of 40 rows, parts of 20 rows and a preview of 900 pixels."""
+    monkeypatch.setattr(forest_predictor, "PART_PX", 20 * 120)
+    monkeypatch.setattr(forest_predictor, "PREVIEW_PX", 900)
+    stack, truth = film()
+    return ForestPredictor(Planes(stack), schema, band_px=40 * 120, **more), truth
+
+
+def test_bands_change_nothing(fitted, schema, monkeypatch):
+    predictor, truth = in_bands(schema, monkeypatch)
+    whole, *_ = fitted
+    assert predictor.n_bands == 3
+    # The margin of a band is all that its features see; float32 sums differ in their last digits.
+    assert np.allclose(predictor.features((0,)), whole.features((0,)), rtol=1e-5, atol=1e-5)
+    drawn = {(0,): strokes(truth[0])}
+    assert (predictor.update(drawn, (0,)).labels == whole.update(drawn, (0,)).labels).mean() > 0.999
+
+
+def test_what_is_on_show_is_predicted_first_and_then_everything(schema, monkeypatch):
+    predictor, truth = in_bands(schema, monkeypatch)
+    drawn = {(0,): strokes(truth[0])}
+    whole = predictor.update(drawn, (0,))  # the features are at hand from here on
+    view = np.s_[30:90, 0:120]
+    parts = list(predictor.update_in_parts(drawn, (0,), view))
+    first = parts[0]
+    assert first.box == view
+    assert first.step == 3  # sqrt(60 * 120 / 900), rounded up
+    assert np.array_equal(first.labels[::3, ::3], whole.labels[view][::3, ::3])
+    assert np.array_equal(first.labels[0:3, 0:3], np.full((3, 3), first.labels[0, 0]))
+    assert abs(parts[1].box[0].start - 60) <= 20  # the middle of what is on show
+    assert [p.complete for p in parts] == [False] * (len(parts) - 1) + [True]
+    together = np.zeros_like(whole.labels)
+    for part in parts[1:]:
+        assert part.step == 1
+        together[part.box] = part.labels
+    assert np.array_equal(together, whole.labels)
+
+
+def test_small_view_is_exact_at_once(schema, monkeypatch):
+    predictor, truth = in_bands(schema, monkeypatch)
+    drawn = {(0,): strokes(truth[0])}
+    view = np.s_[70:96, 5:35]
+    parts = list(predictor.update_in_parts(drawn, (0,), view, whole=False))
+    assert parts[0].box == view
+    assert not parts[-1].complete
+    assert np.array_equal(parts[0].labels, predictor.update(drawn, (0,)).labels[view])
+
+
+def test_same_strokes_are_fitted_once_and_new_ones_again(schema, monkeypatch):
+    predictor, truth = in_bands(schema, monkeypatch)
+    drawn = strokes(truth[0])
+    first = predictor.fit({(0,): drawn}, (0,))
+    assert predictor.fit({(0,): drawn.copy()}, (0,)) is first
+    drawn[80:83, 5:40] = truth[0][80:83, 5:40]
+    assert predictor.fit({(0,): drawn}, (0,)) is not first
+
+
+def test_frame_beyond_the_memory_is_predicted_where_it_is_looked_at(schema, monkeypatch):
+    predictor, truth = in_bands(schema, monkeypatch, cache_bytes=1_000_000)
+    assert not predictor.fits  # 33 features of 96 x 120 pixels of 4 bytes: 1.5 MB
+    assert list(predictor.prepare((0,))) == []
+    list(predictor.update_in_parts({(0,): strokes(truth[0])}, (0,), np.s_[0:30, 0:30], whole=False))
+    assert not predictor.ready((0,))
 
 
 def test_one_class_is_not_enough(schema):

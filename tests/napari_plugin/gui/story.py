@@ -93,12 +93,12 @@ def draw(stage: Stage, label) -> None:
             if value != 3 or n:
                 stage.until(lambda before=before: label.prediction is not before)
                 stage.note("stroke to prediction, 512 x 512", time.perf_counter() - began)
-        stage.until(lambda: label._work is None)
+        stage.until(lambda: not label.predictions.busy and label.line.isHidden())
         if n == 1:
             label.choose(3)
             stage.picture("2_predicted")
         label.accept_frame()
-        stage.until(lambda: label._work is None)
+        stage.until(lambda: not label.predictions.busy and label.line.isHidden())
         if n == 1:
             stage.picture("3_accepted")
     (stage.out / "left.npy").unlink(missing_ok=True)
@@ -118,7 +118,7 @@ def go_on(stage: Stage, label) -> None:
     stage.viewer.dims.set_current_step(0, FRAMES[1])
     stage.picture("4_reopened")
     label.interpolate()
-    stage.until(lambda: label._work is None)
+    stage.until(lambda: not label.predictions.busy and label.line.isHidden())
     began = time.perf_counter()
     label.save()
     stage.until(lambda: label.session.unsaved == 0 and label.line.isHidden())

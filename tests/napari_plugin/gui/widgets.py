@@ -66,7 +66,7 @@ def test_label_from_stroke_to_saved_file(viewer, image):
         widget.choose(value)
         widget.layer.paint(place, value)
         until(lambda n=n: widget.session.unsaved == n)
-    until(lambda: widget.prediction is not None and widget._work is None)
+    until(lambda: widget.prediction is not None and not widget.predictions.busy)
     _, truth = movie()
     assert (widget.shown.data[1] == truth[1]).mean() > 0.95
     strokes = widget.layer.data.copy()
@@ -98,6 +98,7 @@ def test_number_keys_choose_classes_and_clicks_find_pixels(viewer, image):
     world = (3.0, 20 * 0.6, 30 * 0.4)
     assert widget._pixel(world) == (20, 30)
     widget.shown.data[0] = movie()[1][0]
+    widget._complete[(0,)] = "forest"
     widget.use_tool_at("accept", (15, 30))
     assert (widget.layer.data[0] == 3).sum() == 10 * 20
     widget.copy_to_next()
@@ -118,7 +119,7 @@ def test_labels_of_a_series_of_volumes(viewer, tmp_path):
     assert widget.plane == (1, 2)
     widget.layer.paint((1, 2, 10, 10), 3)
     widget.layer.paint((1, 2, 25, 10), 2)
-    until(lambda: widget.prediction is not None)
+    until(lambda: widget.prediction is not None and not widget.predictions.busy)
     assert widget.prediction.plane == (1, 2)
     assert not widget.shown.data[0].any()
     # the next image may have fewer axes
