@@ -155,7 +155,7 @@ class Runner:
         for there, here in zip((labels, confidence), on_host, strict=True):
             here.copy_(there, non_blocking=True)
         arrived = torch.cuda.Event()
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(scores.device))  # not that of the first GPU, where this is another
 
         def fetch() -> tuple[np.ndarray, np.ndarray]:
             arrived.synchronize()

@@ -200,13 +200,18 @@ class StepSampler(Sampler[list[int]]):
 
 
 def make_loader(
-    dataset: PatchDataset, *, batch: int, workers: int, start_step: int, process: int = 0, n_processes: int = 1
-) -> DataLoader:
-    """Batches, or the share of one of several processes in them, from step `start_step` on."""
+    dataset: PatchDataset, *, batch: int, workers: int, start_step: int, process: int = 0, n_processes: int = 1,
+    pinned: bool = False,
+) -> DataLoader:  # fmt: skip
+    """Batches, or the share of one of several processes in them, from step `start_step` on.
+
+    In `pinned` memory they go to a GPU while it computes.
+    """
     return DataLoader(
         dataset,
         batch_sampler=StepSampler(batch, start_step, process=process, n_processes=n_processes),
         num_workers=workers,
+        pin_memory=pinned,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_quiet_worker if workers else None,
     )

@@ -127,7 +127,8 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.data.seed)
     network = build_network(config, data.codes)
-    network = network.to(memory_format=layout(network.dims))
+    # On its device before the optimiser takes its parameters: what a checkpoint restores of it goes where they are.
+    network = network.to(fabric.device, memory_format=layout(network.dims))
     for key in ("patch_px", "patch_z_px"):
         if (getattr(config.data, key) or 0) % network.tile_multiple:
             raise UsageError(f"data.{key}={getattr(config.data, key)} must be a multiple of {network.tile_multiple}.")
@@ -194,7 +195,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     stopped_early = best.exhausted
     loader = make_loader(
         dataset, batch=config.data.batch, workers=config.data.workers, start_step=step,
-        process=fabric.global_rank, n_processes=fabric.world_size,
+        process=fabric.global_rank, n_processes=fabric.world_size, pinned=fabric.device.type == "cuda",
     )  # fmt: skip
     with (
         StopRequest() as stop,
