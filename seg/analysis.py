@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from seg.cleanup import ClassLimits, CleanUp
 from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.metrics import METRICS, check_options, check_requirements
@@ -59,6 +60,8 @@ class AnalysisConfig:
         Metric groups to compute and their options.
     headline : tuple of str
         Metrics shown first in the report and in the terminal.
+    postprocess : CleanUp or None
+        How predicted masks are cleaned; None: they stay as they are.
     key_frames : int
         Frames shown as pictures in the report.
     min_confidence : float
@@ -77,6 +80,7 @@ class AnalysisConfig:
     model: str = "auto"
     schema: str = "lithium"
     objects: ObjectOptions = field(default_factory=ObjectOptions)
+    postprocess: CleanUp | None = field(default_factory=CleanUp)
     key_frames: int = 5
     min_confidence: float = 0.6
     pixel_size_rel_sd: float | None = None
@@ -87,6 +91,8 @@ class AnalysisConfig:
             raise UsageError(f"Analysis {self.name!r}: view {self.view!r} is not one of {', '.join(VIEWS)}.")
         schema = load_schema(self.schema)
         for name in self.objects.classes:
+            schema.index(name)
+        for name in self.postprocess.classes if self.postprocess else ():
             schema.index(name)
         for group, options in self.metrics.items():
             if group not in METRICS:
@@ -131,10 +137,26 @@ def analysis_from_dict(data: Mapping[str, Any], *, where: str = "analysis") -> A
     values = _build(AnalysisConfig, data, where)
     if "objects" in values:
         values["objects"] = ObjectOptions(**_build(ObjectOptions, values["objects"], f"{where}, objects"))
+    if "postprocess" in values:
+        values["postprocess"] = _clean_up(values["postprocess"], f"{where}, postprocess")
     if not isinstance(values["metrics"], Mapping):
         raise UsageError(f"{where}: metrics must map group names to their options, such as `counting: {{}}`.")
     values["metrics"] = {group: dict(options or {}) for group, options in values["metrics"].items()}
     return AnalysisConfig(**values)
+
+
+def _clean_up(data: Any, where: str) -> CleanUp | None:
+    """The section ``postprocess``: keys and values, or ``none``."""
+    if data is None or data == "none":
+        return None
+    values = _build(CleanUp, data, where)
+    classes = values.get("classes") or {}
+    if not isinstance(classes, Mapping):
+        raise UsageError(f"{where}: classes must map class names to limits, such as `void: {{min_diameter_px: 2}}`.")
+    values["classes"] = {
+        name: ClassLimits(**_build(ClassLimits, limits, f"{where}, {name}")) for name, limits in classes.items()
+    }
+    return CleanUp(**values)
 
 
 def load_analysis(name_or_path: str | Path) -> AnalysisConfig:

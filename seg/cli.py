@@ -177,6 +177,12 @@ def _inputs(command: argparse.ArgumentParser, name: str, least: str = "+") -> No
     )  # fmt: skip
     command.add_argument("--frame-interval", metavar="TIME", help="time between frames, such as 2s")
     command.add_argument("--dataset", help="data set inside an HDF5 file")
+    if name in ("INPUT", "LABELS"):
+        command.add_argument(
+            "--postprocess", choices=["analysis", "none"], default="",
+            help="clean masks as the analysis says, or leave them as they are (default: masks predicted here are "
+            "cleaned, masks made elsewhere are not)",
+        )  # fmt: skip
     if name == "INPUT":
         command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
         command.add_argument(
@@ -242,6 +248,7 @@ def _options(args: argparse.Namespace) -> Any:
         device=getattr(args, "device", "cpu"),
         mirror=getattr(args, "mirror", False),
         cluster=getattr(args, "cluster", None),
+        postprocess=getattr(args, "postprocess", ""),
         command=args.command_line,
     )
 
@@ -304,10 +311,11 @@ def _dry_run(args: argparse.Namespace, config: Any) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from seg.analysis import AnalysisConfig
+    from seg.analysis import AnalysisConfig, ObjectOptions
     from seg.pipeline import predict
 
-    config = AnalysisConfig("predict", "masks only", "", args.modality, "plan", {}, model=args.model)
+    counted = ObjectOptions(("deposit", "dendrite"))
+    config = AnalysisConfig("predict", "masks only", "", args.modality, "plan", {}, model=args.model, objects=counted)
     if args.dry_run:
         return _dry_run(args, config)
     results = predict(_listed(args), config, args.out, _options(args), progress=_progress(args))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from seg import __version__
 from seg.analysis import AnalysisConfig
@@ -20,6 +22,7 @@ from seg.io.results import write_json
 from seg.labels import load_schema
 from seg.options import RunOptions
 from seg.overlap import Behind
+from seg.postprocess import Changed, Rules, clean_labels, clean_slabs, make_rules
 from seg.preprocess import SeriesNormalisation
 from seg.progress import Progress, silent
 from seg.segmentation import Provenance, Segmentation
@@ -72,15 +75,17 @@ def make_masks(
     check_fits(stack, bundle)
     settings = InferenceSettings(device=options.device, mirror=options.mirror)
     before = fingerprint(path)
+    schema = load_schema(config.schema)
+    rules = rules_of(stack, config, options, cleans=True)
     key = key_of(
         input=before, axes=stack.axes, shape=stack.shape, dataset=options.dataset,
         weights=bundle.weights_sha256, model=bundle.spec.to_dict(), settings=settings, schema=config.schema,
         calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
+        postprocess=rules and rules.to_dict(),
     )  # fmt: skip
     in_zarr = writes_zarr(stack, options)
     labels_path = folder / LABEL_FILES[in_zarr]
     made_path = folder / ".work" / "made.json"
-    schema = load_schema(config.schema)
     if not is_done(folder, "segment", key):
         forget()
         axes = stack.axes.replace("c", "")
@@ -92,15 +97,17 @@ def make_masks(
                 input_fingerprint=before,
             ),
         }  # fmt: skip
-        slabs: SlabFolder | SlabStore = SlabFolder(slab_path(work_dir(folder), key))
+        peaks = tuple(rules.peak.tolist()) if rules else None
+        slabs: SlabFolder | SlabStore = SlabFolder(slab_path(work_dir(folder), key), peaks)
         if in_zarr:
-            slabs = SlabStore(slabs.path, axes)
+            slabs = SlabStore(slabs.path, axes, peaks)
             slabs.create(lambda part: create_labels(part, **described))
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
         _fill(slabs, stack, path, bundle, settings, normalisation, options, progress)
         if fingerprint(path) != before:
             slabs.remove()
             raise DataError(f"{path.name!r} changed while it was read; run again when nothing writes to it any more.")
+        changed = Changed()
         made = {
             "model": {
                 "name": bundle.spec.name, "weights_sha256": bundle.weights_sha256, "spec": bundle.spec.to_dict(),
@@ -110,15 +117,70 @@ def make_masks(
             "confidence": slabs.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
         }  # fmt: skip
         if isinstance(slabs, SlabStore):
+            if rules is not None:
+                pieces = _cleaned_pieces(slabs, stack, rules, changed)
+                slabs.clean(lambda part: create_labels(part, **described), pieces)
             slabs.finish(labels_path)
         else:
-            write_labels(labels_path, slabs.frames(stack.n_frames), **described)
+            frames = slabs.frames(stack.n_frames)
+            if rules is not None:
+                frames = cleaned_frames(slabs.frame, stack.n_frames, rules, changed)
+            write_labels(labels_path, frames, **described)
+        made["postprocess"] = changed.by_class(schema) if rules is not None else None
         write_json(made, made_path)
         mark_done(folder, "segment", key, [labels_path, made_path])
         slabs.remove()
     segmentation = read_labels(labels_path, schema=schema)
     named = replace(segmentation, stack=replace(segmentation.stack, name=stack.name))
     return named, json.loads(made_path.read_text(encoding="utf-8"))
+
+
+def rules_of(stack: Stack, config: AnalysisConfig, options: RunOptions, *, cleans: bool) -> Rules | None:
+    """How the masks of a stack are cleaned; `cleans`: whether they are where the user says nothing."""
+    wanted = options.postprocess == "analysis" or (cleans and not options.postprocess)
+    if config.postprocess is None or not wanted:
+        return None
+    return make_rules(
+        config.postprocess, load_schema(config.schema), config.objects.classes, ndim=len(stack.spatial_shape),
+        min_diameter_px=config.objects.min_diameter_px, spacing_um=stack.spacing_um,
+    )  # fmt: skip
+
+
+def _beside(frame: int, n_frames: int, rules: Rules) -> list[int]:
+    """The frames that an object must be seen in as well; the first and the last frame are not asked."""
+    return [frame - 1, frame + 1] if rules.min_frames > 1 and 0 < frame < n_frames - 1 else []
+
+
+def cleaned_frames(
+    read: Callable[[int], np.ndarray | tuple[np.ndarray, np.ndarray | None]], n_frames: int, rules: Rules,
+    changed: Changed,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """Clean frames one by one; `read` gives the labels of one, or these and where they are certain."""
+
+    def frame(index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        found = read(index)
+        labels, sure = found if isinstance(found, tuple) else (found, None)
+        return labels.astype(np.uint8, copy=False), sure
+
+    for index in range(n_frames):
+        labels, sure = frame(index)
+        near = [frame(other)[0] for other in _beside(index, n_frames, rules)]
+        yield clean_labels(labels, rules, sure, neighbours=near, changed=changed)
+
+
+def _cleaned_pieces(
+    slabs: SlabStore, stack: Stack, rules: Rules, changed: Changed
+) -> Iterator[tuple[int, slice, np.ndarray]]:
+    for frame in range(stack.n_frames):
+        near = [
+            lambda where, other=other: slabs.read(other, where)[0] for other in _beside(frame, stack.n_frames, rules)
+        ]
+        pieces = clean_slabs(
+            lambda where, frame=frame: slabs.read(frame, where), stack.spatial_shape, rules, neighbours=near,
+            changed=changed,
+        )  # fmt: skip
+        for where, labels in pieces:
+            yield frame, where, labels
 
 
 def writes_zarr(stack: Stack, options: RunOptions) -> bool:

@@ -40,6 +40,9 @@ class RunOptions:
         Average the network's answer with that on the mirror image.
     cluster : str or None
         ``local:N``, ``tcp://...`` or ``slurm:FILE``; None computes in this process.
+    postprocess : str
+        ``analysis``: masks are cleaned as the analysis says (`seg.postprocess`); ``none``: they stay as they are.
+        Empty: masks predicted here are cleaned, masks made elsewhere stay.
     command : str
         The command line, kept in ``run.json``.
     """
@@ -60,6 +63,7 @@ class RunOptions:
     device: str = "auto"
     mirror: bool = False
     cluster: str | None = None
+    postprocess: Literal["", "analysis", "none"] = ""
     command: str = ""
     pixel_size_rel_sd: float | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -22,19 +23,23 @@ from seg.io.results import remove, write_json
 from seg.keyframes import save_key_frames
 from seg.labels import load_schema
 from seg.manifest import Entry
-from seg.masks import LABEL_FILES, labels_of, make_masks
+from seg.masks import LABEL_FILES, cleaned_frames, labels_of, make_masks, rules_of
 from seg.measure import headline_rows
 from seg.metrics.table import read_table
 from seg.options import RunOptions
+from seg.postprocess import Changed
 from seg.progress import Progress, silent
 from seg.segmentation import Segmentation
 from seg.stack import Stack
-from seg.stages import is_done, key_of, mark_done
+from seg.stages import is_done, key_of, mark_done, work_dir
 from seg.study_page import write_study_page
 from seg.tabulate import TABLES, Tabulated, pixel_size_rel_sd, write_tables
 
 logger = logging.getLogger(__name__)
 
+# Share of the pixels of a class that the clean-up may add or remove without a warning; a class of less than a
+# thousandth of all pixels is specks to begin with.
+AREA_CHANGE_TOLD = 0.05
 RESULTS = ("run.json", "report.html", *LABEL_FILES, *TABLES)
 
 
@@ -165,11 +170,31 @@ def measure_one(
         labels=fingerprint(path), axes=segmentation.stack.axes, calibration=segmentation.stack.calibration,
         schema=segmentation.schema, label_map=options.label_map, version=__version__,
     )  # fmt: skip
+    rules = rules_of(segmentation.stack, config, options, cleans=False)
+    key = key if rules is None else key_of(labels=key, postprocess=rules.to_dict())
+    changed_path = folder / ".work" / "postprocess.json"
     if not is_done(folder, "labels", key):
         _forget_results(folder, "segment")
-        write_segmentation(segmentation, labels_path)
-        mark_done(folder, "labels", key, [labels_path])
-    return _measure(segmentation, image, path, folder, config, options, {}, {}, progress)
+        if rules is None:
+            write_segmentation(segmentation, labels_path)
+            mark_done(folder, "labels", key, [labels_path])
+        else:
+            stack, changed = segmentation.stack, Changed()
+            described = {
+                "shape": stack.shape, "axes": stack.axes, "calibration": stack.calibration,
+                "schema": segmentation.schema, "provenance": segmentation.provenance,
+            }  # fmt: skip
+            write_labels(labels_path, cleaned_frames(stack.frame, stack.n_frames, rules, changed), **described)
+            work_dir(folder)
+            write_json(changed.by_class(segmentation.schema), changed_path)
+            mark_done(folder, "labels", key, [labels_path, changed_path])
+    cleaned = None
+    if rules is not None:
+        cleaned = json.loads(changed_path.read_text(encoding="utf-8"))
+        again = read_labels(labels_path, schema=segmentation.schema).stack
+        own = replace(again, name=segmentation.stack.name, calibration=segmentation.stack.calibration)
+        segmentation = replace(segmentation, stack=own)
+    return _measure(segmentation, image, path, folder, config, options, {}, {}, progress, cleaned)
 
 
 def write_segmentation(segmentation: Segmentation, path: Path) -> None:
@@ -208,6 +233,7 @@ def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[], A
 def _measure(
     segmentation: Segmentation, image: Stack | None, path: Path, folder: Path, config: AnalysisConfig,
     options: RunOptions, made: dict[str, Any], timings: dict[str, float], progress: Progress,
+    cleaned: dict[str, Any] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Objects, metrics, key frames, ``run.json`` and the report of one segmentation."""
     from seg.report import write_report
@@ -220,6 +246,7 @@ def _measure(
         calibration=(dict(known.pixel_size_um), known.frame_times_s, known.pixel_size_rel_sd),
         schema=segmentation.schema.to_dict(),
         echem=fingerprint(options.echem) if options.echem else None, echem_options=options.cycler, version=__version__,
+        postprocess=cleaned,
     )  # fmt: skip
     outputs = [folder / name for name in ("metrics.csv", "run.json", "report.html")]
     if not is_done(folder, "measure", key):
@@ -232,8 +259,11 @@ def _measure(
             doubtful={d["frame"] for d in doubtful}, progress=progress,
         )  # fmt: skip
         timings = {**timings, "measure": time.monotonic() - started}
+        cleaned = made.get("postprocess") if made else cleaned
+        said.warnings += _area_warnings(cleaned)
         save_key_frames(segmentation, image, folder / "keyframes", config.key_frames)
         record = _record(segmentation, path, config, options, made, timings, doubtful, said)
+        record["postprocess"] = cleaned
         write_json(record, folder / "run.json")
         write_report(folder)
         mark_done(folder, "measure", key, outputs)
@@ -258,6 +288,17 @@ def _doubtful_frames(confidence: Sequence[float], minimum: float) -> list[dict[s
         {"frame": index, "reason": f"mean class probability {value:.2f} is below {minimum:.2f}"}
         for index, value in enumerate(confidence)
         if value < minimum
+    ]
+
+
+def _area_warnings(cleaned: dict[str, Any] | None) -> list[str]:
+    """A sentence for every class whose area the clean-up changed by more than it may without a word."""
+    total = sum(change["pixels_before"] for change in (cleaned or {}).values())
+    return [
+        f"Cleaning the masks changed the pixels of {name} by {100 * change['net_change']:+.0f} % "
+        f"({change['regions_removed']} region(s) removed); --postprocess none leaves them as they are."
+        for name, change in (cleaned or {}).items()
+        if change["pixels_before"] > total / 1000 and abs(change["net_change"]) > AREA_CHANGE_TOLD
     ]
 
 

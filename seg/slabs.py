@@ -12,7 +12,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,8 @@ from seg.io.results import write_json
 logger = logging.getLogger(__name__)
 
 LABELS = "labels.ome.zarr"
+SURE = "sure.zarr"
+CLEAN = "clean.ome.zarr"
 
 
 class LabelSlab(Protocol):
@@ -43,16 +45,20 @@ class SlabFolder:
     ----------
     path : Path
         Named after the key of what they were made from.
+    peaks : tuple of float or None
+        Per label value the probability from which a pixel is certain; where given, certain pixels are kept as well.
     """
 
     path: Path
+    peaks: tuple[float, ...] | None = None
 
     def save(self, slab: LabelSlab) -> None:
         """Save one part: written beside and flushed, then renamed."""
         target = self.path / f"{_name(slab.frame, slab.z_start)}.npz"
         part = target.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
-            np.savez_compressed(file, labels=slab.labels, confidence=_mean(slab))
+            sure = {} if self.peaks is None else {"sure": np.packbits(_sure(slab, self.peaks))}
+            np.savez_compressed(file, labels=slab.labels, confidence=_mean(slab), **sure)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -79,6 +85,18 @@ class SlabFolder:
         for frame in range(n_frames):
             labels = [_load(file)[0] for file in parts[frame]]
             yield labels[0] if len(labels) == 1 else np.concatenate(labels)
+
+    def frame(self, frame: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels of one frame, shape ([Z,] Y, X), and where they are certain (bool), if that is kept."""
+        labels, sure = [], []
+        for file in sorted(self.path.glob(f"{frame:07d}_*.npz")):
+            with np.load(file, allow_pickle=False) as saved:
+                labels.append(saved["labels"])
+                if self.peaks is not None:
+                    bits = np.unpackbits(saved["sure"], count=labels[-1].size)
+                    sure.append(bits.reshape(labels[-1].shape).astype(bool))
+        joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in (labels, sure) if parts]
+        return joined[0], joined[1] if sure else None
 
     def confidence(self, n_frames: int) -> list[float]:
         """Mean class probability of each frame."""
@@ -110,10 +128,13 @@ class SlabStore:
         Named after the key of what they were made from; holds the OME-Zarr and a mark for each finished part.
     axes : str
         Of the result.
+    peaks : tuple of float or None
+        As of `SlabFolder`.
     """
 
     path: Path
     axes: str
+    peaks: tuple[float, ...] | None = None
 
     def create(self, make: Callable[[Path], None]) -> None:
         """Make the empty OME-Zarr with `make`, unless an earlier run did."""
@@ -123,6 +144,8 @@ class SlabStore:
             part = self.path / f".part.{LABELS}"
             shutil.rmtree(part, ignore_errors=True)
             make(part)
+            if self.peaks is not None:
+                self._make_sure(part)
             part.replace(self.path / LABELS)
         (self.path / "done").mkdir(exist_ok=True)
 
@@ -135,7 +158,10 @@ class SlabStore:
         volume = slab.labels.ndim == 3
         planes = slice(slab.z_start, slab.z_start + len(slab.labels)) if volume else slice(None)
         key = {"t": slab.frame, "z": planes}
-        array[tuple(key.get(axis, slice(None)) for axis in self.axes)] = slab.labels
+        place = tuple(key.get(axis, slice(None)) for axis in self.axes)
+        array[place] = slab.labels
+        if self.peaks is not None:
+            zarr.open_array(str(self.path / SURE), mode="r+")[place] = _sure(slab, self.peaks)
         depths = range(slab.z_start, planes.stop) if volume else [0]
         for z in depths:
             chunk = store.joinpath("c", *(str({"t": slab.frame, "z": z}[axis]) for axis in self.axes if axis in "tz"))
@@ -162,17 +188,51 @@ class SlabStore:
             sums[_place(file)[0]] += mark["confidence"] * mark["pixels"], mark["pixels"]
         return [float(total / pixels) for total, pixels in sums]
 
+    def read(self, frame: int, where: slice) -> tuple[np.ndarray, np.ndarray | None]:
+        """Slices of one frame along its first spatial axis, and where they are certain (bool), if that is kept."""
+        import zarr
+
+        place = self._slices(frame, where)
+        labels = np.asarray(zarr.open_array(str(self.path / LABELS / "0"), mode="r")[place])
+        if self.peaks is None:
+            return labels, None
+        return labels, np.asarray(zarr.open_array(str(self.path / SURE), mode="r")[place]).astype(bool)
+
+    def clean(self, make: Callable[[Path], None], pieces: Iterable[tuple[int, slice, np.ndarray]]) -> None:
+        """Write (frame, slices, labels) into an OME-Zarr of their own, which becomes the result."""
+        import zarr
+
+        shutil.rmtree(self.path / CLEAN, ignore_errors=True)
+        make(self.path / CLEAN)
+        array = zarr.open_array(str(self.path / CLEAN / "0"), mode="r+")
+        for frame, where, labels in pieces:
+            array[self._slices(frame, where)] = labels
+
     def finish(self, target: Path) -> None:
         """Put the finished OME-Zarr in its place."""
-        (self.path / LABELS).replace(target)
+        made = self.path / CLEAN
+        (made if made.exists() else self.path / LABELS).replace(target)
 
     def resolved(self) -> SlabStore:
         """The same under its absolute path, for a process that runs elsewhere."""
-        return SlabStore(self.path.resolve(), self.axes)
+        return SlabStore(self.path.resolve(), self.axes, self.peaks)
 
     def remove(self) -> None:
         """Delete the marks; the parts are the result now."""
         shutil.rmtree(self.path)
+
+    def _slices(self, frame: int, where: slice) -> tuple[int | slice, ...]:
+        spatial = self.axes.replace("t", "")
+        key: dict[str, int | slice] = {"t": frame, spatial[0]: where}
+        return tuple(key.get(axis, slice(None)) for axis in self.axes)
+
+    def _make_sure(self, labels: Path) -> None:
+        """Make an empty array beside the labels, in the same chunks."""
+        import zarr
+
+        like = zarr.open_array(str(labels / "0"), mode="r")
+        shutil.rmtree(self.path / SURE, ignore_errors=True)
+        zarr.create_array(str(self.path / SURE), shape=like.shape, chunks=like.chunks, dtype="uint8", fill_value=0)
 
 
 def slab_path(work: Path, key: str) -> Path:
@@ -192,6 +252,11 @@ def open_slabs(work: Path, key: str) -> SlabFolder:
 
 def _mean(slab: LabelSlab) -> float:
     return float(slab.confidence.mean(dtype=np.float64))
+
+
+def _sure(slab: LabelSlab, peaks: tuple[float, ...]) -> np.ndarray:
+    """Where the class chosen has the probability that makes it certain; bool."""
+    return np.asarray(slab.confidence >= np.asarray(peaks, np.float32)[slab.labels])
 
 
 def _name(frame: int, z_start: int) -> str:
