@@ -78,6 +78,7 @@ def make(
     n_frames: int = 12,
     dial: float = 0.3,
     texture_only: bool = False,
+    variety: float = 0.0,
     pixel_um: tuple[float, float] = (0.42, 0.40),
     frame_interval_s: float = 30.0,
     n_cycles: int = 2,
@@ -103,6 +104,8 @@ def make(
         Strength of the instrument's faults, 0..1.
     texture_only : bool
         All classes get one mean grey level (as dead metal may keep the brightness of live metal).
+    variety : float
+        How far grey levels and textures stray from the usual ones, 0..1 (`seg.synthetic.looks.Look.seen`).
     pixel_um : (float, float)
         (y, x).
     frame_interval_s : float
@@ -131,7 +134,7 @@ def make(
         (n_frames, *shape_px),
         calibration,
         seed=seed,
-        look=LOOK.texture_only() if texture_only else LOOK,
+        look=LOOK.seen(seed, texture_only=texture_only, variety=variety),
         instrument=Optical(shape_px, seed, dial),
         name=f"dead-{seed}",
         burnt_in=(lambda frame: bar) if burnt_in else None,

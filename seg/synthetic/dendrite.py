@@ -65,6 +65,7 @@ def make(
     n_frames: int = 8,
     dial: float = 0.3,
     texture_only: bool = False,
+    variety: float = 0.0,
     pixel_um: tuple[float, float] = (0.105, 0.100),
     frame_interval_s: float = 20.0,
     modality: str = "sem",
@@ -92,6 +93,8 @@ def make(
         Strength of the instrument's faults, 0..1.
     texture_only : bool
         All classes get one mean grey level.
+    variety : float
+        How far grey levels and textures stray from the usual ones, 0..1 (`seg.synthetic.looks.Look.seen`).
     pixel_um : (float, float)
         (y, x).
     frame_interval_s : float
@@ -145,7 +148,7 @@ def make(
         (n_frames, *shape_px),
         calibration,
         seed=seed,
-        look=look.texture_only() if texture_only else look,
+        look=look.seen(seed, texture_only=texture_only, variety=variety),
         name=f"dendrite-{seed}",
         instrument=instrument_of(shape_px, seed, dial),
         burnt_in=scene.text if burnt_in else None,

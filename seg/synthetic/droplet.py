@@ -47,6 +47,7 @@ def make(
     n_frames: int = 12,
     dial: float = 0.4,
     texture_only: bool = False,
+    variety: float = 0.0,
     pixel_um: tuple[float, float] = (0.00105, 0.00100),
     frame_interval_s: float = 1.0,
     support: str = "flat",
@@ -78,6 +79,8 @@ def make(
         Strength of the instrument's faults, 0..1.
     texture_only : bool
         All classes get one mean grey level.
+    variety : float
+        How far grey levels and textures stray from the usual ones, 0..1 (`seg.synthetic.looks.Look.seen`).
     pixel_um : (float, float)
         (y, x).
     frame_interval_s : float
@@ -125,7 +128,7 @@ def make(
         )
     parameters = {k: v for k, v in locals().items() if k not in ("seed", "share")}
     scene = _Scene(seed, parameters)
-    look = _look(texture_only, inverted)
+    look = _look(inverted).seen(seed, texture_only=texture_only, variety=variety)
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in scene.times), "file")
     bar = scale_bar(shape_px, pixel_um[1], unit_nm=True)
     images, labels, instances = record(
@@ -161,9 +164,7 @@ def make(
     )
 
 
-def _look(texture_only: bool, inverted: bool) -> Look:
-    if texture_only:
-        return LOOK.texture_only()
+def _look(inverted: bool) -> Look:
     if not inverted:
         return LOOK
     flipped = {k: Material(1.05 - m.level, m.texture, m.length_px, m.amplitude) for k, m in LOOK.materials.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -67,6 +67,30 @@ class Look:
         """Look of the same scene with one mean level and spread for all classes; only the kind of texture differs."""
         materials = {index: Material(level, *TEXTURE_ONLY[index], amplitude) for index in self.materials}
         return Look(materials)
+
+    def seen(self, seed: int, *, texture_only: bool, variety: float) -> Look:
+        """How the same materials look in another instrument, or with `texture_only`.
+
+        Parameters
+        ----------
+        seed : int
+        texture_only : bool
+        variety : float
+            0 changes nothing; at 1 levels stray by up to 0.14, lengths and amplitudes by a factor of 1.6 (one sd).
+        """
+        if texture_only or variety == 0:
+            return self.texture_only() if texture_only else self
+        rng = np.random.default_rng([seed, 6])
+        materials = {
+            index: Material(
+                m.level + variety * rng.uniform(-0.14, 0.14),
+                m.texture,
+                m.length_px * math.exp(variety * rng.normal(0, 0.47)),
+                m.amplitude * math.exp(variety * rng.normal(0, 0.47)),
+            )
+            for index, m in sorted(self.materials.items())
+        }
+        return replace(self, materials=materials)
 
 
 # Texture of each class where texture is all there is: symmetric fields (a skewed one moves its median off the mean),

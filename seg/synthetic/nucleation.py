@@ -44,6 +44,7 @@ def make(
     n_frames: int = 12,
     dial: float = 0.4,
     texture_only: bool = False,
+    variety: float = 0.0,
     pixel_um: tuple[float, float] = (0.42, 0.40),
     frame_interval_s: float = 120.0,
     current_density_mA_cm2: float = 1.0,
@@ -75,6 +76,8 @@ def make(
         Strength of the instrument's faults, 0..1.
     texture_only : bool
         All classes get one mean grey level.
+    variety : float
+        How far grey levels and textures stray from the usual ones, 0..1 (`seg.synthetic.looks.Look.seen`).
     pixel_um : (float, float)
         (y, x).
     frame_interval_s, current_density_mA_cm2 : float
@@ -110,7 +113,7 @@ def make(
     parameters = {k: v for k, v in locals().items() if k != "seed"}
     times = np.arange(n_frames) * frame_interval_s
     scene = Scene(seed, parameters, times)
-    look = LOOK.texture_only() if texture_only else LOOK
+    look = LOOK.seen(seed, texture_only=texture_only, variety=variety)
     recorder = _Recorder(scene, look, Optical(shape_px, seed, dial))
 
     calibration = Calibration({"y": pixel_um[0], "x": pixel_um[1]}, tuple(float(t) for t in times), "file")

@@ -82,6 +82,22 @@ class Pit:
         return np.where(away > 0, away * (1 / np.maximum(level, 1e-9) - 1), self.minor_um)
 
     @property
+    def half_axes_um(self) -> tuple[float, float]:
+        """Half axes of the ellipse with the area and the second moments of the outline; facets change them."""
+        phi = np.linspace(0, 2 * math.pi, 4_000, endpoint=False)
+        u, v = np.cos(phi), np.sin(phi)
+        r = self.reach(phi)
+        # Moments of the squeezed circle, in sectors: the area goes with r^2, first moments with r^3, second with r^4.
+        area = np.mean(r**2) / 2
+        first = np.array([np.mean(r**3 * u), np.mean(r**3 * v)]) / (3 * area)
+        second = np.array([[np.mean(r**4 * a * b) for b in (u, v)] for a in (u, v)]) / (4 * area)
+        squeeze = np.diag([self.major_um, self.minor_um])
+        short, long = np.linalg.eigvalsh(squeeze @ (second - np.outer(first, first)) @ squeeze)
+        aspect = (long / short) ** 0.25
+        radius = math.sqrt(self.area_um2 / math.pi)
+        return radius * aspect, radius / aspect
+
+    @property
     def area_um2(self) -> float:
         """Area of the opening; exact for the smooth outline to 1e-6."""
         phi = np.linspace(0, 2 * math.pi, 4_000, endpoint=False)
@@ -95,6 +111,7 @@ def make(
     n_frames: int = 12,
     dial: float = 0.3,
     texture_only: bool = False,
+    variety: float = 0.0,
     pixel_um: tuple[float, float] = (0.42, 0.40),
     frame_interval_s: float = 60.0,
     n_cycles: int = 2,
@@ -126,6 +143,8 @@ def make(
         Strength of the instrument's faults, 0..1.
     texture_only : bool
         All classes get one mean grey level.
+    variety : float
+        How far grey levels and textures stray from the usual ones, 0..1 (`seg.synthetic.looks.Look.seen`).
     pixel_um : (float, float)
         (y, x).
     frame_interval_s : float
@@ -162,7 +181,7 @@ def make(
         (n_frames, *shape_px),
         calibration,
         seed=seed,
-        look=LOOK.texture_only() if texture_only else LOOK,
+        look=LOOK.seen(seed, texture_only=texture_only, variety=variety),
         instrument=Optical(shape_px, seed, dial),
         name=f"pits-{seed}",
         retouch=None if texture_only else _shade,
@@ -274,10 +293,14 @@ class _Scene:
         found = []
         for k, (y, x) in enumerate(self.sites[c] + self.shift_um[c]):
             major = p["rate_major_um_s"] * open_s * self.spread[k]
-            share = 1 / (1 + math.exp(-8 * (2 * major / p["facet_diameter_um"] - 1)))
-            share = share if share > 0.02 else 0.0
-            found.append(Pit(k, y, x, major, major / p["anisotropy"], self.turns, share, self.normals))
+            found.append(self._pit(k, y, x, major))
         return found
+
+    def _pit(self, site: int, y: float, x: float, major_um: float) -> Pit:
+        """A pit of that size, with the facets that go with it."""
+        share = 1 / (1 + math.exp(-8 * (2 * major_um / self.p["facet_diameter_um"] - 1)))
+        share = share if share > 0.02 else 0.0
+        return Pit(site, y, x, major_um, major_um / self.p["anisotropy"], self.turns, share, self.normals)
 
     def _nuclei(self, rng: np.random.Generator, c: int) -> np.ndarray:
         """Nuclei of a cycle (y, x, final radius), in the coordinates of the scene."""
@@ -383,16 +406,32 @@ class _Scene:
             seen = sum(self._at_home(y, x, hidden) for y, x, _ in discs)
             row("object_count", seen, "1", "deposit", "nuclei whose centre lies in the valid area", n=seen)
         p = self.p
+        major, minor = self._axis_rates()
+        how = "slope of the half axis of equal second moments, an average pit"
         series = [
-            ("pit_rate_major", p["rate_major_um_s"], "um/s", "parameter: major semi-axis of an average pit"),
-            ("pit_rate_minor", p["rate_major_um_s"] / p["anisotropy"], "um/s", "parameter: minor semi-axis"),
-            ("pit_anisotropy", p["anisotropy"], "1", "parameter"),
+            ("pit_rate_major", major, "um/s", how),
+            ("pit_rate_minor", minor, "um/s", how),
+            ("pit_anisotropy", major / minor, "1", "ratio of both"),
             ("rim_enrichment", p["rim_enrichment"], "1", f"parameter: within {p['rim_width_um']:g} um of a rim"),
             ("density_current_slope", p["density_exponent"], "1", "parameter"),
         ]
         if p["n_cycles"] > 1:
             series.append(("memory_fraction", p["memory"], "1", "parameter"))
         return rows + [Measurement(m, float(v), u, class_name="pit", method=how) for m, v, u, how in series]
+
+    def _axis_rates(self) -> tuple[float, float]:
+        """How fast the half axes of an average pit grow while metal is stripped; facets slow them."""
+        p = self.p
+        clock = np.arange(1, int(self.strip_frames[0]) + 1) * p["frame_interval_s"]
+        axes = np.array([
+            self._pit(0, 0.0, 0.0, p["rate_major_um_s"] * open_s).half_axes_um for open_s in clock
+        ])  # fmt: skip
+        if len(clock) < 2:
+            return p["rate_major_um_s"], p["rate_major_um_s"] / p["anisotropy"]
+        early, late = np.triu_indices(len(clock), 1)
+        slopes = (axes[late] - axes[early]) / (clock[late] - clock[early])[:, None]
+        major, minor = np.median(slopes, axis=0)
+        return float(major), float(minor)
 
     def _at_home(self, y: float, x: float, hidden: np.ndarray) -> bool:
         if not (0 <= y < self.field[0] and 0 <= x < self.field[1]):

@@ -118,6 +118,7 @@ def make(
     n_frames: int = 1,
     dial: float = 0.35,
     texture_only: bool = False,
+    variety: float = 0.0,
     pixel_um: tuple[float, float] = (0.00042, 0.00040),
     frame_interval_s: float = 0.5,
     n_particles: int = 3,
@@ -147,6 +148,8 @@ def make(
         Strength of the instrument's faults, 0..1.
     texture_only : bool
         All classes get one mean grey level.
+    variety : float
+        How far grey levels and textures stray from the usual ones, 0..1 (`seg.synthetic.looks.Look.seen`).
     pixel_um : (float, float)
         (y, x).
     frame_interval_s : float
@@ -196,7 +199,7 @@ def make(
         (n_frames, *shape_px),
         calibration,
         seed=seed,
-        look=look.texture_only() if texture_only else look,
+        look=look.seen(seed, texture_only=texture_only, variety=variety),
         instrument=Tem(
             shape_px, seed, dial, pixel_nm=pixel_um[1] * 1000, defocus_um=0.5, frames_of_damage=damage_frames
         ),

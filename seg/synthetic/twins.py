@@ -17,6 +17,7 @@ from seg import __version__
 from seg.io import write_image, write_labels
 from seg.stack import Stack
 from seg.synthetic import FAMILIES, Experiment
+from seg.synthetic.droplet import REGIMES
 
 TEXTURE_ONLY_SHARE = 0.08
 SEEN_BY = {
@@ -24,6 +25,8 @@ SEEN_BY = {
     "xct": ("interface",),
 }  # fmt: skip
 """Families that each modality shows."""
+VARIED = ("nucleation", "dendrite", "pits", "dead")
+"""Families whose look is drawn anew for each twin where light shows them; droplets always are."""
 
 
 def _nucleation(rng: np.random.Generator) -> dict[str, Any]:
@@ -35,12 +38,24 @@ def _nucleation(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _droplet(rng: np.random.Generator) -> dict[str, Any]:
-    return {
-        "shape_px": (256, 320), "n_frames": 5, "support": str(rng.choice(["flat", "tilted", "fibre"])),
-        "tilt_deg": float(rng.uniform(-12, 12)), "n_droplets": int(rng.integers(1, 4)),
-        "plating_angle_deg": float(rng.uniform(40, 130)), "receding_angle_deg": float(rng.uniform(20, 60)),
-        "inverted": bool(rng.random() < 0.5),
+    # From one that fills the field to a row of nuclei a few pixels high: no magnification is the usual one.
+    shape, pixel = (256, int(rng.choice([320, 416, 512]))), float(np.exp(rng.uniform(np.log(0.0008), np.log(0.0035))))
+    pixels, n = shape[0] * shape[1], int(rng.choice([1, 1, 1, 2, 3, 6, 12, 24]))
+    grown_px = pixels * float(np.exp(rng.uniform(np.log(0.01), np.log(0.3)))) / n
+    support = str(rng.choice(["flat", "tilted", "fibre"] if n <= 3 else ["flat", "tilted"]))
+    options = {
+        "shape_px": shape, "n_frames": 5, "pixel_um": (pixel * float(rng.uniform(0.95, 1.05)), pixel),
+        "support": support, "tilt_deg": float(rng.uniform(-12, 12)), "n_droplets": n,
+        "fibre_radius_um": shape[1] * pixel * float(rng.uniform(0.4, 1.0)),
+        "area_rate_um2_s": grown_px * pixel**2 / 2.4, "rate_spread": float(rng.uniform(0, 0.5)),
+        "coalescence": n > 3, "plating_angle_deg": float(rng.uniform(40, 130)),
+        "receding_angle_deg": float(rng.uniform(20, 60)), "regime": str(rng.choice(REGIMES)),
+        "inverted": bool(rng.random() < 0.4), "variety": 1.0,
     }  # fmt: skip
+    if rng.random() < 0.5:
+        across = 2 * float(np.sqrt(grown_px / np.pi)) * pixel
+        options |= {"facet_diameter_um": across * float(rng.uniform(0.5, 1.3)), "facet_count": int(rng.integers(4, 8))}
+    return options
 
 
 def _dendrite(rng: np.random.Generator) -> dict[str, Any]:
@@ -98,6 +113,9 @@ def draw_twin(family: str, seed: int, modality: str | None = None) -> Experiment
     if modality is not None and "modality" in options:
         options["modality"] = modality
     options |= {"dial": float(rng.uniform(0.05, 0.7)), "texture_only": bool(rng.random() < TEXTURE_ONLY_SHARE)}
+    if family in VARIED and options.get("modality", "optical") == "optical":
+        # Draws of its own: the twins of other modalities stay those that the shipped models were trained on.
+        options["variety"] = float(np.random.default_rng([seed, list(DRAWS).index(family), 1]).uniform())
     if family != "interface":
         options["burnt_in"] = bool(rng.random() < 0.6)
     return FAMILIES[family](int(rng.integers(2**31)), **options)
