@@ -76,6 +76,7 @@ def segment(
     normalisation: SeriesNormalisation | None = None,
     finished: Collection[tuple[int, int]] = (),
     only: Collection[Part] | None = None,
+    runner: Runner | None = None,
     progress: Progress = silent,
 ) -> Iterator[Slab]:
     """Label every pixel of a stack, part by part.
@@ -94,6 +95,8 @@ def segment(
         does not change with it, so that a continued result is the same to the bit; some of these may come again.
     only : collection of Part or None
         Those of `parts_of` to compute, for work shared between processes; None: all.
+    runner : Runner or None
+        One of `bundle` and `settings`, for what it can tell afterwards; None makes one.
     progress : Progress
 
     Yields
@@ -105,7 +108,7 @@ def segment(
     settings = settings or InferenceSettings()
     check_fits(stack, bundle)
     _warn_of_pixel_size(stack, bundle.spec)
-    runner = Runner(bundle, settings)
+    runner = runner or Runner(bundle, settings)
     if normalisation is None:
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
     wanted = [part for part in parts_of(stack, runner) if not all(place in finished for place in part.places)]

@@ -103,7 +103,7 @@ def make_masks(
             slabs = SlabStore(slabs.path, axes, peaks)
             slabs.create(lambda part: create_labels(part, **described))
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
-        _fill(slabs, stack, path, bundle, settings, normalisation, options, progress)
+        backed_off = _fill(slabs, stack, path, bundle, settings, normalisation, options, progress)
         if fingerprint(path) != before:
             slabs.remove()
             raise DataError(f"{path.name!r} changed while it was read; run again when nothing writes to it any more.")
@@ -115,6 +115,7 @@ def make_masks(
             },
             "normalisation": {"low": normalisation.low, "high": normalisation.high},
             "confidence": slabs.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
+            "backed_off": backed_off,
         }  # fmt: skip
         if isinstance(slabs, SlabStore):
             if rules is not None:
@@ -192,8 +193,11 @@ def writes_zarr(stack: Stack, options: RunOptions) -> bool:
 def _fill(
     slabs: SlabFolder | SlabStore, stack: Stack, path: Path, bundle: Any, settings: InferenceSettings,
     normalisation: SeriesNormalisation, options: RunOptions, progress: Progress,
-) -> None:  # fmt: skip
-    """Compute and save all parts that are not there yet; writing goes on beside computing."""
+) -> list[str]:  # fmt: skip
+    """Compute and save all parts that are not there yet; writing goes on beside computing.
+
+    Gives a sentence for each time that memory did not suffice and smaller batches or tiles did.
+    """
     from seg.plan import memory_limit_bytes, plan_segmentation
     from seg.runner import Runner
 
@@ -207,7 +211,7 @@ def _fill(
 
         task = Task(path.resolve(), options.reading, bundle.path.resolve(), settings, normalisation, slabs.resolved())
         compute(task, left, options.cluster, progress=progress)
-        return
+        return []
     plan = plan_segmentation(stack, runner, left, joined=isinstance(slabs, SlabFolder))
     logger.info("%s %s", stack.name, plan)
     limit = memory_limit_bytes()
@@ -218,6 +222,8 @@ def _fill(
         )  # fmt: skip
     with Behind(slabs.save) as behind:
         for part in segment(
-            stack, bundle, settings=settings, normalisation=normalisation, finished=finished, progress=progress
-        ):
+            stack, bundle, settings=settings, normalisation=normalisation, finished=finished, runner=runner,
+            progress=progress,
+        ):  # fmt: skip
             behind.put(part)
+    return runner.backed_off

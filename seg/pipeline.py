@@ -333,7 +333,7 @@ def _record(
         "seeds": {"bootstrap": 0},
         "timings_s": {stage: round(seconds, 2) for stage, seconds in timings.items()},
         "versions": _versions(),
-        "warnings": said.warnings,
+        "warnings": [*said.warnings, *made.get("backed_off", [])],
         "frames_doubtful": doubtful,
         "electrochem": said.electrochem,
     }

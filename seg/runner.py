@@ -105,6 +105,7 @@ class Runner:
         self.max_tile_px = BUDGET_BYTES[self.device.type] // self.bytes_per_px
         self.batch_px = min(BATCH_PX[self.device.type], self.max_tile_px)
         self._affordable: dict[tuple[int, ...], int] = {}  # by tile shape; learned by running out of memory
+        self.backed_off: list[str] = []  # a sentence for each time that happened
         self._constants: dict[tuple[tuple[int, ...], float], Tensor] = {}
 
     def tiles(self, shape: Sequence[int]) -> tuple[AxisTiles, ...]:
@@ -225,7 +226,8 @@ class Runner:
         self._affordable[shape] = at_once
         size = " x ".join(map(str, shape))
         then = f"{at_once} tile(s) of {size} px at once" if at_once else f"tiles of half of {size} px"
-        logger.warning("Out of memory on device %s; going on with %s.", self.device, then)
+        self.backed_off.append(f"Out of memory on device {self.device}; going on with {then}.")
+        logger.warning("%s", self.backed_off[-1])
 
     def _in_parts(self, image: np.ndarray) -> Tensor:
         """Logits (K, ...) of a tile (1, ...) that is too large for the memory, from tiles of half its size."""
@@ -310,10 +312,16 @@ def ready_network(network: nn.Module, device: torch.device, precision: str) -> R
     return ready
 
 
+# How the allocators of the host, the driver and the libraries under torch say it, as plain RuntimeErrors.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 @cache

@@ -24,6 +24,7 @@ from seg.io.results import write_json
 logger = logging.getLogger(__name__)
 
 LABELS = "labels.ome.zarr"
+_MEMBERS = {"labels.npy", "confidence.npy"}
 SURE = "sure.zarr"
 CLEAN = "clean.ome.zarr"
 
@@ -69,8 +70,8 @@ class SlabFolder:
         for file in self.path.glob("*.npz"):
             try:
                 with zipfile.ZipFile(file) as members:
-                    whole = members.testzip() is None
-            except (OSError, zipfile.BadZipFile, zlib.error):
+                    whole = members.testzip() is None and set(members.namelist()) >= _MEMBERS
+            except Exception:  # of a damaged archive zipfile raises whatever its parsing runs into
                 whole = False
             if whole:
                 found.add(_place(file))
@@ -174,7 +175,19 @@ class SlabStore:
 
     def finished(self) -> frozenset[tuple[int, int]]:
         """The ``(frame, z_start)`` of all saved parts."""
-        return frozenset(_place(file) for file in (self.path / "done").glob("[!.]*.json"))
+        found = set()
+        for file in (self.path / "done").glob("[!.]*.json"):
+            try:
+                mark = json.loads(file.read_text(encoding="utf-8"))
+                whole = mark["pixels"] > 0 and 0 <= mark["confidence"] <= 1
+            except (OSError, ValueError, TypeError, KeyError):
+                whole = False
+            if whole:
+                found.add(_place(file))
+            else:
+                logger.warning("The mark of a finished part (%s) is damaged; the part is made again.", file.name)
+                file.unlink()
+        return frozenset(found)
 
     def has(self, frame: int, z_start: int) -> bool:
         """Whether one part is saved."""

@@ -31,9 +31,8 @@ def is_done(folder: Path, stage: str, key: str) -> bool:
         record = json.loads((folder / WORK / f"{stage}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return record.get("key") == key and all(
-        _state(folder / name) == state for name, state in record.get("outputs", {}).items()
-    )
+    outputs = record.get("outputs") if isinstance(record, dict) and record.get("key") == key else None
+    return isinstance(outputs, dict) and all(_state(folder / name) == state for name, state in outputs.items())
 
 
 def mark_done(folder: Path, stage: str, key: str, outputs: Iterable[Path]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import lzma
 import os
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -400,6 +403,10 @@ def _selftest_image(network: nn.Module, seed: int) -> np.ndarray:
     return image[np.newaxis].astype(np.float32)
 
 
+# What zipfile lets through of the libraries that unpack.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+
 def _check_selftest(network: nn.Module, path: Path, name: str) -> None:
     import torch
 
@@ -411,7 +418,7 @@ def _check_selftest(network: nn.Module, path: Path, name: str) -> None:
             raise ModelError(f"{file} unpacks to {declared} bytes; a self-test has at most {MAX_SELFTEST_BYTES}.")
         with np.load(file, allow_pickle=False) as saved:
             image, expected = saved["image"], saved["logits"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, *_DAMAGED) as error:
         raise ModelError(f"The self-test {file} cannot be read ({error}); copy the model again.") from error
     try:
         with torch.inference_mode():

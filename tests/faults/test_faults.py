@@ -2,22 +2,26 @@
 
 import errno
 import hashlib
+import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from seg import masks, slabs
+from seg import masks, runner, slabs
 from seg.cli import main
 from seg.errors import InterruptedRunError, UsageError
 from seg.io import arrays, read_labels, write_image
 from seg.io.labels import create_labels
 from seg.locking import only_run_in
-from seg.pipeline import RunOptions, predict
+from seg.pipeline import RunOptions, predict, run
 from seg.slabs import SlabFolder, SlabStore
 from seg.stack import Calibration
+from seg.stages import is_done, mark_done
 
 CPU = RunOptions(device="cpu")
 SIZE_UM = {"z": 1.5, "y": 0.4, "x": 0.25}
@@ -187,13 +191,15 @@ def test_a_damaged_part_of_an_earlier_run_is_made_again(video, masks_only, tmp_p
         full_after(patch, SlabFolder, 4)
         with pytest.raises(InterruptedRunError):
             predict([video], masks_only, out, CPU)
-    first, second, *_ = sorted(out.glob("video/.work/slabs-*/*.npz"))
+    first, second, third, *_ = sorted(out.glob("video/.work/slabs-*/*.npz"))
     first.write_bytes(first.read_bytes()[:1000])
     data = bytearray(second.read_bytes())
     data[len(data) // 2] ^= 0xFF
     second.write_bytes(data)
+    with zipfile.ZipFile(third, "w") as archive:  # whole as an archive, and empty
+        archive.writestr("other.npy", b"")
     predict([video], masks_only, out, CPU)
-    assert caplog.text.count("is damaged; it is made again") == 2
+    assert caplog.text.count("is damaged; it is made again") == 3
     assert pixels(out) == undisturbed
 
 
@@ -240,6 +246,21 @@ def test_a_plane_without_its_mark_counts_as_absent(tmp_path, schema, monkeypatch
     store.save(slab)
     assert store.finished() == {(0, 2)}
     assert store.confidence(1) == [0.5]
+    (mark,) = (store.path / "done").glob("*.json")
+    for damaged in ("", "[]", '{"pixels": 144}', '{"pixels": 144, "confidence": NaN}'):
+        mark.write_text(damaged)
+        assert store.finished() == frozenset()
+        assert not mark.exists()
+        store.save(slab)
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "7", '{"key": "k"}', '{"key": "k", "outputs": []}'])
+def test_a_damaged_note_of_a_stage_counts_as_absent(damaged, tmp_path):
+    (tmp_path / "labels").write_text("x")
+    mark_done(tmp_path, "segment", "k", [tmp_path / "labels"])
+    assert is_done(tmp_path, "segment", "k")
+    (tmp_path / ".work" / "segment.json").write_text(damaged)
+    assert not is_done(tmp_path, "segment", "k")
 
 
 def test_killed_between_the_result_and_the_note_that_it_is_whole(video, masks_only, tmp_path, monkeypatch):
@@ -258,6 +279,44 @@ def test_killed_between_the_result_and_the_note_that_it_is_whole(video, masks_on
     assert list(out.glob("video/.work/slabs-*/done/*.json"))
     predict([video], masks_only, out, CPU)
     assert pixels(out) == pixels(tmp_path / "calm-zarr")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["torch", "driver", "cudnn", "host"],
+)
+def test_smaller_batches_and_tiles_are_told_in_the_log_and_in_the_record(
+    error, masks_only, tmp_path, monkeypatch, caplog
+):
+    """Nine frames make a batch; not even one fits, but tiles of half its side do: the masks stay the same."""
+    path = tmp_path / "small.npy"
+    np.save(path, np.random.default_rng(3).integers(0, 255, (9, 160, 160)).astype(np.uint8))
+    options = RunOptions(device="cpu", axes="tyx", frame_interval_s=2.0, pixel_size_um={"y": 0.4, "x": 0.25})
+    (calm,) = predict([path], masks_only, tmp_path / "calm", options)
+    compute = runner.Runner._compute
+
+    def small(engine, images):
+        if images.size > 160 * 100:
+            raise error
+        return compute(engine, images)
+
+    monkeypatch.setattr(runner.Runner, "_compute", small)
+    (result,) = run([path], masks_only, tmp_path / "out", options)
+    assert (calm.error, result.error) == ("", "")
+    warnings = json.loads((result.folder / "run.json").read_text())["warnings"]
+    told = [text for text in warnings if "Out of memory on device cpu" in text]
+    batches = [f"{n} tile(s) of 160 x 160 px at once." for n in (4, 2, 1)]
+    assert [text.rpartition("with ")[2] for text in told] == [*batches, "tiles of half of 160 x 160 px."]
+    assert all(text in caplog.text for text in told)
+    found, expected = (read_labels(masks.labels_of(r.folder)).stack.data[...] for r in (result, calm))
+    # Half tiles are exact but for rounding in half precision, and random weights make near ties of some pixels.
+    assert (found == expected).mean() > 0.995
 
 
 def test_want_of_memory_is_one_failure_of_many(video, masks_only, tmp_path, monkeypatch):
