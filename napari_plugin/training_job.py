@@ -109,7 +109,7 @@ def prepare_job(
     minutes : float or None
         None: what `further` says.
     init : str or None
-        Model to start from.
+        Model to start from, by the recipe ``experiment=finetune``; None: from scratch.
     schema : str
     further : sequence of str
         Overrides, put last.
@@ -151,7 +151,8 @@ def prepare_job(
         part.write_text(text + yaml.safe_dump({"schema": schema, "sources": sources}), encoding="utf-8")
     arguments = ["--config-dir", str(config_dir), f"name={name}", "data=[labelled]", f"runs={Path(runs).resolve()}"]
     if init is not None:
-        arguments.append(f"model.init={init}")
+        # The recipe for few labels, which keeps what the model knows; it has no use without one.
+        arguments += ["experiment=finetune", f"model.init={init}"]
     if minutes is not None:
         arguments.append(f"trainer.max_minutes={minutes:g}")
     arguments += ["trainer.log_every=1", *further]

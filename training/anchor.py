@@ -1,12 +1,14 @@
-"""What a model already knows, kept where few labels say nothing: a pull towards the start on unlabelled pixels.
+"""What a model already knows, kept where few labels say nothing, as far as the labels bear it out.
 
 A stroke tells of a hundred pixels, drawn where its class is plain to see; a network fitted to strokes alone forgets the
-rest within a few dozen steps. So on unlabelled pixels the network in training is asked to agree with the one it started
-from (learning without forgetting), as far as that one deserves it: strokes it has never seen tell how much.
+rest within a few dozen steps. So on unlabelled pixels it is asked to agree with the model it started from (learning
+without forgetting), class by class as far as that one names the strokes rightly, which it has never seen; and for the
+rest with a forest fitted to the strokes on filtered intensities and the network's own features (pseudo-labels).
 
 References
 ----------
-Li and Hoiem, "Learning without forgetting", ECCV 2016.
+Li and Hoiem, "Learning without forgetting", ECCV 2016. Lee, "Pseudo-label", ICML workshop 2013. Wortsman et al.,
+"Robust fine-tuning of zero-shot models", CVPR 2022 (weights between the start and the end).
 """
 
 from __future__ import annotations
@@ -14,14 +16,19 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from seg.errors import UsageError
 from training.apply import predict
+from training.config import LossConfig
+from training.guesses import GUESSED, guess
 from training.label_codes import LabelCodes
+from training.losses import MaskedLoss
 from training.sources import LabelledImage
 
 logger = logging.getLogger(__name__)
@@ -29,9 +36,51 @@ logger = logging.getLogger(__name__)
 _IMAGES = 12
 """Labelled images at most by which the start is judged."""
 
+_SHARPNESS = 4
+"""Power of the trust: strokes lie where classes are plain, so a start that names 70 % of them had an IoU of 0.2."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far a network is borne out by labels it was not trained on; 1 fully, 0 no better than chance.
+
+    Parameters
+    ----------
+    overall : float
+        Share of labelled pixels named rightly, each label counting the same.
+    per_output : ndarray of float, shape (K,)
+        Of what is given each name, the share that bears it; 0 for names never given.
+    """
+
+    overall: float
+    per_output: np.ndarray
+
+
+def judge(
+    start: nn.Module, images: Sequence[LabelledImage], codes: LabelCodes, *, device: torch.device, precision: str
+) -> Trust:
+    """Compare a network with the labels of a dozen images, spread evenly, that are not held out."""
+    labelled = [item for item in images if not item.held_out and item.codes.any()]
+    spread = np.unique(np.linspace(0, len(labelled) - 1, min(_IMAGES, len(labelled))).round().astype(int))
+    said = np.zeros((codes.n_codes, codes.n_classes))
+    for item in (labelled[i] for i in spread):
+        output = predict(start, item.image, device=device, precision=precision)
+        place = np.flatnonzero(item.codes)
+        np.add.at(said, (item.codes.ravel()[place], output.ravel()[place]), 1)
+    shares = said[1:] / np.maximum(said[1:].sum(axis=1, keepdims=True), 1)  # (codes - 1, K): each label sums to 1
+    allowed = np.array([[k in codes.members(c) for k in range(codes.n_classes)] for c in range(1, codes.n_codes)])
+    held = said[1:].any(axis=1)
+    given = shares.sum(axis=0)
+    rightly = np.divide((shares * allowed).sum(axis=0), given, out=np.zeros(codes.n_classes), where=given > 0)
+    chance = 1 / codes.n_classes
+    overall, per_output = (
+        np.clip((x - chance) / (1 - chance), 0, 1) for x in ((shares * allowed).sum(axis=1)[held].mean(), rightly)
+    )
+    return Trust(float(overall), per_output)
+
 
 class Anchor(nn.Module):
-    """Divergence of the network from the one it started from, over unlabelled pixels.
+    """Pull of unlabelled pixels towards what the start says of them, and the guesses where it is not to be trusted.
 
     Parameters
     ----------
@@ -39,80 +88,97 @@ class Anchor(nn.Module):
         Stays as it is, but for `scales`: it looks at one scale, as the network does in training.
     known : sequence of int
         Outputs the start was trained on. Only the shares among these count: how much of a pixel goes to a class that
-        is new is for the labels to say.
-    weight : float
+        is new is for labels and guesses to say.
+    trusted : sequence of float
+        Of every output of the start, 0 to 1.
+    strength : float
+    codes : LabelCodes
     """
 
-    def __init__(self, start: nn.Module, known: Sequence[int], weight: float) -> None:
+    def __init__(
+        self, start: nn.Module, known: Sequence[int], trusted: Sequence[float], strength: float, codes: LabelCodes
+    ) -> None:
         super().__init__()
         self.start = start.eval().requires_grad_(False)
         self.start.scales = (1,)
-        self.known = list(known)
-        self.weight = weight if len(self.known) > 1 else 0.0
+        self.known, self.strength = list(known), strength
+        self.register_buffer("trusted", torch.tensor([float(trusted[k]) for k in known]))
+        self.loss_of_guess = MaskedLoss(codes, LossConfig(cross_entropy=1.0, dice=0.0))
 
     def forward(
         self, images: torch.Tensor, logits: torch.Tensor | list[torch.Tensor], codes: torch.Tensor
     ) -> torch.Tensor:
-        """Weighted mean of KL(start || network) over the pixels of code 0; images (B, 1, [Z,] Y, X)."""
-        finest = logits if isinstance(logits, torch.Tensor) else logits[0]
-        if not self.weight:
-            return finest.new_zeros((), dtype=torch.float32)
+        """Loss of images (B, 1, [Z,] Y, X) over the pixels of code 0 and of codes from `GUESSED` on."""
+        finest = (logits if isinstance(logits, torch.Tensor) else logits[0]).float()
+        free = (codes == 0) | (codes >= GUESSED)
         with torch.no_grad():
             wanted = functional.log_softmax(self.start(images)[:, self.known].float(), dim=1)
-        found = functional.log_softmax(finest[:, self.known].float(), dim=1)
-        apart = (wanted.exp() * (wanted - found)).sum(dim=1)  # (B, [Z,] Y, X)
-        free = codes == 0
-        return self.weight * (apart * free).sum() / free.sum().clamp_min(1)
-
-
-def trust(
-    start: nn.Module, images: Sequence[LabelledImage], codes: LabelCodes, *, device: torch.device, precision: str
-) -> float:
-    """How well a network names labelled pixels it was not trained on: 1 all of them, 0 no better than chance.
-
-    Parameters
-    ----------
-    start : nn.Module
-    images : sequence of LabelledImage
-        Those that are not held out; a dozen of them, spread evenly, are looked at.
-
-    Returns
-    -------
-    float
-        The share named rightly, averaged over classes so that each counts the same, with chance (one by the number of
-        outputs) put to 0.
-    """
-    labelled = [item for item in images if not item.held_out and item.codes.any()]
-    spread = np.unique(np.linspace(0, len(labelled) - 1, min(_IMAGES, len(labelled))).round().astype(int))
-    right, total = np.zeros(codes.n_codes), np.zeros(codes.n_codes)
-    allowed = np.array([[k in codes.members(code) for k in range(codes.n_classes)] for code in range(codes.n_codes)])
-    for item in (labelled[i] for i in spread):
-        output = predict(start, item.image, device=device, precision=precision)
-        hit = allowed[item.codes, output]
-        total += np.bincount(item.codes.ravel(), minlength=codes.n_codes)
-        right += np.bincount(item.codes.ravel(), weights=hit.ravel(), minlength=codes.n_codes)
-    held = total[1:] > 0
-    share = float((right[1:][held] / total[1:][held]).mean())
-    chance = 1 / codes.n_classes
-    return max(0.0, (share - chance) / (1 - chance))
+            shape = (1, -1, *(1,) * (wanted.ndim - 2))
+            trusted = (wanted.exp() * self.trusted.view(shape)).sum(dim=1)  # (B, [Z,] Y, X)
+        found = functional.log_softmax(finest[:, self.known], dim=1)
+        apart = (wanted.exp() * (wanted - found)).sum(dim=1)
+        n = free.sum().clamp_min(1)
+        guesses = torch.where(codes >= GUESSED, codes - GUESSED, torch.zeros_like(codes))
+        of_guess = self.loss_of_guess.per_pixel(finest, guesses)
+        return self.strength * ((trusted * apart * free).sum() + ((1 - trusted) * of_guess).sum()) / n
 
 
 def make_anchor(
     start: nn.Module, known: Sequence[int], strength: float, images: Sequence[LabelledImage], codes: LabelCodes, *,
-    device: torch.device, precision: str,
-) -> Anchor | None:  # fmt: skip
-    """The anchor of strength `strength` times the square of `trust`, or None where that leaves nothing.
+    device: torch.device, precision: str, seed: int = 0,
+) -> tuple[Anchor, list[LabelledImage], float]:  # fmt: skip
+    """The anchor, the images with guesses (codes from `GUESSED` on) where nothing is labelled, and the share to keep.
 
-    Squared, because strokes lie where classes are plain: a start that names 70 % of them had an IoU of 0.2.
+    Parameters
+    ----------
+    start : nn.Module
+        Copied.
+    known : sequence of int
+        Outputs that it was trained on.
+    strength : float
+        Of the anchor against the labels.
+    images : sequence of LabelledImage
+    codes : LabelCodes
+
+    Returns
+    -------
+    anchor : Anchor
+    images : list of LabelledImage
+        For the patches to be trained on; those held out are left as they are.
+    keep : float
+        How far from the end of training back to the start the weights are best put: the trust, as far as pixels are
+        unlabelled.
     """
-    if not strength:
-        return None
+    if codes.n_codes > GUESSED:
+        raise UsageError(f"loss.anchor serves at most {GUESSED - 1} classes and sets of classes.")
     start = copy.deepcopy(start).to(device).eval()
-    believed = trust(start, images, codes, device=device, precision=precision)
-    logger.info("the start names the labelled pixels with a skill of %.2f (1: all, 0: chance); it is kept to "
-                "accordingly where nothing is labelled", believed)  # fmt: skip
-    anchor = Anchor(start, known, strength * believed**2)
-    return anchor if anchor.weight else None
+    trust = judge(start, images, codes, device=device, precision=precision)
+    logger.info(
+        "the start names the labelled pixels with a skill of %.2f (1: all, 0: chance); where nothing is labelled it "
+        "is kept to accordingly", trust.overall,
+    )  # fmt: skip
+    trusted = [float(trust.per_output[k]) ** _SHARPNESS if k in known else 0.0 for k in range(codes.n_classes)]
+    guessed = guess(start, known, trusted, images, codes, device=device, precision=precision, seed=seed)
+    trained = [item for item in images if not item.held_out and item.codes.any()]
+    free = sum(int((item.codes == 0).sum()) for item in trained) / sum(item.codes.size for item in trained)
+    return Anchor(start, known, trusted, strength, codes).to(device), guessed, trust.overall**_SHARPNESS * free
+
+
+def between(network: nn.Module, start: nn.Module, keep: float) -> nn.Module:
+    """A network whose weights lie the share `keep` of the way from `network` to `start`."""
+    if not keep:
+        return network
+    result = copy.deepcopy(network)
+    with torch.no_grad():
+        for value, first in zip(result.state_dict().values(), start.state_dict().values(), strict=True):
+            if value.is_floating_point():
+                value.lerp_(first.to(value), keep)
+    return result
+
+
+def without_guesses(codes: torch.Tensor) -> torch.Tensor:
+    """Codes that somebody gave; guesses become unlabelled."""
+    return torch.where(codes >= GUESSED, torch.zeros_like(codes), codes)
 
 
 def freeze_statistics(network: nn.Module) -> None:

@@ -113,7 +113,8 @@ class LossConfig:
     label_smoothing: float = 0.0
     deep_supervision_decay: float = 0.5  # weight of each coarser output relative to the finer one
     class_weights: Any = None  # class name -> weight in the cross-entropy; 1 for those not named
-    # pull of unlabelled pixels towards what model.init says of them, as far as it names the labelled ones; 0: none
+    # pull of unlabelled pixels towards what model.init says, as far as it names the labelled ones rightly, and a forest
+    # for the rest; 0: none
     anchor: float = 0.0
 
 

@@ -9,8 +9,9 @@
         data.sources.mine.modality=sem data.sources.mine.held_out_share=0.25 \\
         "data.sources.mine.specimen='^([a-z]+-[0-9]+)'"
 
-Each labelled image gets one short stroke per class; ``all`` stands for every training image labelled densely. Any data
-of `operandoseg-train` will do. A point that is finished is not computed again.
+Each labelled image gets one short stroke per class; ``all`` stands for every training image labelled densely. From
+scratch is the recipe of the overrides, from a model ``experiment=finetune`` on top of them; nothing is chosen by the
+held-out images. Any data of `operandoseg-train` will do. A point that is finished is not computed again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from seg.io.results import write_table
 from seg.models.device import resolve_device, resolve_precision
 from training.assessment import assess_network
 from training.config import TrainConfig, compose_config, to_train_config
-from training.initial import adopt, load_initial_weights
+from training.initial import load_initial_weights
 from training.loop import TrainingData, build_network, prepare, train
 from training.sources import LabelledImage
 
@@ -105,19 +106,20 @@ def with_labels(images: Sequence[LabelledImage], n: int | None, *, seed: int) ->
 
 
 def learning_curve(
-    config: TrainConfig, out: Path, *, budgets: Sequence[int | None], model: str | None, steps: int
+    config: TrainConfig, out: Path, *, budgets: Sequence[int | None], model: TrainConfig | None, steps: int
 ) -> pd.DataFrame:
     """Train at every budget, and write ``learning_curve.csv`` and ``learning_curve.png``.
 
     Parameters
     ----------
     config : TrainConfig
-        Data, network and everything else; its name and length are not used.
+        Data, network and everything else of the runs from scratch; its name and length are not used.
     out : Path
     budgets : sequence of int or None
         Labelled images; None: all, densely.
-    model : str or None
-        To start from, besides from scratch; also scored as it is, at 0 images.
+    model : TrainConfig or None
+        The same for runs from the model that it names, whose architecture the runs from scratch then have; that model
+        is also scored as it is, at 0 images.
     steps : int
         Of every run.
 
@@ -126,20 +128,18 @@ def learning_curve(
     DataFrame
         ``images``, ``dense``, ``labelled_px``, ``start``, ``class``, ``iou``, ``low``, ``high``, one row per class.
     """
-    config = replace(config, trainer=replace(config.trainer, max_steps=steps, max_minutes=None, score_every=0))
-    starts = {"scratch": replace(config, model=replace(config.model, init=None))}
+    starts = {"scratch": config}
     if model is not None:
-        # from a model: its architecture for both, and the small steps of experiment=finetune
-        adopted = adopt(replace(config, model=replace(config.model, init=model)))
-        starts["scratch"] = replace(starts["scratch"], model=replace(adopted.model, init=None))
-        starts["model"] = replace(adopted, optimizer=replace(config.optimizer, lr=5e-4))
+        starts = {"scratch": replace(config, model=replace(model.model, init=None)), "model": model}
+    length = {"max_steps": steps, "max_minutes": None, "score_every": 0, "patience": 0}
+    starts = {name: replace(start, trainer=replace(start.trainer, **length)) for name, start in starts.items()}
     data = prepare(starts["scratch"])
     if not any(item.held_out for item in data.images):
         raise UsageError("No specimen is held out, so there is nothing to score on: set held_out or held_out_share.")
     n_trained = sum(not item.held_out for item in data.images)
     rows = []
     if model is not None:
-        rows += _rows(_as_it_is(starts["model"], data, out / "model-0"), 0, False, 0, {"network": "model"})
+        rows += _rows(as_it_is(starts["model"], data, out / "model-0"), 0, False, 0, {"network": "model"})
     for n in budgets:
         if n is not None and n > n_trained:
             raise UsageError(f"{n} labelled images are asked for, but the data has {n_trained} to train on.")
@@ -164,7 +164,7 @@ def learning_curve(
     return pd.DataFrame(rows)
 
 
-def _as_it_is(config: TrainConfig, data: TrainingData, folder: Path) -> pd.DataFrame:
+def as_it_is(config: TrainConfig, data: TrainingData, folder: Path) -> pd.DataFrame:
     """Scores of the model before any label."""
     if not (folder / "evaluation.csv").is_file():
         network = build_network(config, data.codes)
@@ -226,8 +226,13 @@ def main(words: Sequence[str] | None = None) -> int:
         budgets = [None if word == "all" else int(word) for word in asked.budgets.split(",")]
     except ValueError:
         raise UsageError(f"--budgets has {asked.budgets!r}; write numbers and all, such as 1,3,10,all.") from None
-    config = to_train_config(compose_config(["name=curve", "trainer.max_steps=1", *asked.overrides]))
-    learning_curve(config, asked.out, budgets=budgets, model=asked.model, steps=asked.steps)
+    words = ["name=curve", "trainer.max_steps=1", *asked.overrides]
+    model = None
+    if asked.model is not None:
+        model = to_train_config(compose_config([*words, "experiment=finetune", f"model.init={asked.model}"]))
+    learning_curve(
+        to_train_config(compose_config(words)), asked.out, budgets=budgets, model=model, steps=asked.steps
+    )  # fmt: skip
     return 0
 
 

@@ -25,7 +25,7 @@ from seg.labels import LabelSchema, load_schema
 from seg.models import ARCHITECTURES
 from seg.models.device import resolve_device, resolve_precision
 from seg.progress import Progress, silent
-from training.anchor import Anchor, freeze_statistics, make_anchor
+from training.anchor import Anchor, between, freeze_statistics, make_anchor, without_guesses
 from training.assessment import assess_network
 from training.checkpoint import save_checkpoint
 from training.config import TrainConfig, TrainerConfig
@@ -133,12 +133,14 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         if (getattr(config.data, key) or 0) % network.tile_multiple:
             raise UsageError(f"data.{key}={getattr(config.data, key)} must be a multiple of {network.tile_multiple}.")
     checkpoint = find_checkpoint(run_dir, config, data.codes, fabric)
-    anchor = None
+    anchor, seen, keep = None, data.images, 0.0
     if config.model.init is not None and (checkpoint is None or config.loss.anchor):
         known = load_initial_weights(network, config, data.codes, data.schema)
-        anchor = make_anchor(
-            network, known, config.loss.anchor, data.images, data.codes, device=fabric.device, precision=precision
-        )
+        if config.loss.anchor and len(known) > 1:
+            anchor, seen, keep = make_anchor(
+                network, known, config.loss.anchor, data.images, data.codes, device=fabric.device,
+                precision=precision, seed=config.data.seed,
+            )  # fmt: skip
     optimizer = make_optimizer(network, config.optimizer)
     average = WeightAverage(network, config.optimizer.ema_decay)
     place = restore(checkpoint, config, network, average, optimizer, fabric)
@@ -151,7 +153,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     average.network.to(fabric.device)
     loss_of = MaskedLoss(data.codes, config.loss, class_weights(config, data)).to(fabric.device)
     network, optimizer = fabric.setup(network, optimizer)
-    dataset = PatchDataset(data.images, data.synthetic, config.data, config.augment, data.codes.ground(data.schema))
+    dataset = PatchDataset(seen, data.synthetic, config.data, config.augment, data.codes.ground(data.schema))
     preview = Preview(
         run_dir / "preview.png", data.images, data.codes, data.schema, device=fabric.device, precision=precision
     )
@@ -174,9 +176,12 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
             save_checkpoint(run_dir / CHECKPOINT, state, config)
         fabric.barrier()
 
+    def shipped() -> nn.Module:
+        return average.network if anchor is None else between(average.network, anchor.start, keep)
+
     def rate() -> pd.DataFrame:
         scores = score(
-            average.network, data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
+            shipped(), data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
             step=step, device=fabric.device, precision=precision,
         )  # fmt: skip
         scores_csv.append(scores.to_dict("records"))
@@ -190,7 +195,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     if config.model.init is not None and step == 0 and is_scored and fabric.is_global_zero:
         table = summary(rate())  # what a run must improve on, and what it may fall back to
         _log_summary(table, step)
-        best.update(quality(table), step, average.network)
+        best.update(quality(table), step, shipped())
     done = share_done(step, elapsed_s, config.trainer)
     stopped_early = best.exhausted
     loader = make_loader(
@@ -237,7 +242,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
                     table = summary(rate())
                     _log_summary(table, step)
                     log.add_scores(table, step)
-                    best.update(quality(table), step, average.network)
+                    best.update(quality(table), step, shipped())
                 stopped_early = fabric.broadcast(best.exhausted)
                 elapsed_s, _ = _agreed(fabric, clock(), False)
                 if stopped_early:
@@ -247,13 +252,14 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     if not fabric.is_global_zero:
         return RunResult(run_dir, run_dir / "model", pd.DataFrame(), step, elapsed_s)
     scores = rate()
+    final = shipped()
     if best.patience:
-        best.update(quality(summary(scores)), step, average.network)
+        best.update(quality(summary(scores)), step, final)
         if best.step != step:
             logger.info("the weights of step %d scored best and are kept", best.step)
-            average.network.load_state_dict(best.weights)
+            final.load_state_dict(best.weights)
             scores = score(
-                average.network, data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
+                final, data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
                 step=best.step, device=fabric.device, precision=precision,
             )  # fmt: skip
     table = summary(scores)
@@ -264,16 +270,16 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     log.add_scores(table, step)
     log.close()
     draw_worst(
-        run_dir / "worst_tiles.png", average.network, data.images, data.codes, data.schema, device=fabric.device,
+        run_dir / "worst_tiles.png", final, data.images, data.codes, data.schema, device=fabric.device,
         precision=precision,
     )  # fmt: skip
     found = assess_network(
-        average.network, data.images, data.codes, data.schema,
+        final, data.images, data.codes, data.schema,
         {name: source.modality for name, source in config.data.sources.items()}, run_dir / "assessment",
         device=fabric.device, precision=precision, seed=config.data.seed, baselines=config.trainer.baselines,
     )  # fmt: skip
     model_dir = export_bundle(
-        run_dir / "model", average.network, config, data, table, assessment=found,
+        run_dir / "model", final, config, data, table, assessment=found,
         arguments=network_arguments(config, data.codes), steps=best.step if best.patience else step,
         elapsed_s=elapsed_s,
     )  # fmt: skip
@@ -305,7 +311,7 @@ def _step(
             image_part = image_part.to(fabric.device, memory_format=layout(images.ndim - 2), non_blocking=True)
             code_part = code_part.to(fabric.device, non_blocking=True)
             logits = network(image_part)
-            loss = loss_of(logits, code_part)
+            loss = loss_of(logits, code_part if anchor is None else without_guesses(code_part))
             if anchor is not None:
                 with fabric.autocast():
                     loss = loss + anchor(image_part, logits, code_part)

@@ -76,11 +76,19 @@ class MaskedLoss(nn.Module):
             loss = loss + self.config.dice * self._dice(log_p, codes)
         return loss
 
-    def _cross_entropy(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def per_pixel(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of logits (B, K, [Z,] Y, X) for every pixel (B, [Z,] Y, X); 0 where the code is 0."""
+        codes = codes.long()
+        return -self._log_p_of(functional.log_softmax(logits.float(), dim=1), codes) * (codes > 0)
+
+    def _log_p_of(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         of_sets = [torch.logsumexp(log_p[:, list(members)], dim=1, keepdim=True) for members in self.sets]
         of_codes = torch.cat([log_p, *of_sets], dim=1)  # (B, codes - 1, [Z,] Y, X)
+        return of_codes.gather(1, (codes - 1).clamp_min(0)[:, None])[:, 0]
+
+    def _cross_entropy(self, log_p: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         labelled = codes > 0 if self.code_weights is None else self.code_weights[codes]
-        picked = of_codes.gather(1, (codes - 1).clamp_min(0)[:, None])[:, 0]
+        picked = self._log_p_of(log_p, codes)
         n = labelled.sum().clamp_min(1 if self.code_weights is None else 1e-6)
         loss = -(picked * labelled).sum() / n
         if self.config.label_smoothing:

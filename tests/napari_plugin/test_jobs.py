@@ -138,7 +138,8 @@ def test_picture_shows_classes_over_the_image(schema):
     assert shown[0, 1].tolist() == [int(0.55 * c) for c in schema.by_name("deposit").rgb]
 
 
-def test_training_reads_the_job(folder, schema):
+@pytest.mark.parametrize("init", [None, "generalist-2d"])
+def test_training_reads_the_job(folder, schema, init):
     from training.config import compose_config, to_train_config
     from training.sources import load_sources
 
@@ -147,10 +148,13 @@ def test_training_reads_the_job(folder, schema):
         draw(session, frame)
     session.save()
     job = prepare_job([folder / "a.ome.tif"], name="mine", runs=folder / "runs", modality_name="optical", minutes=2,
-                      init=None)  # fmt: skip
+                      init=init)  # fmt: skip
     _, config_dir, *words = job.arguments
     config = to_train_config(compose_config(words, config_dir=config_dir))
     assert config.run_dir == job.run_dir
+    # from a model on, by the recipe for few labels; from scratch there is nothing to keep to
+    assert config.loss.anchor == (0.0 if init is None else 1.0)
+    assert config.trainer.max_minutes == 2
     images, *_ = load_sources(config.data, [], schema)
     assert sum(int((item.codes > 0).sum()) for item in images) == 2 * (36 + 48)
 

@@ -1,5 +1,6 @@
 """Small data sets for training: a bright grainy film on a dark ground, drawn with a known edge."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from training.config import TrainConfig, compose_config, to_train_config
+from training.loop import prepare, train
 
 
 def film(rng: np.random.Generator, shape: tuple[int, int] = (72, 80)) -> tuple[np.ndarray, np.ndarray]:
@@ -61,3 +63,18 @@ def film_config(film_words: list[str]) -> Callable[..., TrainConfig]:
         return to_train_config(compose_config([*film_words, *overrides]))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("start") / "model"
+
+
+@pytest.fixture
+def start(film_config, _trained_once, tmp_path):
+    """Folder of a model of electrolyte and sei, width 8, that some steps made better than chance; a copy of one."""
+    if not _trained_once.exists():
+        words = ["trainer.max_steps=40", "augment=light", "optimizer.lr=5e-3", "optimizer.ema_decay=0.9"]
+        config = film_config("name=start", "trainer.baselines=false", *words)
+        shutil.copytree(train(config, prepare(config), quiet=True).model_dir, _trained_once)
+    return shutil.copytree(_trained_once, tmp_path / "model")

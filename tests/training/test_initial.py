@@ -15,13 +15,6 @@ from training.loop import build_network, prepare, train
 IMAGES = ["data.sources.mine.images='a/*.tif'", "data.sources.mine.labels='b/*.tif'"]
 
 
-@pytest.fixture
-def start(film_config):
-    """Folder of a model of electrolyte and sei, width 8, that some steps made better than chance."""
-    config = film_config("trainer.max_steps=40", "augment=light", "optimizer.lr=5e-3", "optimizer.ema_decay=0.9")
-    return train(config, prepare(config), quiet=True).model_dir
-
-
 def test_outputs_follow_the_names_of_classes(film_config, start, schema):
     """Order and number of classes change; where a class is kept, its logit is that of the model to the bit."""
     config = film_config(f"model.init={start}")
