@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, sparse
 
-# Voxels of a slab. Labels, masks and ids of one take about 20 bytes per voxel together.
+from seg.memory import memory_left_bytes
+
+# Voxels of a slab, fewer where memory is short. Labels, masks and ids of one take up to this many bytes per voxel.
 SLAB_VOXELS = 16_000_000
+SLAB_BYTES_PER_VOXEL = 64
+# What measuring a volume in one piece takes at its peak (ids, distances and a few masks), per voxel.
+WHOLE_BYTES_PER_VOXEL = 32
+# Up to here nobody asks how much memory is left.
+_SMALL_VOXELS = 1_000_000
+
+
+def whole_bytes(shape: Sequence[int]) -> int:
+    """Memory that measuring a volume in one piece takes."""
+    return WHOLE_BYTES_PER_VOXEL * math.prod(shape)
+
+
+def too_large(shape: Sequence[int]) -> bool:
+    """Whether a volume has to be measured in slabs; a plane never has to be."""
+    if len(shape) < 3 or math.prod(shape) <= _SMALL_VOXELS:
+        return False
+    left = memory_left_bytes()
+    return left is not None and whole_bytes(shape) > left
+
+
+def on_disk(shape: Sequence[int], dtype: Any, folder: Path) -> np.memmap:
+    """An array of zeros in a file without a name, which goes when the array goes; its pages are no memory taken."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype, "w+", shape=tuple(shape))
+
+
+def filled_on_disk(read: Callable[[slice], np.ndarray], shape: Sequence[int], dtype: Any, folder: Path) -> np.memmap:
+    """The same, filled slab by slab with what `read` gives for some slices."""
+    array = on_disk(shape, dtype, folder)
+    for slab in slabs(shape, halo=0):
+        array[slab.owned] = read(slab.owned)
+    return array
 
 
 @dataclass(frozen=True)
@@ -46,9 +83,12 @@ def slabs(shape: Sequence[int], *, halo: int = 1, max_voxels: int | None = None)
     halo : int
         Slices to read beyond each side.
     max_voxels : int or None
-        Of a slab without its halo, which has at least one slice. None: `SLAB_VOXELS`.
+        Of a slab without its halo, which has at least one slice. None: `SLAB_VOXELS`, or what memory is left for.
     """
-    thick = max(1, (SLAB_VOXELS if max_voxels is None else max_voxels) // max(math.prod(shape[1:]), 1))
+    if max_voxels is None:
+        left = memory_left_bytes() if math.prod(shape) > _SMALL_VOXELS else None
+        max_voxels = SLAB_VOXELS if left is None else min(SLAB_VOXELS, left // (2 * SLAB_BYTES_PER_VOXEL))
+    thick = max(1, max_voxels // max(math.prod(shape[1:]), 1))
     for start in range(0, shape[0], thick):
         stop = min(start + thick, shape[0])
         yield Slab(slice(start, stop), slice(max(start - halo, 0), min(stop + halo, shape[0])), halo)
@@ -220,3 +260,36 @@ def _distinct_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     new[..., 1:] &= (first[..., 1:] != first[..., :-1]) | (second[..., 1:] != second[..., :-1])
     pairs = np.stack([first[new], second[new]], axis=1).astype(np.int64)
     return np.unique(pairs, axis=0) if len(pairs) else pairs
+
+
+def label_on_disk(
+    read: Callable[[slice], np.ndarray], shape: Sequence[int], folder: Path, *, corners: bool = True
+) -> tuple[np.memmap, Regions]:
+    """Connected regions of a mask that does not fit in memory; what `ndimage.label` gives, number by number.
+
+    Parameters
+    ----------
+    read : callable
+        Slices along the first axis -> mask there; asked once for every slab, with a halo of one slice.
+    shape : sequence of int
+    folder : Path
+        Where the array is put.
+    corners : bool
+        As in `RegionFinder`.
+
+    Returns
+    -------
+    ids : memmap of int32
+    regions : Regions
+    """
+    ids, finder = on_disk(shape, np.int32, folder), RegionFinder(tuple(shape), corners=corners)
+    for slab in slabs(shape, halo=1):
+        found, before = finder.add(read(slab.read), slab)
+        own = found[slab.inner]
+        np.add(own, before, out=own, where=own > 0)
+        ids[slab.owned] = own
+    regions = finder.regions()
+    final = regions.of_provisional.astype(np.int32)
+    for slab in slabs(shape, halo=0):
+        ids[slab.owned] = final[ids[slab.owned]]
+    return ids, regions

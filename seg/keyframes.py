@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seg.preprocess import SeriesNormalisation, to_grey
+from seg.preprocess import SeriesNormalisation, read_grey
 from seg.segmentation import Segmentation
 from seg.stack import Stack
 
@@ -22,17 +22,13 @@ def save_key_frames(segmentation: Segmentation, image: Stack | None, folder: Pat
     frames = _spread(n_frames, count) if n_frames > 1 else [0]
     slices = _inside(depth, min(3, count) if n_frames > 1 else count)
     for t in frames:
-        labels = stack.frame(t)
-        grey = (
-            shown.apply(to_grey(image.frame(t), image.axes.replace("t", "")))
-            if image is not None and shown is not None
-            else None
-        )
         for z in slices if "z" in stack.axes else [None]:
             name = f"frame_{t:05d}" + ("" if z is None else f"_z{z:04d}")
-            Image.fromarray((labels if z is None else labels[z]).astype(np.uint8)).save(folder / f"{name}_labels.png")
-            if grey is not None:
-                plane = np.clip(grey if z is None else grey[z], 0, 1)
+            at = (*((t,) if "t" in stack.axes else ()), *(() if z is None else (z,)))
+            labels = np.asarray(stack.data[at] if at else stack.data[...])
+            Image.fromarray(labels.astype(np.uint8)).save(folder / f"{name}_labels.png")
+            if image is not None and shown is not None:
+                plane = np.clip(shown.apply(read_grey(image, t, z=z)), 0, 1)
                 Image.fromarray((plane * 255).astype(np.uint8)).save(folder / f"{name}_image.png")
 
 

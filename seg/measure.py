@@ -1,10 +1,11 @@
-"""From masks to tables: every metric group of an analysis, frame by frame, one frame in memory."""
+"""From masks to tables: every metric group of an analysis, frame by frame, in memory or, if too large, on disk."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,15 @@ from seg.analysis import AnalysisConfig
 from seg.electrochem import HALF_CYCLES
 from seg.errors import UsageError
 from seg.metrics import METRICS, apply
-from seg.metrics.frame import Frame
+from seg.metrics.frame import Frame, refused
 from seg.metrics.history import History
 from seg.metrics.table import Measurement, Scale, to_table
-from seg.objects import label_objects, object_table
-from seg.preprocess import to_grey
+from seg.objects import object_table
 from seg.progress import Progress, silent
 from seg.segmentation import Segmentation
 from seg.stack import Stack
 from seg.tracking import Tracker, TrackingSettings
+from seg.volumes import read_frame, share_of_class, with_instances
 
 TRACKING_GROUP = "events"
 
@@ -55,9 +56,10 @@ def measure_frames(
     image: Stack | None = None,
     doubtful: Collection[int] = (),
     tracker: Tracker | None = None,
+    folder: Path | None = None,
     progress: Progress = silent,
 ) -> Iterator[FrameResult]:
-    """Measure a segmentation frame by frame; two frames are in memory.
+    """Measure a segmentation frame by frame; two frames are in memory, or on disk where one does not fit.
 
     Parameters
     ----------
@@ -68,7 +70,11 @@ def measure_frames(
     doubtful : collection of int
         Frames whose rows get the flag ``low-confidence``.
     tracker : Tracker or None
-        Gets every frame; `Tracker.finish` is left to the caller.
+        Gets every frame in memory; `Tracker.finish` is left to the caller.
+    folder : Path or None
+        Where volumes that do not fit in memory are put while they are measured, 7 to 11 bytes per voxel: the numbers
+        are those of whole arrays, and metrics that need these are NaN with the flag ``regime-not-reached`` and the
+        size in `method`. None: every frame is read into memory.
     progress : Progress
 
     Yields
@@ -78,35 +84,20 @@ def measure_frames(
     """
     stack, schema = segmentation.stack, segmentation.schema
     scale = Scale.of(stack)
-    times = stack.frame_times_s
     object_classes = tuple(name for name in config.objects.classes if name in schema.names)
     before: Frame | None = None
     drift_px = np.zeros(len(scale.spacing))
     for index in progress(range(stack.n_frames), total=stack.n_frames, desc=f"measure {stack.name}"):
-        labels = stack.frame(index)
-        schema.check(labels, where=f"{stack.name!r}, frame {index}")
-        frame = Frame(
-            labels,
-            schema,
-            scale,
-            index,
-            None if times is None else times[index],
-            image=None
-            if image is None
-            else to_grey(image.frame(index), image.axes.replace("t", "")).astype(np.float32),
-            object_classes=object_classes,
-            min_diameter_px=config.objects.min_diameter_px,
-        )
-        instances = label_objects(
-            frame.mask(object_classes),
-            scale=scale,
-            split_touching=config.objects.split_touching,
-            min_diameter_px=config.objects.min_diameter_px,
-        )
-        frame = replace(frame, instances=instances)
+        frame = read_frame(
+            segmentation, index, image=image, object_classes=object_classes,
+            min_diameter_px=config.objects.min_diameter_px, folder=folder,
+        )  # fmt: skip
+        frame = with_instances(frame, split_touching=config.objects.split_touching)
+        instances = frame.instances
+        assert instances is not None
         objects = object_table(frame, min_diameter_px=config.objects.min_diameter_px)
         moved_px = np.zeros(len(scale.spacing))
-        if tracker is not None:
+        if tracker is not None and frame.on_disk is None:
             runs = frame.pixels.runs
             tracker.add(
                 instances, objects, frame=index, time_s=frame.time_s, runs=runs if len(runs) else None
@@ -117,7 +108,7 @@ def measure_frames(
         rows = _frame_rows(frame, before, moved_px.astype(int), config)
         if index in doubtful:
             rows = [replace(row, flags=(*row.flags, "low-confidence")) for row in rows]
-        if "artifact" in schema.names and np.mean(labels == schema.index("artifact")) > 0.5:
+        if share_of_class(frame, "artifact") > 0.5:
             rows = [replace(row, flags=(*row.flags, "artifact-frame")) for row in rows]
         yield FrameResult(frame, instances, rows, objects, drift_px)
         before = replace(frame, image=None)
@@ -128,6 +119,12 @@ def _frame_rows(frame: Frame, before: Frame | None, moved_px: np.ndarray, config
     rows: list[Measurement] = []
     for group, options in config.metrics.items():
         hooks = METRICS[group]
+        if frame.on_disk is not None and group == TRACKING_GROUP:
+            rows += refused(hooks.metrics, frame)
+        if frame.on_disk is not None and hooks.of_whole_frames:
+            if hooks.measure_frame is not None or before is not None:
+                rows += refused(hooks.of_whole_frames, frame)
+            continue
         if hooks.measure_frame is not None:
             rows += apply(hooks.measure_frame, frame, options=options)
         if hooks.measure_pair is not None and before is not None:

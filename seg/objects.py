@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from seg.blocks import slabs
 from seg.crofton import boundary_sizes
 from seg.runs import Runs
 from seg.splitting import split_component
@@ -67,11 +69,11 @@ def label_objects(
     if not split_touching or n == 0:
         return instances
     pixels = ObjectPixels.summed(runs)
-    suspect = _may_have_necks(pixels)
+    suspect = may_have_necks(pixels)
     suspect &= pixels.diameters_px > min_diameter_px
     if not suspect.any():
         return instances
-    min_diameter = min_diameter_px * _pixel_length(scale.spacing)
+    min_diameter = min_diameter_px * pixel_length(scale.spacing)
     added = n
     for index in np.flatnonzero(suspect):
         box = tuple(slice(a, b) for a, b in zip(pixels.lower[index], pixels.upper[index], strict=True))
@@ -137,7 +139,9 @@ def object_table(frame: Frame, *, min_diameter_px: float = 0.0) -> pd.DataFrame:
     for i, axis in enumerate(axes):
         table |= {f"bbox_{axis}_min_px": pixels.lower[ids, i], f"bbox_{axis}_max_px": pixels.upper[ids, i]}
     if frame.image is not None:
-        total = np.bincount(pixels.ids, weights=frame.image.ravel()[pixels.flat], minlength=len(pixels.counts))
+        total = np.zeros(len(pixels.counts))
+        for of, values in pixels.values_of(frame.image):
+            total += np.bincount(of, weights=values, minlength=len(total))
         table["mean_intensity"] = total[ids] / pixels.counts[ids]
     return pd.DataFrame(table)
 
@@ -221,6 +225,10 @@ class ObjectPixels:
         """Object id of each pixel of an object; shape (P,)."""
         return np.repeat(self.runs.value, self.runs.length)
 
+    def values_of(self, array: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Object id and value of each pixel of an object, in one or several parts."""
+        yield self.ids, array.ravel()[self.flat]
+
     @property
     def diameters_px(self) -> np.ndarray:
         """Equivalent diameters in pixels."""
@@ -230,11 +238,12 @@ class ObjectPixels:
 def cut_objects(frame: Frame, pixels: ObjectPixels) -> np.ndarray:
     """Objects that the frame or a region without valid labels cuts; bool, indexed by object id."""
     cut = ((pixels.lower == 0) | (pixels.upper == np.asarray(pixels.shape))).any(axis=1)
-    invalid = ~frame.valid
-    if frame.instances is not None and invalid.any():
-        for axis in range(invalid.ndim):
-            for step in (-1, 1):
-                cut[touching(frame.instances, invalid, axis, step)] = True
+    if frame.instances is not None and not frame.valid.all():
+        for slab in slabs(pixels.shape):
+            invalid = ~frame.valid[slab.read]
+            for axis in range(invalid.ndim):
+                for step in (-1, 1):
+                    cut[touching(frame.instances[slab.read], invalid, axis, step)] = True
     cut[0] = False
     return np.asarray(cut)
 
@@ -248,12 +257,12 @@ def touching(instances: np.ndarray, region: np.ndarray, axis: int, step: int) ->
     return ids[ids > 0]
 
 
-def _pixel_length(spacing: tuple[float, ...]) -> float:
+def pixel_length(spacing: tuple[float, ...]) -> float:
     """Side of the square (cube) with the size of a pixel."""
     return float(math.prod(spacing) ** (1 / len(spacing)))
 
 
-def _may_have_necks(pixels: ObjectPixels) -> np.ndarray:
+def may_have_necks(pixels: ObjectPixels) -> np.ndarray:
     """Regions that fall short of the ellipse (ellipsoid) of their own second moments; indexed by id."""
     ndim = len(pixels.shape)
     spread = np.sqrt(np.maximum(np.linalg.det(np.nan_to_num(pixels.covariances)), 0))
@@ -276,12 +285,15 @@ def _in_raster_order(instances: np.ndarray, n: int) -> np.ndarray:
 def _majority_class(frame: Frame, pixels: ObjectPixels) -> np.ndarray:
     """Name of the class of most pixels of each object; indexed by id."""
     n_classes = 1 + max(c.index for c in frame.schema.classes)
-    labels = frame.labels.ravel()[pixels.flat]
-    if len(labels) and labels.min() == labels.max():
-        winners = np.full(len(pixels.counts), int(labels[0]))
-    else:
-        votes = np.bincount(pixels.ids * n_classes + labels.astype(np.int64), minlength=len(pixels.counts) * n_classes)
-        winners = votes.reshape(-1, n_classes).argmax(axis=1)
+    n = len(pixels.counts)
+    votes = np.zeros((n, n_classes), np.int64)
+    for ids, labels in pixels.values_of(frame.labels):
+        if len(labels) and labels.min() == labels.max():
+            votes[:, int(labels[0])] += np.bincount(ids, minlength=n)
+        else:
+            found = np.bincount(ids * n_classes + labels.astype(np.int64), minlength=n * n_classes)
+            votes += found.reshape(-1, n_classes)
+    winners = votes.argmax(axis=1)
     names = np.array(["", *("" for _ in range(1, n_classes))], dtype=object)
     for label_class in frame.schema.classes:
         names[label_class.index] = label_class.name

@@ -17,9 +17,12 @@ import pandas as pd
 from seg import __version__
 from seg.analysis import AnalysisConfig
 from seg.batch import RunResult, each_input, result_folders
+from seg.blocks import slabs, too_large
 from seg.errors import DataError
 from seg.io import fingerprint, open_stack, read_labels, write_labels
-from seg.io.results import remove, write_json
+from seg.io.labels import create_labels
+from seg.io.results import atomic_path, remove, write_json
+from seg.io.writing import write_planes
 from seg.keyframes import save_key_frames
 from seg.labels import load_schema
 from seg.manifest import Entry
@@ -34,6 +37,7 @@ from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done, work_dir
 from seg.study_page import write_study_page
 from seg.tabulate import TABLES, Tabulated, pixel_size_rel_sd, write_tables
+from seg.volumes import planes
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +169,7 @@ def measure_one(
             f"{image.name!r} has {image.n_frames} frame(s) of {image.spatial_shape} but {segmentation.stack.name!r} "
             f"has {segmentation.stack.n_frames} of {segmentation.stack.spatial_shape}; they must be the same grid."
         )
-    labels_path = folder / "labels.ome.tif"
+    labels_path = folder / LABEL_FILES[too_large(segmentation.stack.spatial_shape)]
     key = key_of(
         labels=fingerprint(path), axes=segmentation.stack.axes, calibration=segmentation.stack.calibration,
         schema=segmentation.schema, label_map=options.label_map, version=__version__,
@@ -198,13 +202,21 @@ def measure_one(
 
 
 def write_segmentation(segmentation: Segmentation, path: Path) -> None:
-    """Save a segmentation frame by frame with everything needed to read it back."""
+    """Save a segmentation with everything needed to read it back: frame by frame, or slab by slab as OME-Zarr."""
     stack = segmentation.stack
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_labels(
-        path, (stack.frame(t) for t in range(stack.n_frames)), shape=stack.shape, axes=stack.axes,
-        calibration=stack.calibration, schema=segmentation.schema, provenance=segmentation.provenance,
-    )  # fmt: skip
+    described: dict[str, Any] = {
+        "shape": stack.shape, "axes": stack.axes, "calibration": stack.calibration, "schema": segmentation.schema,
+        "provenance": segmentation.provenance,
+    }  # fmt: skip
+    if path.suffix != ".zarr":
+        write_labels(path, (stack.frame(t) for t in range(stack.n_frames)), **described)
+        return
+    with atomic_path(path) as part:
+        create_labels(part, **described)
+        for index in range(stack.n_frames):
+            for slab in slabs(stack.spatial_shape, halo=0):
+                write_planes(part, stack.axes, index, slab.owned.start, planes(stack, index, slab.owned))
 
 
 # --- stages ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from seg.io import fingerprint, write_image
 from seg.io.results import write_table
 from seg.measure import FrameResult, make_tracker, measure_frames, measure_over_time
 from seg.metrics.calibration import with_pixel_size_error
+from seg.metrics.frame import Frame
 from seg.metrics.front import GrowthMap
 from seg.metrics.history import History
 from seg.metrics.table import Measurement, Scale, to_table
@@ -49,6 +50,7 @@ def write_tables(
     source: Path,
     cycler: CyclerFile | None = None,
     doubtful: set[int] | None = None,
+    widen: Callable[[Frame, list[Measurement]], list[Measurement]] | None = None,
     progress: Progress = silent,
 ) -> Tabulated:
     """Measure a segmentation and write everything but the report.
@@ -67,6 +69,8 @@ def write_tables(
     cycler : CyclerFile or None
     doubtful : set of int or None
         Frames whose rows get the flag ``low-confidence``.
+    widen : callable or None
+        Gives the rows of a frame with what else is uncertain in their intervals (`seg.mask_samples`).
     progress : Progress
     """
     stack = segmentation.stack
@@ -76,13 +80,18 @@ def write_tables(
     rows: list[Measurement] = []
     tables: list[pd.DataFrame] = []
     objects: list[pd.DataFrame] = []
+    large: set[str] = set()  # what could not be measured because a frame does not fit in memory, and that it does not
 
     def instances() -> Iterator[np.ndarray]:
         results = measure_frames(
-            segmentation, config, image=image, doubtful=doubtful or set(), tracker=tracker, progress=progress
-        )
+            segmentation, config, image=image, doubtful=doubtful or set(), tracker=tracker, folder=folder,
+            progress=progress,
+        )  # fmt: skip
         for result in results:
-            rows.extend(result.measurements)
+            if result.frame.on_disk is not None:
+                large.update(row.metric for row in result.measurements if row.method.startswith("not measured:"))
+                large.add("")
+            rows.extend(result.measurements if widen is None else widen(result.frame, result.measurements))
             if len(rows) > _ROWS_HELD:
                 tables.append(to_table(rows))
                 rows.clear()
@@ -94,6 +103,10 @@ def write_tables(
         folder / "instances.ome.tif", instances(), shape=stack.shape, dtype=np.dtype(np.int32), axes=stack.axes,
         calibration=stack.calibration,
     )  # fmt: skip
+    if large:
+        missing = ", ".join(sorted(large - {""}))
+        left_out = f"; without a value, as they need it whole: {missing}" if missing else ""
+        said.warnings.append(f"The volume does not fit in memory and was measured slab by slab{left_out}.")
     table = pd.concat([*tables, to_table(rows)], ignore_index=True) if tables else to_table(rows)
     electrochem = None
     if cycler is not None:
@@ -104,7 +117,7 @@ def write_tables(
         write_table(electrochem, folder / "electrochem.csv")
         said.warnings += placed.warnings
         said.electrochem = {**placed.record, "fingerprint": fingerprint(cycler.path)}
-    tracking = tracker.finish() if tracker is not None else None
+    tracking = tracker.finish() if tracker is not None and not large else None
     history = History(
         table, Scale.of(stack), pd.concat(objects, ignore_index=True), tracking, electrochem,
         tuple(name for name in config.objects.classes if name in segmentation.schema.names),

@@ -220,33 +220,54 @@ def shifted_sizes(mask: np.ndarray, valid: np.ndarray | None = None, *, shift_px
 
     The sums of `boundary_shift`, without the array of coverages.
     """
+    return sizes_of(shifted_counts(mask, valid, shift_px=shift_px), mask.ndim, shift_px=shift_px)
+
+
+def shifted_counts(mask: np.ndarray, valid: np.ndarray | None = None, *, shift_px: float = 0.5) -> np.ndarray:
+    """What `shifted_sizes` counts: pixels of the mask, then those in each ring inside and outside of its outline.
+
+    Whole numbers that may be added up over the parts of a volume: `valid` says which pixels belong to a part, and
+    `mask` holds those around it as far as the outline moves.
+    """
+    rings = _rings(mask.ndim, shift_px)
     if not mask.any():
-        return 0.0, 0.0
+        return np.zeros(1 + 2 * len(rings), np.int64)
     box = _box(mask, margin=math.ceil(shift_px) + 1)
     inside = mask[box]
     within = np.ones(inside.shape, bool) if valid is None else valid[box]
-    low = np.count_nonzero(within) - _grown_size(~inside, within, shift_px)
-    return low, _grown_size(inside, within, shift_px)
+    lost, won = (_ring_counts(side, within, rings) for side in (~inside, inside))
+    return np.array([np.count_nonzero(inside & within), *lost, *won], np.int64)
 
 
-def _grown_size(inside: np.ndarray, within: np.ndarray, shift_px: float) -> float:
-    """Sum of the coverages within a region after the outline of a mask moved outwards."""
-    mask, seen = packed(inside), packed(within)
-    size = float(count_bits(mask & seen))
-    reached = mask.copy()
+def sizes_of(counts: np.ndarray, ndim: int, *, shift_px: float = 0.5) -> tuple[float, float]:
+    """Pixels after the outline moved in and out, from `shifted_counts`."""
+    covered = [min(1.0, shift_px + 1 - distance) for distance, _ in _rings(ndim, shift_px)]
+    size, (lost, won) = float(counts[0]), np.split(counts[1:], 2)
+    return size - float(np.dot(covered, lost)), size + float(np.dot(covered, won))
+
+
+def _rings(ndim: int, shift_px: float) -> list[tuple[float, list[tuple[int, ...]]]]:
+    """Steps that the outline may reach, by their length, the shortest first."""
     rings: dict[float, list[tuple[int, ...]]] = {}
-    for offset, distance in _offsets(inside.ndim, shift_px + 1):
+    for offset, distance in _offsets(ndim, shift_px + 1):
         rings.setdefault(distance, []).append(offset)
+    return sorted(rings.items())
+
+
+def _ring_counts(inside: np.ndarray, within: np.ndarray, rings: list[tuple[float, list[tuple[int, ...]]]]) -> list[int]:
+    """Pixels within a region that are nearest to a mask by each of the steps."""
+    mask, seen = packed(inside), packed(within)
+    reached, counts = mask.copy(), []
     # Nearest first: a pixel is covered as much as the nearest pixel of the mask makes it.
-    for distance in sorted(rings):
+    for _, offsets in rings:
         near = np.zeros_like(mask)
-        for offset in rings[distance]:
+        for offset in offsets:
             here, there = overlapping(offset[:-1])
             near[here] |= moved_bits(mask[there], -offset[-1])
         near &= ~reached
-        size += min(1.0, shift_px + 1 - distance) * count_bits(near & seen)
+        counts.append(count_bits(near & seen))
         reached |= near
-    return size
+    return counts
 
 
 def _offsets(ndim: int, reach: float) -> Iterator[tuple[tuple[int, ...], float]]:

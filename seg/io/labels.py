@@ -77,7 +77,8 @@ def create_labels(
     """
     create_zarr(
         path, shape, _smallest(schema), axes, calibration,
-        annotation(_about(schema, provenance), axes, shape, calibration), _image_label(schema), path.name,
+        annotation(_about(schema, provenance), axes, shape, calibration), _image_label(schema),
+        path.name.rpartition(".part.")[2],  # what it will be called when it is finished
         {"t": 1, "z": 1, "y": 1024, "x": 1024},
     )  # fmt: skip
 

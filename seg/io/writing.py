@@ -235,3 +235,22 @@ def create_zarr(
     return group.create_array(
         "0", shape=shape, dtype=dtype, chunks=chunks, dimension_names=list(axes), fill_value=0,
     )  # fmt: skip
+
+
+def write_planes(path: Path, axes: str, frame: int, start: int, planes: np.ndarray) -> None:
+    """Write slices along the first spatial axis of one frame into an OME-Zarr of `create_zarr`.
+
+    Parameters
+    ----------
+    path : Path
+    axes : str
+        Of the array, without ``c``.
+    frame : int
+    start : int
+        Where the first slice lies.
+    planes : ndarray
+    """
+    import zarr
+
+    rows = slice(start, start + len(planes))
+    zarr.open_array(str(path / "0"), mode="r+")[(frame, rows) if "t" in axes else rows] = planes

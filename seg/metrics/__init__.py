@@ -62,6 +62,9 @@ class MetricGroup:
     measure_whole : callable or None
         ``(history: History, *, options) -> list[Measurement]``: what also needs objects, tracks or the current.
         Groups are asked in the order of `METRICS`; each sees the rows of those before it.
+    in_memory : tuple of str or None
+        Metrics that `measure_frame` and `measure_pair` can give only for a frame that is in memory as a whole; none
+        are left of a group that reads its frames slab by slab. None: all of `metrics`.
     """
 
     name: str
@@ -73,6 +76,14 @@ class MetricGroup:
     requires: tuple[str, ...] = ()
     measure_pair: Callable[..., list[Measurement]] | None = None
     measure_whole: Callable[..., list[Measurement]] | None = None
+    in_memory: tuple[str, ...] | None = None
+
+    @property
+    def of_whole_frames(self) -> tuple[str, ...]:
+        """Metrics that a frame which does not fit in memory has to do without; none: the group works slab by slab."""
+        if self.measure_frame is None and self.measure_pair is None:
+            return ()
+        return self.metrics if self.in_memory is None else self.in_memory
 
     @property
     def hooks(self) -> tuple[Callable[..., list[Measurement]], ...]:
@@ -119,6 +130,7 @@ METRICS: dict[str, MetricGroup] = {
             ("object_count", "areal_density", "volume_density", "valid_area", "detection_limit_diameter"),
             _frame("counting"),
             needs_instances=True,
+            in_memory=(),
         ),
         MetricGroup(
             "size",
@@ -126,12 +138,14 @@ METRICS: dict[str, MetricGroup] = {
             ("mean_equivalent_diameter", "size_lognormal_mu", "size_lognormal_sigma"),
             _frame("size"),
             needs_instances=True,
+            in_memory=(),
         ),
         MetricGroup(
             "cover",
             "Covered area and fraction, share of each class, mean thickness, volume.",
             ("covered_fraction", "covered_area", "class_fraction", "mean_thickness", "porosity", "volume"),
             _frame("cover"),
+            in_memory=(),
         ),
         MetricGroup(
             "spatial",
@@ -167,6 +181,7 @@ METRICS: dict[str, MetricGroup] = {
             measure_pair=Deferred("seg.metrics.front", "measure_pair"),
             measure_whole=Deferred("seg.metrics.growth", "measure_whole"),
             requires=("cover",),
+            in_memory=("front_velocity", "local_current_density", "growth_asymmetry"),
         ),
         MetricGroup(
             "dendrite",
@@ -184,6 +199,7 @@ METRICS: dict[str, MetricGroup] = {
             "Metal in a separator or solid electrolyte: depth, short circuit, kind of every filament.",
             ("penetration_depth", "percolates", "morphology_class"),
             _frame("filament"),
+            in_memory=(),
         ),
         MetricGroup(
             "morphology",
@@ -213,6 +229,7 @@ METRICS: dict[str, MetricGroup] = {
             ("circularity", "solidity", "aspect_ratio", "sphericity", "orientation", "feret_diameter"),
             _frame("shape"),
             needs_instances=True,
+            in_memory=(),
         ),
         MetricGroup(
             "pits",
@@ -236,6 +253,7 @@ METRICS: dict[str, MetricGroup] = {
             ),
             _frame("voids"),
             measure_whole=Deferred("seg.metrics.voids", "measure_whole"),
+            in_memory=(),
         ),
         MetricGroup(
             "dead",
@@ -247,6 +265,7 @@ METRICS: dict[str, MetricGroup] = {
             _frame("dead"),
             measure_series=Deferred("seg.metrics.dead", "measure_series"),
             measure_pair=Deferred("seg.metrics.dead", "measure_pair"),
+            in_memory=(),
         ),
         MetricGroup(
             "sei",
@@ -266,6 +285,7 @@ METRICS: dict[str, MetricGroup] = {
             ),
             _frame("layers"),
             measure_whole=Deferred("seg.metrics.layers", "measure_whole"),
+            in_memory=(),
         ),
         MetricGroup(
             "balance",
@@ -276,6 +296,7 @@ METRICS: dict[str, MetricGroup] = {
             ),
             _frame("balance"),
             measure_whole=Deferred("seg.metrics.balance", "measure_whole"),
+            in_memory=(),
         ),
         MetricGroup(
             "theory",

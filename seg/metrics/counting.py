@@ -25,11 +25,12 @@ from functools import partial
 
 import numpy as np
 
+from seg.blocks import slabs
 from seg.errors import UsageError
 from seg.metrics.frame import Frame
 from seg.metrics.overlap import miles_density
 from seg.metrics.table import UM2_PER_CM2, Measurement
-from seg.objects import ObjectPixels, touching
+from seg.objects import ObjectPixels
 from seg.uncertainty import overdispersed_interval
 
 MIN_FOR_EXCESS = 18  # objects: two in each of nine parts of the frame
@@ -97,27 +98,39 @@ def count_objects(
         inside = tuple(slice(guard_px, size - guard_px) for size in instances.shape)
         if any(size <= 2 * guard_px for size in instances.shape):
             raise UsageError(f"A guard band of {guard_px} px leaves nothing of a frame of {instances.shape} px.")
-        window = np.zeros(instances.shape, bool)
-        window[inside] = valid[inside]
-        # Pixels come in raster order: the first of each object is its associated point.
-        ids, first = np.unique(pixels.ids, return_index=True)
-        at_home = np.zeros_like(counted)
-        at_home[ids] = window.ravel()[pixels.flat[first]]
+        at_home, seen = np.zeros((2, len(counted)), bool)
+        reference_px = 0
+        for slab in slabs(instances.shape, halo=0):
+            window = np.zeros(instances[slab.owned].shape, bool)
+            rows = slice(max(guard_px - slab.owned.start, 0),
+                         max(instances.shape[0] - guard_px - slab.owned.start, 0))  # fmt: skip
+            within = (rows, *inside[1:])
+            window[within] = valid[slab.owned][within]
+            reference_px += int(np.count_nonzero(window))
+            # Pixels come in raster order: the first of each object is its associated point.
+            ids, first = np.unique(instances[slab.owned], return_index=True)
+            new = ~seen[ids]
+            at_home[ids[new]] = window.ravel()[first[new]]
+            seen[ids] = True
         counted &= at_home
-        reference_px, rule = int(window.sum()), f"associated point, guard band {guard_px} px"
+        rule = f"associated point, guard band {guard_px} px"
     else:
         # An axis of one pixel (a volume of one slice) has no edges to cut at.
         long = [axis for axis, size in enumerate(instances.shape) if size > 1]
         counted &= (pixels.lower[:, long] > 0).all(axis=1)
         if not valid.all():
             for axis in long:
-                counted[_cut_before(instances, ~valid, axis, pixels)] = False
-        reference = valid.copy()
-        for axis in long:
-            ahead = np.moveaxis(reference, axis, 0)
-            ahead[1:] &= np.moveaxis(valid, axis, 0)[:-1]
-            ahead[0] = False
-        reference_px, rule = int(np.count_nonzero(reference)), "two-edge rule"
+                counted[_cut_before(instances, valid, axis, pixels)] = False
+        reference_px, rule = 0, "two-edge rule"
+        for slab in slabs(instances.shape):
+            seen = np.asarray(valid[slab.read])
+            reference = seen.copy()
+            for axis in long:
+                ahead = np.moveaxis(reference, axis, 0)
+                ahead[1:] &= np.moveaxis(seen, axis, 0)[:-1]
+                if axis or slab.read.start == 0:
+                    ahead[0] = False
+            reference_px += int(np.count_nonzero(reference[slab.inner]))
     large = pixels.diameters_px >= min_diameter_px
     cut = int(np.count_nonzero(pixels.counts)) - int(counted.sum())
     return Count(counted & large, int((counted & ~large).sum()), cut, reference_px, rule)
@@ -257,11 +270,14 @@ def _overlapping(frame: Frame, row: partial[Measurement], covered_from: float) -
     return [row("areal_density", value, scale.unit("1/cm2"), low=low, high=high, method=method, flags=flags)]
 
 
-def _cut_before(instances: np.ndarray, invalid: np.ndarray, axis: int, pixels: ObjectPixels) -> np.ndarray:
+def _cut_before(instances: np.ndarray, valid: np.ndarray, axis: int, pixels: ObjectPixels) -> np.ndarray:
     """Ids of objects with an invalid pixel directly before their first row (column, plane) along an axis."""
-    # Keep of each object only its first row along the axis, then look one step back.
-    position = (pixels.flat // math.prod(instances.shape[axis + 1 :])) % instances.shape[axis]
-    first = position == pixels.lower[pixels.ids, axis]
-    rows = np.zeros_like(instances)
-    rows.ravel()[pixels.flat[first]] = pixels.ids[first]
-    return touching(rows, invalid, axis, -1)
+    found = []
+    for slab in slabs(instances.shape):
+        ids = np.moveaxis(instances[slab.read], axis, 0)[1:]
+        before = np.moveaxis(valid[slab.read], axis, 0)[:-1]
+        at = np.nonzero((ids > 0) & ~before)
+        here = ids[at]
+        position = at[0] + 1 + (slab.read.start if axis == 0 else 0)
+        found.append(here[position == pixels.lower[here, axis]])
+    return np.unique(np.concatenate(found))

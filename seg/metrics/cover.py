@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from seg.blocks import slabs
 from seg.errors import UsageError
 from seg.labels import UNLABELLED
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement
-from seg.uncertainty import shifted_sizes
+from seg.uncertainty import shifted_counts, shifted_sizes, sizes_of
 
 _BOUNDARY = "boundary ±0.5 px"
 
@@ -54,19 +57,20 @@ def measure_frame(
     axis = thickness_axis or ("z" if labels.ndim == 3 else None)
     if axis is not None and axis not in axes:
         raise UsageError(f"cover: thickness_axis {axis!r} is not an axis of this frame ({', '.join(axes)}).")
-    valid = frame.valid
-    mask = frame.mask(classes)
-    n_valid = int(np.count_nonzero(valid))
+    along = axes.index(axis) if axis is not None else None
+    # Of what covers, of the pores and of every class: one pass over a volume for all.
+    shown = [c for c in schema.classes if c.name != "artifact" and c.index != UNLABELLED]
+    found = _counted(frame, classes, pore_classes, [c.name for c in shown], along)
+    n_valid, sizes = found.n_valid, found.of_classes
     flags = (*scale.flags, *(() if n_valid else ("artifact-frame",)))
     row = partial(Measurement, frame=frame.index, time_s=frame.time_s, flags=flags)
     of_classes = partial(row, class_name="+".join(classes))
 
-    size = float(np.count_nonzero(mask))
-    sizes = (size, *shifted_sizes(mask, valid))
+    if along is not None:
+        seen, covered = found.seen, found.covered
     if labels.ndim == 3:
         assert axis is not None
-        along = axes.index(axis)
-        seen, covered = valid.any(axis=along), mask.any(axis=along)
+        assert along is not None
         base, n_base = math.prod(scale.spacing) / scale.spacing[along], int(np.count_nonzero(seen))
         areas = (float(np.count_nonzero(covered)), *shifted_sizes(covered, seen))
         method = f"projected along {axis}, {_BOUNDARY}"
@@ -79,43 +83,82 @@ def measure_frame(
     ]
     if labels.ndim == 3:
         rows.append(
-            _scaled(of_classes, "volume", sizes, scale.pixel, scale.unit("um3"), n=int(size), method=_BOUNDARY)
+            _scaled(of_classes, "volume", sizes, scale.pixel, scale.unit("um3"), n=int(sizes[0]), method=_BOUNDARY)
         )  # fmt: skip
     if axis is not None:
         # Columns without any valid pixel are no base; in a column with some, the layer is what was seen of it.
-        columns = int(valid.any(axis=axes.index(axis)).sum())
-        per_column = scale.spacing[axes.index(axis)] * _inverse(columns)
+        assert along is not None
+        columns = int(np.count_nonzero(seen))
+        per_column = scale.spacing[along] * _inverse(columns)
         method = f"per base across {axis}, {_BOUNDARY}"
         rows.append(
             _scaled(of_classes, "mean_thickness", sizes, per_column, scale.unit("um"), n=columns, method=method)
         )
     if pore_classes:
-        rows.append(_porosity(frame, mask, valid, pore_classes, of_classes))
-    for label_class in schema.classes:
-        if label_class.name == "artifact" or label_class.index == UNLABELLED:
-            continue
-        one = labels == label_class.index
-        found = (float(np.count_nonzero(one)), 0.0, 0.0)
-        if found[0] == size and label_class.name in classes:  # the only class that covers
-            found = sizes
-        elif found[0]:
-            found = (found[0], *shifted_sizes(one, valid))
+        rows.append(_porosity(frame, found.n_solid_or_pores, found.of_pores, pore_classes, of_classes))
+    for label_class, one in zip(shown, found.of_each, strict=True):
         rows.append(
             _scaled(
-                partial(row, class_name=label_class.name), "class_fraction", found, _inverse(n_valid), "1",
+                partial(row, class_name=label_class.name), "class_fraction", one, _inverse(n_valid), "1",
                 n=n_valid, method=_BOUNDARY,
             )
         )  # fmt: skip
     return rows
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """What one pass over a frame counts: pixels, and sizes with those after the outline moved in and out.
+
+    ``seen`` and ``covered`` are the projections of what is valid and of what covers, where there is an axis.
+    """
+
+    n_valid: int
+    n_solid_or_pores: int
+    of_classes: tuple[float, float, float]
+    of_pores: tuple[float, float, float]
+    of_each: list[tuple[float, float, float]]
+    seen: np.ndarray
+    covered: np.ndarray
+
+
+def _counted(
+    frame: Frame, classes: Sequence[str], pore_classes: Sequence[str], each: Sequence[str], along: int | None
+) -> _Counted:
+    """Read a frame once, slab by slab, and count."""
+    shape, schema = frame.labels.shape, frame.schema
+    alone = [name for name in each if [name] != list(classes)]
+    groups = [list(classes), list(pore_classes), *([name] for name in alone)]
+    counts: list[Any] = [0] * len(groups)
+    n_valid = n_both = 0
+    projected = tuple(n for axis, n in enumerate(shape) if axis != along) if along is not None else ()
+    seen, covered = np.zeros((2, *projected), bool)
+    for slab in slabs(shape, halo=2):
+        labels = np.asarray(frame.labels[slab.read])
+        valid = np.asarray(frame.valid[slab.read]).copy()
+        valid[: slab.inner.start] = valid[slab.inner.stop :] = False
+        n_valid += int(np.count_nonzero(valid))
+        solid = schema.mask(labels, classes)
+        n_solid, of_solid = np.count_nonzero(solid), shifted_counts(solid, valid)
+        for k, names in enumerate(groups):
+            mask = schema.mask(labels, names)
+            only = set(names) <= set(classes) and np.count_nonzero(mask) == n_solid  # the only class that covers
+            counts[k] = counts[k] + (of_solid if only else shifted_counts(mask, valid))
+        if pore_classes:
+            n_both += int(np.count_nonzero((solid | schema.mask(labels, pore_classes))[slab.inner]))
+        if along is not None:
+            rows: Any = Ellipsis if along == 0 else slab.owned
+            seen[rows] |= valid[slab.inner].any(axis=along)
+            covered[rows] |= solid[slab.inner].any(axis=along)
+    sizes = [(float(c[0]), *sizes_of(c, len(shape))) for c in counts]
+    of_name = dict(zip(alone, sizes[2:], strict=True))
+    return _Counted(n_valid, n_both, sizes[0], sizes[1], [of_name.get(name, sizes[0]) for name in each], seen, covered)
+
+
 def _porosity(
-    frame: Frame, solid: np.ndarray, valid: np.ndarray, pore_classes: Sequence[str], row: partial[Measurement]
+    frame: Frame, whole: int, found: tuple[float, float, float], pore_classes: Sequence[str], row: partial[Measurement]
 ) -> Measurement:
     """Pores over pores and solid; the bounds move the outline of the pores."""
-    pores = frame.mask(pore_classes)
-    whole = int((pores | solid).sum())
-    found = (float(pores.sum()), *shifted_sizes(pores, valid))
     method = f"{'+'.join(pore_classes)} in {'+'.join(pore_classes)}+solid, {_BOUNDARY}"
     if not whole:  # neither pores nor solid
         return row("porosity", math.nan, "1", n=0, method=method, flags=(*frame.scale.flags, "ambiguous"))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from seg.blocks import RegionFinder, Slab, neighbourhood, slabs
+from seg.blocks import RegionFinder, Slab, filled_on_disk, label_on_disk, neighbourhood, slabs
 from seg.labels import LabelSchema
 from seg.metrics.frame import Frame
 from seg.metrics.front import moved
@@ -119,7 +119,7 @@ def isolation(
 def isolation_map(
     metal: np.ndarray, collector: np.ndarray, *, corners: bool = False
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The same for arrays in memory, voxel by voxel.
+    """The same for arrays in memory, voxel by voxel (`isolation_on_disk` where they do not fit).
 
     Returns
     -------
@@ -136,6 +136,23 @@ def isolation_map(
             of_body[np.unique(np.take(bodies, end, axis=axis))] = INDETERMINATE
     of_body[np.unique(bodies[collector])] = LIVE
     return np.where(metal, of_body[bodies], 0).astype(np.uint8), bodies, n_bodies
+
+
+def isolation_on_disk(
+    frame: Frame, metal_classes: Sequence[str], collector_classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """What `isolation_map` gives for paths through faces, in files; `frame` is one that lies on disk."""
+    assert frame.on_disk is not None
+    shape, both = frame.labels.shape, [*metal_classes, *collector_classes]
+    bodies, regions = label_on_disk(lambda rows: frame.mask(both, rows), shape, frame.on_disk, corners=False)
+    of_body = np.where(regions.cut, INDETERMINATE, DEAD).astype(np.uint8)
+    for slab in slabs(shape, halo=0):
+        of_body[np.unique(bodies[slab.owned][frame.mask(collector_classes, slab.owned)])] = LIVE
+    status = filled_on_disk(
+        lambda rows: np.where(frame.mask(metal_classes, rows), of_body[bodies[rows]], 0), shape, np.uint8,
+        frame.on_disk,
+    )  # fmt: skip
+    return status, bodies, regions.count
 
 
 def measure_frame(
@@ -244,15 +261,18 @@ def measure_pair(
     ndim, scale = frame.labels.ndim, frame.scale
     smallest = 3**ndim if min_body_px is None else min_body_px
     shift = np.asarray(shift_px if len(shift_px) else [0] * ndim, int)
-    then, now = (
-        isolation_map(*(f.mask(_known(f.schema, names)) for names in (metal_classes, collector_classes)))
-        for f in (before, frame)
-    )
-    was, (status, bodies, n_bodies) = moved(then[0], shift), now
+    then, now = (_isolated(f, metal_classes, collector_classes) for f in (before, frame))
+    (was, old_bodies, n_old), (status, bodies, n_bodies) = then, now
     row = partial(Measurement, class_name="+".join(metal_classes), frame=frame.index, time_s=frame.time_s)
-    dead = status == DEAD
-    sizes = np.bincount(bodies[dead], minlength=n_bodies + 1)
-    live_before = np.bincount(bodies[dead & (was == LIVE)], minlength=n_bodies + 1)
+    sizes, live_before = np.zeros((2, n_bodies + 1), np.int64)
+    old_sizes = np.zeros(n_old + 1, np.int64)
+    for slab in slabs(status.shape, halo=0):
+        dead, here = status[slab.owned] == DEAD, bodies[slab.owned]
+        sizes += np.bincount(here[dead], minlength=n_bodies + 1)
+        live = _moved_slices(was, shift, slab.owned) == LIVE
+        live_before += np.bincount(here[dead & live], minlength=n_bodies + 1)
+        old_dead = was[slab.owned] == DEAD
+        old_sizes += np.bincount(old_bodies[slab.owned][old_dead], minlength=n_old + 1)
     loose = int(np.count_nonzero((sizes >= smallest) & (live_before > sizes / 2)))
     flags = ("ambiguous",) if ndim == 2 else ()
     view = "2-D view, paths out of the plane are not seen; " if ndim == 2 else ""
@@ -263,9 +283,13 @@ def measure_pair(
         )
     ]  # fmt: skip
     if ndim == 3:
-        old_sizes = np.bincount(then[1][then[0] == DEAD], minlength=then[2] + 1)
-        large = moved((then[0] == DEAD) & (old_sizes >= smallest)[then[1]], shift)
-        found, unsure = (int(np.count_nonzero(large & (status == s))) for s in (LIVE, INDETERMINATE))
+        found = unsure = 0
+        for slab in slabs(status.shape, halo=0):
+            large = (_moved_slices(was, shift, slab.owned) == DEAD) & (old_sizes >= smallest)[
+                _moved_slices(old_bodies, shift, slab.owned)
+            ]
+            found += int(np.count_nonzero(large & (status[slab.owned] == LIVE)))
+            unsure += int(np.count_nonzero(large & (status[slab.owned] == INDETERMINATE)))
         rows.append(
             row(
                 "reattached_volume", found * scale.pixel, scale.unit("um3"), found * scale.pixel,
@@ -274,6 +298,26 @@ def measure_pair(
             )
         )  # fmt: skip
     return rows
+
+
+def _isolated(
+    frame: Frame, metal_classes: Sequence[str], collector_classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    metal, collector = _known(frame.schema, metal_classes), _known(frame.schema, collector_classes)
+    if frame.on_disk is not None:
+        return isolation_on_disk(frame, metal, collector)
+    return isolation_map(frame.mask(metal), frame.mask(collector))
+
+
+def _moved_slices(array: np.ndarray, shift: np.ndarray, rows: slice) -> np.ndarray:
+    """Some slices of an array that has been moved by whole pixels; what comes in is 0."""
+    first, last = (min(max(n - int(shift[0]), 0), len(array)) for n in (rows.start, rows.stop))
+    there = np.asarray(array[first:last])
+    if last - first < rows.stop - rows.start:
+        missing = rows.stop - rows.start - (last - first)
+        before = missing if int(shift[0]) > 0 else 0
+        there = np.pad(there, [(before, missing - before), *[(0, 0)] * (array.ndim - 1)])
+    return moved(there, np.array([0, *shift[1:]]))
 
 
 def measure_series(table: pd.DataFrame) -> list[Measurement]:
@@ -340,12 +384,16 @@ def _labelled_rows(
 ) -> list[Measurement]:
     """Fraction by label, and the darkening front of a side view; nothing where no pixel is labelled dead."""
     n_dead = n_metal = faces = 0
-    for slab in slabs(frame.labels.shape, halo=0):
-        labels = np.asarray(frame.labels[slab.owned])
+    for slab in slabs(frame.labels.shape):
+        # Pairs along the first axis: those of each slice with the slice before it.
+        with_before = slice(max(slab.owned.start - 1, 0), slab.owned.stop)
+        labels = np.asarray(frame.labels[with_before])
         dead = frame.schema.mask(labels, labelled)
-        n_dead += int(np.count_nonzero(dead))
-        n_metal += int(np.count_nonzero(frame.schema.mask(labels, metal_classes)))
-        faces += sum(int(np.count_nonzero(np.diff(dead, axis=axis))) for axis in range(dead.ndim))
+        faces += int(np.count_nonzero(np.diff(dead, axis=0)))
+        own = slice(slab.owned.start - with_before.start, None)
+        n_dead += int(np.count_nonzero(dead[own]))
+        n_metal += int(np.count_nonzero(frame.schema.mask(labels[own], metal_classes)))
+        faces += sum(int(np.count_nonzero(np.diff(dead[own], axis=axis))) for axis in range(1, dead.ndim))
     if not n_dead:
         return []
     name = "+".join(labelled)

@@ -12,7 +12,7 @@ import numpy as np
 from seg.metrics.dendrite_bodies import Body, body_ids, find_bodies
 from seg.metrics.dendrite_front import SIDES
 from seg.metrics.dendrite_object import Dendrite, analyse_dendrite
-from seg.metrics.frame import Frame
+from seg.metrics.frame import Frame, refused
 from seg.metrics.interface import DIGITISATION_PX
 from seg.metrics.morphology_scores import decide, soft
 from seg.metrics.percolation import Passage, find_passage, lateral_border, penetration_depth, percolates
@@ -83,43 +83,79 @@ def measure_frame(
     slender part). The probability is explained at `seg.metrics.morphology_scores.decide`.
     """
     known = [name for name in classes if name in frame.schema.names]
-    metal = frame.mask(known)
     scale = frame.scale
     row = partial(Measurement, class_name=";".join(known), frame=frame.index, time_s=frame.time_s)
-    um = scale.unit("um")
+    if frame.on_disk is not None:
+        return _on_disk(frame, known, electrode_classes, separator_classes, row)
+    metal = frame.mask(known)
     passage = find_passage(frame, separator_classes=separator_classes, electrode_classes=electrode_classes)
     if passage is None:
-        nothing = partial(row, value=math.nan, method="no electrode on a separator",
-                          flags=(*scale.flags, "no-credible-baseline"))  # fmt: skip
-        return [nothing("penetration_depth", unit=um), nothing("percolates", unit="1")]
+        return _no_passage(frame, row)
     depth = penetration_depth(metal, passage.electrode, spacing=scale.spacing)
-    edge = 1.96 * math.sqrt(2) * DIGITISATION_PX * scale.pixel ** (1 / metal.ndim)
-    share = depth / passage.thickness
-    rows = [
-        row("penetration_depth", depth, um, low=max(depth - edge, 0.0), high=depth + edge if depth else 0.0,
-            method=f"farthest connected metal from the electrode, {share:.2g} of the {passage.thickness:.3g} {um} of "
-                   "separator; interval: both ends +-0.5 px", flags=scale.flags),
-        _percolation(frame, metal, passage, row),
-    ]  # fmt: skip
+    rows = [_depth(frame, depth, passage.thickness, row), _percolation(frame, metal, passage, row)]
     ids = body_ids(frame, metal, smallest_px=min_object_px)
     for body in find_bodies(frame, ids, reference=None, root_classes=electrode_classes, own=classes):
         rows.append(_kind(body, passage, scale.spacing, partial(row, object_id=body.object_id)))
     return rows
 
 
+def _on_disk(
+    frame: Frame, classes: Sequence[str], electrode_classes: Sequence[str], separator_classes: Sequence[str],
+    row: partial[Measurement],
+) -> list[Measurement]:  # fmt: skip
+    """Depth and percolation of a volume that does not fit in memory; the kinds of filaments need it whole."""
+    from seg.metrics.percolation_blocks import find_passage_on_disk, reach_on_disk
+
+    passage = find_passage_on_disk(frame, separator_classes=separator_classes, electrode_classes=electrode_classes)
+    kinds = refused(["morphology_class"], frame)
+    if passage is None:
+        return _no_passage(frame, row) + kinds
+    found = reach_on_disk(frame, passage, classes)
+    answers = found.by_faces, found.by_corners, found.when_grown
+    return [
+        _depth(frame, found.depth, passage.thickness, row),
+        _connects(frame, answers, found.leaves_sideways, passage.side, row),
+        *kinds,
+    ]
+
+
+def _no_passage(frame: Frame, row: partial[Measurement]) -> list[Measurement]:
+    nothing = partial(row, value=math.nan, method="no electrode on a separator",
+                      flags=(*frame.scale.flags, "no-credible-baseline"))  # fmt: skip
+    return [nothing("penetration_depth", unit=frame.scale.unit("um")), nothing("percolates", unit="1")]
+
+
+def _depth(frame: Frame, depth: float, thickness: float, row: partial[Measurement]) -> Measurement:
+    scale, um = frame.scale, frame.scale.unit("um")
+    edge = 1.96 * math.sqrt(2) * DIGITISATION_PX * scale.pixel ** (1 / len(frame.labels.shape))
+    return row(
+        "penetration_depth", depth, um, low=max(depth - edge, 0.0), high=depth + edge if depth else 0.0,
+        method=f"farthest connected metal from the electrode, {depth / thickness:.2g} of the {thickness:.3g} {um} of "
+               "separator; interval: both ends +-0.5 px", flags=scale.flags,
+    )  # fmt: skip
+
+
 def _percolation(frame: Frame, metal: np.ndarray, passage: Passage, row: partial[Measurement]) -> Measurement:
     electrodes = passage.electrode | passage.counter
     ends = passage.electrode, passage.far
-    answers = [percolates(metal | electrodes, *ends, full=full) for full in (False, True)]
-    high = percolates((boundary_shift(metal, 1.0) > 0.5) | electrodes, *ends, full=True)
+    by_faces, by_corners = (percolates(metal | electrodes, *ends, full=full) for full in (False, True))
+    grown = percolates((boundary_shift(metal, 1.0) > 0.5) | electrodes, *ends, full=True)
+    sideways = bool((metal & lateral_border(metal.shape, passage.side)).any())
+    return _connects(frame, (by_faces, by_corners, grown), sideways, passage.side, row)
+
+
+def _connects(
+    frame: Frame, answers: tuple[bool, bool, bool], sideways: bool, side: str, row: partial[Measurement]
+) -> Measurement:
+    by_faces, by_corners, grown = answers
     flags = frame.scale.flags
-    if not answers[1]:
-        if metal.ndim == 2:
+    if not by_corners:
+        if len(frame.labels.shape) == 2:
             flags = (*flags, "ambiguous")
-        if (metal & lateral_border(metal.shape, passage.side)).any():
+        if sideways:
             flags = (*flags, "touches-border")
-    method = f"to the {passage.side} side, corners connect; low: faces only, high: outline grown by 1 px"
-    return row("percolates", float(answers[1]), "1", low=float(answers[0]), high=float(high), method=method,
+    method = f"to the {side} side, corners connect; low: faces only, high: outline grown by 1 px"
+    return row("percolates", float(by_corners), "1", low=float(by_faces), high=float(grown), method=method,
                flags=flags)  # fmt: skip
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from seg.blocks import filled_on_disk, whole_bytes
 from seg.labels import UNLABELLED, LabelSchema
-from seg.metrics.table import Scale
+from seg.memory import memory_left_bytes
+from seg.metrics.names import metric_unit
+from seg.metrics.table import Measurement, Scale
+from seg.object_blocks import BlockPixels
 from seg.objects import ObjectPixels
 
 
@@ -36,6 +42,9 @@ class Frame:
         Those classes.
     min_diameter_px : float
         Detection limit: objects with a smaller equivalent diameter are listed but not counted.
+    on_disk : Path or None
+        A folder for arrays of the size of `labels`, where these do not fit in memory: all of them are memory maps
+        then, of files in it, and only what works slab by slab can be measured. None: all in memory.
     """
 
     labels: np.ndarray
@@ -47,17 +56,24 @@ class Frame:
     instances: np.ndarray | None = None
     object_classes: tuple[str, ...] = ()
     min_diameter_px: float = 0.0
+    on_disk: Path | None = None
 
-    def mask(self, classes: str | Iterable[str]) -> np.ndarray:
-        """Where any of the named classes is; bool, shape of `labels`."""
-        return self.schema.mask(self.labels, classes)
+    def mask(self, classes: str | Iterable[str], rows: slice = slice(None)) -> np.ndarray:
+        """Where any of the named classes is, in all slices along the first axis or in some; bool."""
+        return self.schema.mask(self.labels[rows], classes)
 
     @cached_property
     def valid(self) -> np.ndarray:
         """Where the labels mean something: neither unlabelled nor artefact; bool, shape of `labels`."""
-        valid = self.labels != UNLABELLED
+        if self.on_disk is not None:
+            return filled_on_disk(self._valid, self.labels.shape, bool, self.on_disk)
+        return self._valid(slice(None))
+
+    def _valid(self, rows: slice) -> np.ndarray:
+        labels = self.labels[rows]
+        valid: np.ndarray = labels != UNLABELLED
         if "artifact" in self.schema.names:
-            valid &= self.labels != self.schema.index("artifact")
+            valid &= labels != self.schema.index("artifact")
         return valid
 
     @cached_property
@@ -65,4 +81,27 @@ class Frame:
         """Sums over the pixels of each object of `instances`, which must be there."""
         if self.instances is None:
             raise ValueError("The frame has no instances; call label_objects first.")
-        return ObjectPixels.of(self.instances)
+        return (ObjectPixels if self.on_disk is None else BlockPixels).of(self.instances)
+
+
+def refused(metrics: Sequence[str], frame: Frame) -> list[Measurement]:
+    """Rows for metrics that need a frame in memory which does not fit."""
+    scale = frame.scale
+    return [
+        Measurement(
+            name, math.nan, scale.unit(metric_unit(name)), frame=frame.index, time_s=frame.time_s,
+            class_name="+".join(frame.object_classes), method=too_large_for(frame.labels.shape),
+            flags=(*scale.flags, "regime-not-reached"),
+        )
+        for name in metrics
+    ]  # fmt: skip
+
+
+def too_large_for(shape: Sequence[int]) -> str:
+    """Why a number of a volume is not given."""
+    left = memory_left_bytes()
+    size, needed = " x ".join(str(n) for n in shape), whole_bytes(shape) / 1e9
+    known = "" if left is None else f", {left / 1e9:.2g} GB are left"
+    return (
+        f"not measured: {size} voxels need about {needed:.2g} GB of memory in one piece{known}; crop or bin the volume"
+    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
+from seg.blocks import on_disk, slabs
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement
 from seg.objects import equivalent_diameter
@@ -18,7 +20,7 @@ MIN_OBJECTS_FOR_LAW = 10
 _PLACEMENTS = 4096  # positions tried per box where artefacts cut the valid area
 
 
-def sampling_weights(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def sampling_weights(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray, folder: Path | None = None) -> np.ndarray:
     """Miles-Lantuejoul weights: large objects are cut by the frame more often, so whole ones stand for more.
 
     Parameters
@@ -26,6 +28,8 @@ def sampling_weights(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) ->
     lower, upper : ndarray of int, shape (N, D)
         Half-open bounding boxes of objects that nothing cuts.
     valid : ndarray of bool, shape ([Z,] Y, X)
+    folder : Path or None
+        For a table of sums that does not fit in memory.
 
     Returns
     -------
@@ -50,7 +54,7 @@ def sampling_weights(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) ->
     if not window.all():
         from scipy.interpolate import RegularGridInterpolator
 
-        table = _summed(~window)
+        table = _summed(window, folder)
         nodes = [_box_sizes(column) for column in extent.T]
         shares = [_fitting_share(table, np.array(box) + 2) for box in product(*nodes)]
         share_of = RegularGridInterpolator(nodes, np.reshape(shares, [len(n) for n in nodes]))
@@ -132,9 +136,9 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
     valid = frame.valid
     pixels = frame.pixels
     large = np.flatnonzero((pixels.counts > 0) & (pixels.diameters_px >= frame.min_diameter_px))
-    whole = large[_in_the_clear(pixels.lower[large] - 1, pixels.upper[large] + 1, valid)]
+    whole = large[_in_the_clear(pixels.lower[large] - 1, pixels.upper[large] + 1, valid, frame.on_disk)]
     diameters = equivalent_diameter(pixels.counts[whole] * scale.pixel, ndim)
-    weights = sampling_weights(pixels.lower[whole], pixels.upper[whole], valid)
+    weights = sampling_weights(pixels.lower[whole], pixels.upper[whole], valid, frame.on_disk)
     flags = list(scale.flags)
     if len(large) and not len(whole):
         flags.append("touches-border")
@@ -194,11 +198,11 @@ def _moved_law(diameters: np.ndarray, weights: np.ndarray, shift: float) -> np.n
     return np.stack([np.maximum(-changes, 0).max(axis=1), np.maximum(changes, 0).max(axis=1)], axis=1)
 
 
-def _in_the_clear(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def _in_the_clear(lower: np.ndarray, upper: np.ndarray, valid: np.ndarray, folder: Path | None = None) -> np.ndarray:
     """Which boxes lie inside the frame and hold valid pixels only; bool, shape (N,)."""
     inside = ((lower >= 0) & (upper <= np.asarray(valid.shape))).all(axis=1)
     if not valid.all() and inside.any():
-        table = _summed(~valid)
+        table = _summed(valid, folder)
         invalid = np.zeros(int(inside.sum()), np.int64)
         for corner in np.ndindex((2,) * valid.ndim):
             at = np.where(np.array(corner, bool), upper[inside], lower[inside])
@@ -213,11 +217,17 @@ def _box_sizes(extent: np.ndarray) -> np.ndarray:
     return np.unique(np.round(np.geomspace(low, high, 6)).astype(int)) if high > low else np.array([low, low + 1])
 
 
-def _summed(mask: np.ndarray) -> np.ndarray:
-    """Summed-area table of a mask, with a leading zero along every axis."""
-    table = np.pad(mask.astype(np.int64), [(1, 0)] * mask.ndim)
-    for axis in range(mask.ndim):
-        np.cumsum(table, axis=axis, out=table)
+def _summed(valid: np.ndarray, folder: Path | None = None) -> np.ndarray:
+    """Summed-area table of what is not valid, with a leading zero along every axis; in a file of `folder`, if given."""
+    shape = tuple(n + 1 for n in valid.shape)
+    table = np.zeros(shape, np.int64) if folder is None else on_disk(shape, np.int64, folder)
+    inner = (slice(1, None),) * (valid.ndim - 1)
+    for slab in slabs(valid.shape, halo=0):
+        part = (~valid[slab.owned]).astype(np.int64)
+        for axis in range(valid.ndim):
+            np.cumsum(part, axis=axis, out=part)
+        part += table[slab.owned.start][inner]
+        table[(slice(slab.owned.start + 1, slab.owned.stop + 1), *inner)] = part
     return table
 
 

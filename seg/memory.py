@@ -1,0 +1,51 @@
+"""How much memory is left to this process, as far as the system says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def memory_left_bytes() -> int | None:
+    """The least of what the machine, a control group and the limits of the shell leave; None: not known.
+
+    Counts what may still be taken, not what is held already; pages of mapped files give way and are no memory taken.
+    """
+    left = []
+    machine = _status(Path("/proc/meminfo"))
+    if "MemAvailable" in machine:
+        left.append(machine["MemAvailable"])
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        bounds = [_number(Path(file)) for file in (limit, used)]
+        if bounds[0] is not None and bounds[1] is not None:
+            # Pages of files count as used there, but give way.
+            cached = _status(Path(used).with_name("memory.stat"), unit=1).get("inactive_file", 0)
+            left.append(bounds[0] - max(bounds[1] - cached, 0))
+    held = _status(Path("/proc/self/status"))
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return min(left, default=None)
+    for kind, key in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        soft, _ = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY and key in held:
+            left.append(soft - held[key])
+    return max(min(left), 0) if left else None
+
+
+def _status(file: Path, *, unit: int = 1024) -> dict[str, int]:
+    """Lines such as ``VmData:  123 kB`` as bytes; empty where there is no such file."""
+    try:
+        lines = [line.replace(":", " ").split() for line in file.read_text(encoding="ascii").splitlines()]
+    except (OSError, ValueError):
+        return {}
+    return {words[0]: int(words[1]) * unit for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # "max": no limit
+        return None
