@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _without_napari(error: ImportError) -> int:
-    text = f"operandoseg label needs napari and a Qt library ({error}): pip install 'operandoseg[napari]' PySide6\n"
+    text = f"operandoseg label needs napari and a Qt library ({error}): "
+    text += "pip install 'operandoseg[napari]' 'PySide6!=6.12.0'\n"
     sys.stderr.write(text)
     return 2
 

@@ -57,6 +57,8 @@ class DrawingWidget(LabelPanel):
         self._later.timeout.connect(self._note_undo)
         self.viewer.dims.events.current_step.connect(self._frame_changed)
         self.viewer.layers.events.removed.connect(self._removed)
+        if reason := qt.broken_qt():
+            qt.warn(reason)
         self._warm_up()
 
     def _do(self, name: str) -> None:

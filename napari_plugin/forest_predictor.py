@@ -20,7 +20,8 @@ from seg.pixel_features import DEFAULT_SIGMAS
 CACHE_BYTES = 1 << 30  # features of the planes looked at last; 140 MB for one of 1024 x 1024
 BAND_PX = 1 << 20  # features are computed for so many pixels at a time
 PART_PX = 1 << 19  # predicted at a time: 0.1 s on two cores
-PREVIEW_PX = 1 << 18  # a view of more pixels is predicted coarsely first
+VIEW_PX = 1 << 20  # a view of more pixels is predicted coarsely first: of so many pixels
+PREVIEW_PX = 1 << 18
 PIXELS_PER_PLANE = 8000
 MEMBERS = 4  # parts of a forest whose disagreement is asked for
 
@@ -194,9 +195,9 @@ class ForestPredictor:
         everything = _whole(self.planes.size)
         view = everything if view is None else _within(view, self.planes.size)
         seen = _n_px(view)
-        if seen > PREVIEW_PX and self.ready(plane):
+        if seen > VIEW_PX and self.ready(plane):
             yield self._part(plane, view, math.ceil(math.sqrt(seen / PREVIEW_PX)), began)
-        elif seen <= PREVIEW_PX and view != everything:
+        elif seen <= VIEW_PX and view != everything:
             yield self._part(plane, view, 1, began)
         middle = (view[0].start + view[0].stop) / 2
         strips = self._strips(everything if whole else view)

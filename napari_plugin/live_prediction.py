@@ -145,7 +145,7 @@ def _run(work: qt.Work, request: Request) -> None:
         if work.stopping:
             return
         waiting.append(part)
-        if part.complete or part.step > 1 or time.monotonic() - shown > SHOW_EVERY_S:
+        if part.complete or time.monotonic() - shown > SHOW_EVERY_S:
             work.partial.emit((request, waiting))
             waiting, shown = [], time.monotonic()
     if waiting:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
@@ -183,6 +184,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def broken_qt() -> str:
+    """What is wrong with the Qt library in use, and what to do; empty where nothing is known."""
+    from qtpy import API_NAME, PYSIDE_VERSION
+
+    if API_NAME == "PySide6" and PYSIDE_VERSION == "6.12.0" and sys.version_info < (3, 12):
+        # Each signal and each turn of its loop gives back a reference to True or None that it never took; later
+        # versions of Python do not count these.
+        return (
+            "PySide6 6.12.0 on Python before 3.12 ends the program after some ten thousand events: "
+            "pip install 'PySide6!=6.12.0'. Strokes are journalled; nothing is lost."
+        )
+    return ""
+
+
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
     """A slot whose errors become a message for the user instead of a traceback."""
 
@@ -199,6 +214,11 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 def say(text: str) -> None:
     """A message at the foot of the viewer."""
     show_info(text)
+
+
+def warn(text: str) -> None:
+    """A message that stays longer."""
+    show_warning(text)
 
 
 def section(title: str) -> tuple[QWidget, QVBoxLayout]:

@@ -92,6 +92,7 @@ def in_bands(schema, monkeypatch, **more):
     """A predictor that takes a frame of 96 x 120 in bands of 40 rows, parts of 20 rows and a preview of 900 pixels."""
     monkeypatch.setattr(forest_predictor, "PART_PX", 20 * 120)
     monkeypatch.setattr(forest_predictor, "PREVIEW_PX", 900)
+    monkeypatch.setattr(forest_predictor, "VIEW_PX", 900)
     stack, truth = film()
     return ForestPredictor(Planes(stack), schema, band_px=40 * 120, **more), truth
 

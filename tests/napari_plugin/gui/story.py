@@ -132,6 +132,7 @@ def go_on(stage: Stage, label) -> None:
     dock, train = stage.widget("Train")
     train.further = [
         "trainer.max_steps=8",
+        "trainer.patience=0",
         "data.patch_px=128",
         "data.batch=4",
         "trainer.score_every=0",
@@ -139,7 +140,9 @@ def go_on(stage: Stage, label) -> None:
     ]
     began = time.perf_counter()
     train.train()
-    stage.until(lambda: train.process is None, 600)
+    stage.until(lambda: train.preview.isVisible() or train.process is None, 600)
+    stage.picture("6_training")
+    stage.until(lambda: train.process is None, 900)
     stage.until(lambda: train.table.rowCount() > 0, 300)
     stage.note("train 8 steps and compare", time.perf_counter() - began)
     stage.picture("6_trained")
