@@ -30,6 +30,8 @@ from seg.slabs import SlabStore
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+# How many threads a worker computes with: Dask sets those of its children to one.
+THREADS = "OPERANDOSEG_THREADS"
 KINDS = "local:N, tcp://HOST:PORT or slurm:FILE"
 
 
@@ -155,9 +157,19 @@ def slurm_cluster(file: str | Path) -> tuple[Any, int]:
     if not isinstance(jobs, int) or jobs < 1:
         raise UsageError(f"{path}: jobs is {jobs!r}; expected how many workers to ask for, from 1.")
     try:
-        return SLURMCluster(**options), jobs
+        return SLURMCluster(**_one_part_at_a_time(options)), jobs
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path} is refused by dask_jobqueue.SLURMCluster: {error}") from error
+
+
+def _one_part_at_a_time(options: Mapping[str, Any]) -> dict[str, Any]:
+    """One part per process with all of its cores: what a process was planned to need, and no GPU shared by parts."""
+    threads = max(int(options.get("cores", 1)) // int(options.get("processes", 1)), 1)
+    return {
+        **options,
+        "worker_extra_args": [*options.get("worker_extra_args", []), "--nthreads", "1"],
+        "job_script_prologue": [*options.get("job_script_prologue", []), f"export {THREADS}={threads}"],
+    }
 
 
 # --- on a worker ----------------------------------------------------------------------------------------------------
@@ -185,8 +197,12 @@ def _stack(path: Path, reading: str) -> Any:
 
 @lru_cache(maxsize=2)
 def _bundle(model: Path) -> Any:
+    import torch
+
     from seg.models.bundle import load_bundle
 
+    if os.environ.get(THREADS, "").isdecimal():
+        torch.set_num_threads(max(int(os.environ[THREADS]), 1))
     return load_bundle(model)
 
 

@@ -1,7 +1,11 @@
 """Work shared between processes: the same masks, deaths survived, poison listed, the job script of SLURM."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from seg import cluster
 from seg.cluster import connect, slurm_cluster
 from seg.errors import SegError, UsageError
 from seg.inference import Part
+from seg.slabs import LABELS
 
 pytest.importorskip("distributed")
 # Dask closes its sockets and loops late, which Python reports when it collects them.
@@ -69,7 +74,68 @@ def test_the_shipped_slurm_file_gives_a_job_script():
     assert jobs == 4
     for line in ("-p gpu", "-A my_project", "--cpus-per-task=8", "--mem=30G", "-t 04:00:00", "--gres=gpu:1"):
         assert f"#SBATCH {line}" in lines
-    assert any("distributed" in line and "--nthreads 8" in line for line in lines)
+    # One part at a time with all the cores: the last --nthreads counts.
+    (worker,) = (line for line in lines if "distributed" in line)
+    assert worker.rpartition("--nthreads")[2].split()[0] == "1"
+    assert lines.index("export OPERANDOSEG_THREADS=8") < lines.index(worker)
+
+
+SBATCH = """#!/bin/bash
+# Runs the job here, as a node would, as a group of processes, and says its number.
+set -m
+cp "$1" "$FAKE_SLURM/job.$$.sh"
+bash "$FAKE_SLURM/job.$$.sh" > "$FAKE_SLURM/job.$$.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/bash
+echo "$1" >> "$FAKE_SLURM/cancelled"
+kill -TERM -- -"$1"
+"""
+ON_SLURM = """
+import json, sys
+from pathlib import Path
+from seg.analysis import AnalysisConfig
+from seg.pipeline import RunOptions, predict
+if __name__ == "__main__":
+    config = AnalysisConfig("predict", "masks only", "", "xct", "volume", {}, model=sys.argv[2])
+    options = RunOptions(device="cpu", cluster="slurm:" + sys.argv[3])
+    (result,) = predict([Path(sys.argv[1])], config, Path(sys.argv[4]), options)
+    print(json.dumps([result.error, str(result.folder)]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(os.name != "posix", reason="SLURM runs on Linux")
+def test_a_volume_through_jobs_that_are_submitted(tiny_volume, tmp_path):
+    """A stand-in for ``sbatch`` runs each job script as a process of this machine: two jobs share the parts."""
+    config, path = tiny_volume
+    from seg.io import read_labels
+    from seg.pipeline import RunOptions, predict
+
+    bin_dir, slurm = tmp_path / "bin", tmp_path / "slurm"
+    for folder in (bin_dir, slurm):
+        folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (bin_dir / name).write_text(text)
+        (bin_dir / name).chmod(0o755)
+    (tmp_path / "mine.yaml").write_text(
+        "jobs: 2\nqueue: short\ncores: 1\nprocesses: 1\nmemory: 2GB\nscheduler_options: {dashboard_address: ':0'}\n"
+    )
+    environment = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "FAKE_SLURM": str(slurm)}
+    result = subprocess.run(
+        [sys.executable, "-c", ON_SLURM, str(path), config.model, str(tmp_path / "mine.yaml"), str(tmp_path / "jobs")],
+        capture_output=True, text=True, timeout=500, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    error, folder = json.loads(result.stdout.splitlines()[-1])
+    assert error == ""
+    assert len(list(slurm.glob("job.*.sh"))) == 2
+    assert all("#SBATCH -p short" in script.read_text() for script in slurm.glob("job.*.sh"))
+    assert len((slurm / "cancelled").read_text().split()) == 2  # nobody's job is left in the queue
+    (one,) = predict([path], config, tmp_path / "one", RunOptions(device="cpu"))
+    expected, found = (read_labels(p).stack.frame(0) for p in (one.folder / "labels.ome.tif", Path(folder) / LABELS))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
