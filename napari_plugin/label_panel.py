@@ -81,7 +81,8 @@ class LabelPanel(QWidget):
         outer.addWidget(scroll, 1)
         outer.addWidget(self.line)
         outer.addWidget(self.status)
-        self.setMinimumWidth(330)
+        # Room for the scroll bar, so that nothing is cut off when a list of files makes the column longer.
+        self.setMinimumWidth(345 + scroll.verticalScrollBar().sizeHint().width())
 
     def _button(self, text: str, name: str, tip: str = "") -> QPushButton:
         return qt.button(text, partial(self.pressed.emit, name), tip)

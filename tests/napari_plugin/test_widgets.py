@@ -1,7 +1,8 @@
-"""Smoke tests of the widgets, on Xvfb or any display with OpenGL.
+"""Tests of the widgets: in a viewer on Xvfb or any display with OpenGL, and on napari's model of one without.
 
-They run in a process of their own: once Mesa has drawn, torch cannot be loaded beside it (see `napari_plugin.engine`),
-and the other tests need torch.
+They run in processes of their own: once Mesa has drawn, torch cannot be loaded beside it (see `napari_plugin.engine`),
+and the other tests need torch. Xvfb is started where it is installed and there is no display. Without either, what
+needs no OpenGL still runs, on Qt's offscreen platform.
 """
 
 import os
@@ -14,16 +15,13 @@ from pathlib import Path
 
 import pytest
 
-WIDGETS = Path(__file__).parent / "gui" / "widgets.py"
+GUI = Path(__file__).parent / "gui"
 
 
 @pytest.fixture
 def display() -> Iterator[dict[str, str]]:
     """Environment with a display, Xvfb where there is none of its own; skipped, with the reason, without either."""
-    missing = [name for name in ("napari", "PySide6") if find_spec(name) is None]
-    if missing:
-        pytest.skip(f"GUI tests need {' and '.join(missing)}: pip install -e '.[test]'")
-    environment = {**os.environ, "QT_API": "pyside6"}
+    environment = _environment()
     if sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         yield _usable(environment)
         return
@@ -55,8 +53,24 @@ def _usable(environment: dict[str, str]) -> dict[str, str]:
     return environment
 
 
+def _environment() -> dict[str, str]:
+    missing = [name for name in ("napari", "PySide6") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"GUI tests need {' and '.join(missing)}: pip install -e '.[test]'")
+    return {**os.environ, "QT_API": "pyside6"}
+
+
+def _run(path: Path, environment: dict[str, str]) -> None:
+    words = [sys.executable, "-m", "pytest", str(path), "-q", "-W", "ignore", "-p", "no:cacheprovider"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=GUI.parents[2])
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
 @pytest.mark.gui
 def test_widgets(display):
-    words = [sys.executable, "-m", "pytest", str(WIDGETS), "-q", "-W", "ignore", "-p", "no:cacheprovider"]
-    done = subprocess.run(words, env=display, capture_output=True, text=True, cwd=WIDGETS.parents[3])
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    _run(GUI / "widgets.py", display)
+
+
+def test_widgets_without_a_display():
+    environment = {k: v for k, v in _environment().items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    _run(GUI / "offscreen.py", _usable({**environment, "QT_QPA_PLATFORM": "offscreen"}))

@@ -16,6 +16,14 @@ def only_viewer() -> Iterator[Any]:
     made.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def application() -> Any:
+    """Qt, for widgets without a viewer as well."""
+    from qtpy.QtWidgets import QApplication
+
+    return QApplication.instance() or QApplication([])
+
+
 @pytest.fixture
 def viewer(only_viewer: Any) -> Iterator[Any]:
     """The viewer, empty before and after."""

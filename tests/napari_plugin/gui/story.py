@@ -81,16 +81,13 @@ def draw(stage: Stage, label) -> None:
     for n, frame in enumerate(FRAMES):
         stage.viewer.dims.set_current_step(0, frame)
         stage.pause(0.3)
-        for value in (3, 2, 10):
-            places = np.argwhere(_inner(truth[frame] == value))
-            if not len(places):
-                continue
+        label.layer.brush_size = 5
+        for value, line in _lines(truth[frame]):
             label.choose(value)
-            y, x = places[len(places) // 2]
             before = label.prediction
             began = time.perf_counter()
-            stroke(label.layer, frame, [(y, x - 6), (y, x + 6)], value)
-            if value != 3 or n:
+            stroke(label.layer, frame, line, value)
+            if label.forest.forest is not None:
                 stage.until(lambda before=before: label.prediction is not before)
                 stage.note("stroke to prediction, 512 x 512", time.perf_counter() - began)
         stage.until(lambda: not label.predictions.busy and label.line.isHidden())
@@ -188,6 +185,22 @@ def _truth(stage: Stage) -> np.ndarray:
     from seg.io import read_labels
 
     return np.asarray(read_labels(stage.out / "samples" / "optical" / "labels.ome.tif").stack.data)
+
+
+def _lines(truth: np.ndarray) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Strokes a person would draw: one inside each class, and ground close to outlines, where a forest errs."""
+    from scipy import ndimage
+
+    found = []
+    for value in (3, 2, 10):
+        places = np.argwhere(_inner(truth == value))
+        if len(places):
+            y, x = (int(n) for n in places[len(places) // 2])
+            found.append((value, [(y, x - 6), (y, x + 6)]))
+    grains, n_grains = ndimage.label(truth == 3)
+    tops = [np.argwhere(grains == n + 1)[0] for n in range(n_grains)]  # the first in reading order is the uppermost
+    free = [(int(y), int(x)) for y, x in tops if y > 12 and (truth[y - 11 : y - 3, max(x - 9, 0) : x + 10] == 2).all()]
+    return found + [(2, [(y - 7, x - 5), (y - 7, x + 5)]) for y, x in free[:4]]
 
 
 def _inner(mask: np.ndarray) -> np.ndarray:

@@ -1,0 +1,245 @@
+"""What users do to a labelling widget that it must survive; on napari's model of a viewer, which needs no OpenGL."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_plugin import layers
+from napari_plugin.labelling import labels_path, open_session
+from seg.errors import DataError, UsageError
+from seg.io import read_labels, write_image
+from seg.labels import load_schema
+from seg.stack import Calibration, Stack
+
+SHAPE = (3, 64, 80)
+CALIBRATION = Calibration({"y": 0.6, "x": 0.4}, (3.0, 5.5, 8.0), "file")
+
+
+@pytest.fixture
+def viewer():
+    from napari.components import ViewerModel
+
+    return ViewerModel()
+
+
+@pytest.fixture
+def label(viewer):
+    yield (widget := made(viewer))
+    widget.predictions.stop()
+    until(lambda: widget.predictions._work is None)
+
+
+def made(viewer):
+    from napari_plugin.label_widget import LabelWidget
+
+    return LabelWidget(viewer)
+
+
+def pixels(dtype=np.uint8) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    truth = np.zeros(SHAPE, bool)
+    truth[:, 10:40, 20:50] = True
+    top = np.iinfo(dtype).max / 255
+    return (top * (np.where(truth, 180.0, 60.0) + rng.normal(0, 8, SHAPE)).clip(0, 255)).astype(dtype)
+
+
+def image_file(folder: Path, data: np.ndarray, axes="tyx", calibration=CALIBRATION, name="movie") -> Path:
+    path = folder / f"{name}.ome.tif"
+    write_image(path, data if axes[0] == "t" else data[np.newaxis], shape=data.shape, dtype=data.dtype, axes=axes,
+                calibration=calibration)  # fmt: skip
+    return path
+
+
+def until(done, seconds=100.0) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "the widget did not get there"
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def begin(widget, path: Path) -> None:
+    widget.begin(open_session(path, load_schema()))
+
+
+def draw(widget, lead=(0,)) -> None:
+    """A stroke of each of two classes."""
+    for n, (value, (y, x)) in enumerate(((3, (20, 30)), (2, (55, 10))), start=widget.session.unsaved + 1):
+        widget.choose(value)
+        widget.layer.paint((*lead, y, x), value)
+        until(lambda n=n: widget.session.unsaved == n)
+
+
+def predicted(widget) -> None:
+    until(lambda: widget.plane in widget._complete and not widget.predictions.busy)
+
+
+def test_sixteen_bits_in_a_folder_with_any_name_and_one_frame(label, tmp_path):
+    folder = tmp_path / "Messung μm 電池 [1]"
+    folder.mkdir()
+    path = image_file(folder, pixels(np.uint16)[0], "yx", Calibration({"y": 0.6, "x": 0.4}, None, "file"), "Aufnahme ä")
+    label.open_files([path])
+    until(lambda: label.session is not None)
+    draw(label, ())
+    predicted(label)
+    truth = np.zeros(SHAPE[1:], np.uint8)
+    truth[10:40, 20:50] = 3
+    assert ((label.shown.data == 3) == (truth == 3)).mean() > 0.95
+    label.accept_frame()
+    label.save()
+    until(lambda: label.session.unsaved == 0 and label.line.isHidden())
+    saved = read_labels(labels_path(path))
+    assert np.array_equal(saved.stack.data, label.layer.data)
+    assert saved.stack.calibration.pixel_size_um == {"y": 0.6, "x": 0.4}
+    assert label.layer.mode == "paint"  # the tool in hand is there again
+
+
+def test_image_without_units_stays_uncalibrated(label, tmp_path):
+    begin(label, image_file(tmp_path, pixels(), calibration=Calibration({}, None, "none")))
+    assert {str(u) for u in label.layer.units} == {"pixel"}
+    draw(label)
+    label.save()
+    until(lambda: label.line.isHidden())
+    assert dict(read_labels(labels_path(tmp_path / "movie.ome.tif")).stack.calibration.pixel_size_um) == {}
+
+
+def test_third_axis_nobody_names_is_asked_for(label, viewer):
+    viewer.add_image(pixels(), name="pasted")
+    with pytest.raises(DataError, match="time or depth"):
+        label.label_selected()
+
+
+def test_labels_of_another_image_are_refused(label, tmp_path):
+    path = image_file(tmp_path, pixels())
+    begin(label, path)
+    draw(label)
+    label.save()
+    until(lambda: label.line.isHidden())
+    other = image_file(tmp_path, pixels()[:2], calibration=Calibration({"y": 0.6, "x": 0.4}, (3.0, 5.5), "file"))
+    with pytest.raises(DataError, match="not of the same image"):
+        open_session(other, load_schema())
+
+
+def test_label_layer_deleted_while_it_predicts(label, viewer, tmp_path):
+    path = image_file(tmp_path, pixels())
+    begin(label, path)
+    draw(label)
+    strokes = label.layer.data.copy()
+    viewer.layers.remove(label.layer)
+    assert label.session is None
+    with pytest.raises(UsageError, match="No image is being labelled"):
+        label.accept_frame()
+    until(lambda: label.predictions._work is None)
+    assert np.array_equal(open_session(path, load_schema()).labels, strokes)
+
+
+def test_layer_of_predictions_deleted_and_brought_back(label, viewer, tmp_path):
+    begin(label, image_file(tmp_path, pixels()))
+    draw(label)
+    viewer.layers.remove(label.shown)
+    assert not label.live.isChecked()
+    with pytest.raises(UsageError, match="press Predict"):
+        label.accept_frame()
+    label.predict()
+    predicted(label)
+    assert (label.shown.data[0] == 3).any()
+    assert viewer.layers.index(label.shown) < viewer.layers.index(label.layer)
+
+
+def test_layers_may_be_renamed_and_others_added(label, viewer, tmp_path):
+    begin(label, image_file(tmp_path, pixels()))
+    label.layer.name, label.shown.name = "meine", "Vorhersage"
+    viewer.add_image(np.zeros((4, 5, 6, 7)), name="four axes")
+    assert viewer.dims.ndim == 4
+    draw(label)
+    predicted(label)
+    label.accept_class()
+    assert (label.layer.data[0] == 2).sum() > 1000
+
+
+def test_empty_labels_predict_nothing_and_say_so(label, tmp_path, monkeypatch):
+    from napari_plugin import qt
+
+    said = []
+    monkeypatch.setattr(qt, "show_error", said.append)
+    label.predictions.failed.disconnect()
+    label.predictions.failed.connect(said.append)
+    begin(label, image_file(tmp_path, pixels()))
+    label.predict()
+    until(lambda: bool(said))
+    assert "at least two classes" in said[0]
+    assert label.save() is None
+    until(lambda: label.line.isHidden())
+    assert not read_labels(labels_path(tmp_path / "movie.ome.tif")).stack.data.any()
+
+
+def test_two_viewers_label_two_images(label, tmp_path):
+    from napari.components import ViewerModel
+
+    other = made(ViewerModel())
+    begin(label, image_file(tmp_path, pixels(), name="a"))
+    begin(other, image_file(tmp_path, 255 - pixels(), name="b"))
+    draw(label)
+    draw(other)
+    predicted(label)
+    predicted(other)
+    label.accept_frame()
+    assert label.layer.data[0].all()
+    assert (other.layer.data[0] > 0).sum() < 500
+    other.predictions.stop()
+
+
+def test_split_goes_on_in_a_thread_and_can_be_undone(label, tmp_path):
+    begin(label, image_file(tmp_path, pixels()))
+    label.live.setChecked(False)
+    y, x = np.mgrid[:64, :80]
+    both = ((y - 32) * 0.6) ** 2 + ((x - 28) * 0.4) ** 2 < 25
+    both |= ((y - 32) * 0.6) ** 2 + ((x - 50) * 0.4) ** 2 < 25
+    label.layer.data_setitem((np.zeros(both.sum(), int), *np.nonzero(both)), 3)
+    label.use_tool_at("split", (32, 28))
+    until(lambda: label.line.isHidden())
+    assert 0 < (both & (label.layer.data[0] == 0)).sum() < 60
+    label.layer.undo()
+    assert np.array_equal(label.layer.data[0] == 3, both)
+
+
+def test_stack_in_memory_is_shown_with_its_own_array():
+    labels = np.zeros(SHAPE, np.uint8)
+    stack = Stack(pixels(), "tyx", CALIBRATION, "film")
+    predicted_layer, drawn = layers.labelling_layers(stack, labels, load_schema())
+    assert drawn[0] is labels
+    assert predicted_layer[0] is not labels
+    assert drawn[1]["scale"] == pytest.approx((2.5, 0.6, 0.4))
+
+
+def test_run_and_train_and_measure_open(viewer, tmp_path):
+    from napari_plugin.measure_widget import MeasureWidget
+    from napari_plugin.run_widget import RunWidget
+    from napari_plugin.train_widget import TrainWidget
+
+    with pytest.raises(UsageError, match="There is no image"):
+        RunWidget(viewer).run_layer()
+    with pytest.raises(UsageError, match="no saved labels"):
+        TrainWidget(viewer).train()
+    with pytest.raises(UsageError, match="No result is open"):
+        MeasureWidget(viewer).show_contacts()
+
+
+def test_preview_of_a_training_is_shown_as_it_is_renewed(viewer, tmp_path):
+    from PIL import Image
+
+    from napari_plugin.train_widget import TrainWidget
+
+    widget = TrainWidget(viewer)
+    path = tmp_path / "preview.png"
+    assert not widget.preview.show_file(path)
+    path.write_bytes(b"\x89PNG half a file")
+    assert not widget.preview.show_file(path)
+    Image.new("RGB", (30, 20), "red").save(path)
+    assert widget.preview.show_file(path)
+    assert not widget.preview.show_file(path)
+    assert not widget.preview.isHidden()
