@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,11 +15,12 @@ from seg.errors import ModelError
 from seg.overlap import ahead
 from seg.preprocess import SeriesNormalisation, read_grey, require_finite, to_grey
 from seg.progress import Progress, silent
+from seg.regrid import grid_shape, pixel_size_fit, regridded
 from seg.runner import InferenceSettings, Runner
 from seg.stack import Stack
 
 if TYPE_CHECKING:
-    from seg.models.bundle import Bundle, ModelSpec
+    from seg.models.bundle import Bundle
 
 __all__ = ["InferenceSettings", "Part", "Slab", "parts_of", "predict_probabilities", "segment"]
 
@@ -104,10 +106,17 @@ def segment(
     Slab
         2-D stacks: one per frame. Volumes: some planes of one frame, in order. Peak memory does not grow with the
         number of frames or slabs.
+
+    Notes
+    -----
+    Where model and stack both state a pixel size and these differ, the network sees the stack resampled to that of the
+    model (`seg.regrid`); the slabs are on the grid of the stack all the same. A 3-D network then takes a frame whole.
     """
     settings = settings or InferenceSettings()
     check_fits(stack, bundle)
-    _warn_of_pixel_size(stack, bundle.spec)
+    fit = pixel_size_fit(stack, bundle.spec)
+    if fit.said:
+        (logger.warning if fit.flags else logger.info)("%s", fit.said)
     runner = runner or Runner(bundle, settings)
     if normalisation is None:
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
@@ -126,6 +135,10 @@ def parts_of(stack: Stack, runner: Runner) -> list[Part]:
     stack : Stack
     runner : Runner
     """
+    zoom = pixel_size_fit(stack, runner.spec).zoom
+    if runner.network.dims == 3 and zoom is not None:  # resampled whole
+        depth = stack.size("z")
+        return [Part(t, range(depth), ((t, 0),), depth) for t in range(stack.n_frames)]
     if runner.network.dims == 3:
         kept = runner.tiles(stack.spatial_shape)[0].kept
         # A band that is blended ends where the next one starts.
@@ -135,8 +148,7 @@ def parts_of(stack: Stack, runner: Runner) -> list[Part]:
             for t in range(stack.n_frames)
             for n, ((low, _), end) in enumerate(zip(kept, ends, strict=True))
         ]
-    shape = stack.spatial_shape[-2:]
-    at_once = max(runner.batch_px // (shape[0] * shape[1]), 1)
+    at_once = max(runner.batch_px // max(math.prod(grid_shape(stack, zoom, 2)), math.prod(stack.spatial_shape[-2:])), 1)
     if "z" in stack.axes:
         depth = stack.size("z")
         planes = [range(z, min(z + at_once, depth)) for z in range(0, depth, at_once)]
@@ -203,6 +215,7 @@ def _slabs_of_planes(
     stack: Stack, runner: Runner, normalisation: SeriesNormalisation, parts: Sequence[Part], progress: Progress
 ) -> Iterator[Slab]:
     """2-D network: frames, or planes of volumes, as many at once as make a batch; the next ones are read meanwhile."""
+    zoom = pixel_size_fit(stack, runner.spec).zoom
     tiles = runner.tiles(stack.spatial_shape[-2:])
     volumes = "z" in stack.axes
 
@@ -214,10 +227,13 @@ def _slabs_of_planes(
                 yield part, np.stack([read_grey(stack, t) for t in part.members])
 
     for part, planes in progress(ahead(read()), total=len(parts), desc=f"segment {stack.name}"):
-        labels = np.empty(planes.shape, np.uint8)
-        confidence = np.empty(planes.shape, np.float16)
-        for low, high, *band in label_bands(_rows_of(planes), len(planes), tiles, runner, normalisation):
-            labels[:, low:high], confidence[:, low:high] = band
+        if zoom is not None:
+            labels, confidence = regridded(planes, zoom, runner, normalisation)
+        else:
+            labels = np.empty(planes.shape, np.uint8)
+            confidence = np.empty(planes.shape, np.float16)
+            for low, high, *band in label_bands(_rows_of(planes), len(planes), tiles, runner, normalisation):
+                labels[:, low:high], confidence[:, low:high] = band
         if volumes:
             yield Slab(*part.places[0], labels, confidence)
         else:
@@ -229,9 +245,15 @@ def _slabs_of_volumes(
     stack: Stack, runner: Runner, normalisation: SeriesNormalisation, parts: Sequence[Part], progress: Progress
 ) -> Iterator[Slab]:
     """3-D network: slabs along z, each read with its halo."""
+    zoom = pixel_size_fit(stack, runner.spec).zoom
     tiles = runner.tiles(stack.spatial_shape)
 
     def slabs() -> Iterator[Slab]:
+        if zoom is not None:
+            for part in parts:
+                labels, confidence = regridded(read_grey(stack, part.frame)[np.newaxis], zoom, runner, normalisation)
+                yield Slab(part.frame, 0, labels[0], confidence[0])
+            return
         for frame, bands in _runs(parts):
 
             def read(planes: slice, frame: int = frame) -> np.ndarray:
@@ -263,13 +285,3 @@ def _check_channels(bundle: Bundle) -> None:
             f"Model {bundle.spec.name!r} takes {bundle.network.in_channels} channels; images are given to models as "
             "one grey channel. Train it with in_channels=1."
         )
-
-
-def _warn_of_pixel_size(stack: Stack, spec: ModelSpec) -> None:
-    size = stack.calibration.pixel_size_um.get("x")
-    if size is not None and spec.pixel_size_range_um is not None:
-        low, high = spec.pixel_size_range_um
-        if not low <= size <= high:
-            logger.warning(
-                "%r has pixels of %g um; model %r was tested from %g to %g um.", stack.name, size, spec.name, low, high
-            )

@@ -25,6 +25,7 @@ from seg.overlap import Behind
 from seg.postprocess import Changed, Rules, clean_labels, clean_slabs, make_rules
 from seg.preprocess import SeriesNormalisation
 from seg.progress import Progress, silent
+from seg.regrid import pixel_size_fit
 from seg.segmentation import Provenance, Segmentation
 from seg.slabs import SlabFolder, SlabStore, slab_path
 from seg.stack import Stack
@@ -45,8 +46,8 @@ def labels_of(folder: Path) -> Path:
 
 
 def make_masks(
-    stack: Stack, path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, load_model: Callable[[], Any],
-    forget: Callable[[], None], progress: Progress = silent,
+    stack: Stack, path: Path, folder: Path, config: AnalysisConfig, options: RunOptions,
+    load_model: Callable[[Stack], Any], forget: Callable[[], None], progress: Progress = silent,
 ) -> tuple[Segmentation, dict[str, Any]]:  # fmt: skip
     """Segment one input.
 
@@ -60,7 +61,7 @@ def make_masks(
     config : AnalysisConfig
     options : RunOptions
     load_model : callable
-        Gives the `Bundle`.
+        Gives the `Bundle` for a stack.
     forget : callable
         Called before new masks are made, to remove results of old ones.
     progress : Progress
@@ -71,7 +72,7 @@ def make_masks(
     made : dict
         How they were made, for ``run.json``.
     """
-    bundle = load_model()
+    bundle = load_model(stack)
     check_fits(stack, bundle)
     settings = InferenceSettings(device=options.device, mirror=options.mirror)
     before = fingerprint(path)
@@ -108,12 +109,14 @@ def make_masks(
             slabs.remove()
             raise DataError(f"{path.name!r} changed while it was read; run again when nothing writes to it any more.")
         changed = Changed()
+        fit = pixel_size_fit(stack, bundle.spec)
         made = {
             "model": {
                 "name": bundle.spec.name, "weights_sha256": bundle.weights_sha256, "spec": bundle.spec.to_dict(),
                 "card": bundle.card,
             },
             "normalisation": {"low": normalisation.low, "high": normalisation.high},
+            "pixel_size": {"zoom": fit.zoom, "flags": fit.flags, "said": fit.said},
             "confidence": slabs.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
             "backed_off": backed_off,
         }  # fmt: skip

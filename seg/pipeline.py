@@ -132,7 +132,7 @@ def _study(results: list[RunResult], config: AnalysisConfig, out: Path) -> list[
 
 
 def run_one(
-    path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, load_model: Callable[[], Any],
+    path: Path, folder: Path, config: AnalysisConfig, options: RunOptions, load_model: Callable[[Stack], Any],
     progress: Progress = silent,
 ) -> pd.DataFrame:  # fmt: skip
     """One input from pixels to report; returns the headline rows of its metrics."""
@@ -226,18 +226,21 @@ def _open(path: Path, options: RunOptions) -> Stack:
     return open_stack(path, **options.reading)
 
 
-def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[], Any]:
-    """A function that loads the model once, when the first input needs it."""
-    loaded: list[Any] = []
+def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[Stack], Any]:
+    """A function that gives the model for an input, each loaded once, when the first input needs it."""
+    loaded: dict[str, Any] = {}
 
-    def load() -> Any:
-        if not loaded:
-            from seg.models.bundle import find_model, load_bundle
+    def load(stack: Stack) -> Any:
+        from seg.models.bundle import find_model, load_bundle
 
-            name = find_model(config.model, modality=config.modality)
-            loaded.append(load_bundle(name, device=options.device, schema=load_schema(config.schema)))
-            logger.info("model %s (%s)", loaded[0].spec.name, loaded[0].weights_sha256[:12])
-        return loaded[0]
+        pixel_size_um = stack.calibration.pixel_size_um.get("x")
+        name = str(find_model(config.model, modality=config.modality, pixel_size_um=pixel_size_um))
+        if name not in loaded:
+            loaded[name] = load_bundle(name, device=options.device, schema=load_schema(config.schema))
+            size = "" if pixel_size_um is None else f" with pixels of {pixel_size_um:g} um"
+            why = f", chosen for {config.modality} images{size}" if str(config.model) == "auto" else ""
+            logger.info("model %s (%s)%s", loaded[name].spec.name, loaded[name].weights_sha256[:12], why)
+        return loaded[name]
 
     return load
 
@@ -340,6 +343,7 @@ def _record(
         "schema": segmentation.schema.to_dict(),
         "model": made.get("model"),
         "normalisation": made.get("normalisation"),
+        "resampling": made.get("pixel_size"),
         "settings": {**made.get("settings", {}), "image": str(options.image) if options.image else None},
         "device": options.device,
         "seeds": {"bootstrap": 0},

@@ -13,6 +13,7 @@ import numpy as np
 
 from seg.inference import Part
 from seg.io.arrays import LAZY_ABOVE_BYTES
+from seg.regrid import DECIDED_PX, grid_shape, pixel_size_fit
 from seg.runner import Runner
 from seg.stack import Stack
 from seg.tiling import computed_px
@@ -68,11 +69,13 @@ def plan_segmentation(stack: Stack, runner: Runner, parts: Sequence[Part], *, jo
     """
     plane = math.prod(stack.spatial_shape[-2:])
     solid = runner.network.dims == 3
-    tiles = runner.tiles(stack.spatial_shape if solid else stack.spatial_shape[-2:])
+    zoom = pixel_size_fit(stack, runner.spec).zoom
+    seen = grid_shape(stack, zoom, runner.network.dims)
+    tiles = runner.tiles(seen)
     at_once = runner.tiles_at_once(tiles)
     tile = math.prod(axis.tile_px for axis in tiles)
     planes = max((part.planes for part in parts), default=0)
-    read_planes = tiles[0].tile_px if solid else planes
+    read_planes = tiles[0].tile_px if solid and zoom is None else planes
     raw = read_planes * plane * stack.dtype.itemsize * stack.size("c")
     if stack.size("c") > 1:
         raw += read_planes * plane * 8  # colour becomes grey in float32
@@ -84,6 +87,9 @@ def plan_segmentation(stack: Stack, runner: Runner, parts: Sequence[Part], *, jo
     if any(axis.blend for axis in tiles):
         band = tiles[0].tile_px * (plane if solid else planes * stack.spatial_shape[-1])
         blended = int(1.5 * 4 * runner.n_classes * band)  # float32, and what is carried over
+    if zoom is not None:  # intensities and probabilities on the grid of the network, the latter joined from bands
+        blended += 4 * (1 + 2 * runner.n_classes) * math.prod(seen) * (1 if solid else planes)
+        blended += 4 * 3 * runner.n_classes * max(DECIDED_PX, plane if solid else stack.spatial_shape[-1])
     on_cpu = runner.device.type == "cpu"
     host = ALIVE * (raw + results) + feeding + blended + (network if on_cpu else 0)
     if joined:

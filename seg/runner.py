@@ -93,7 +93,7 @@ class Runner:
     def __init__(self, bundle: Bundle, settings: InferenceSettings) -> None:
         import torch
 
-        self.settings = settings
+        self.settings, self.spec = settings, bundle.spec
         self.device = resolve_device(settings.device)
         self.precision = resolve_precision(settings.precision, self.device)
         self.ready = ready_network(bundle.network, self.device, self.precision)

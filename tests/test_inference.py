@@ -211,7 +211,7 @@ def test_several_channels_are_refused():
 def test_a_pixel_size_the_model_was_not_tested_at_is_said(caplog):
     bundle = make_bundle(pixel_size_range_um=(0.1, 0.4))
     segment(Stack(random_image((32, 32)), "yx", Calibration({"y": 0.3, "x": 0.7})), bundle)
-    assert "pixels of 0.7 um; model 'random' was tested from 0.1 to 0.4 um" in caplog.text
+    assert "pixels of 0.3 x 0.7 um: model 'random' was trained on pixels of 0.1 to 0.4 um" in caplog.text
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

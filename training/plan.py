@@ -240,14 +240,17 @@ def _pixel_size(facts: Sequence[ImageFacts]) -> tuple[float | None, str]:
     unknown = sum(f.spacing_um is None for f in facts)
     if unknown:
         return None, f"{unknown} of {len(facts)} files state no pixel size, so images are taken as they are"
-    # One size per file: that it differs between axes is no reason to resample, for in use nothing is resampled.
+    # One size per file; pixels that are oblong in the plane become square, in training and in use.
     sizes = [math.prod((f.spacing_um or (1.0,))[-2:]) ** 0.5 for f in facts]
     low, high = min(sizes), max(sizes)
     if high > 2 * low:
         return None, (f"pixels go from {low:g} to {high:g} um: too far apart for one size, so they stay as they are")
     if high <= 1.05 * low:
-        return None, f"all images have pixels of {median(sizes):g} um already; the model states the range it saw"
-    return float(f"{median(sizes):.4g}"), f"the median; pixels go from {low:g} to {high:g} um"
+        size = float(f"{median(sizes):.4g}")
+        return size, f"all images have pixels of about {size:g} um; images used later are brought to it"
+    return float(f"{median(sizes):.4g}"), (
+        f"the median; pixels go from {low:g} to {high:g} um, and images used later are brought to it too"
+    )
 
 
 def _resampled_shape(fact: ImageFacts, size_um: float | None) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from seg.io import open_stack
 from seg.io.images import natural_key
 from seg.labels import LabelSchema
 from seg.modality import modality
-from seg.preprocess import SeriesNormalisation, require_finite, to_grey
+from seg.preprocess import SeriesNormalisation, require_finite, resample, to_grey
 from seg.progress import Progress, silent
 from seg.stack import Stack
 from training.config import DataConfig, SourceConfig
@@ -261,11 +261,9 @@ def _zoom(stack: Stack, pixel_size_um: float | None, dims: int) -> tuple[float, 
 def _resampled(image: np.ndarray, values: np.ndarray, zoom: tuple[float, ...] | None) -> tuple[np.ndarray, np.ndarray]:
     if zoom is None:
         return image, values
-    smooth = image.astype(np.float32)
-    if min(zoom) < 1:  # what is finer than the new pixels would fold back as structure
-        smooth = ndimage.gaussian_filter(smooth, [0.5 * max(1 / z - 1, 0) for z in zoom])
-    fine = ndimage.zoom(smooth, zoom, order=1, grid_mode=True, mode="nearest").astype(np.float16)
-    return fine, ndimage.zoom(values, zoom, order=0, grid_mode=True, mode="nearest")
+    fine = resample(image, zoom).astype(np.float16)
+    exact = [new / old for new, old in zip(fine.shape, values.shape, strict=True)]
+    return fine, ndimage.zoom(values, exact, order=0, grid_mode=True, mode="nearest")
 
 
 def _grey_frame(stack: Stack, t: int) -> np.ndarray:

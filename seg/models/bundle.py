@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import lzma
+import math
 import os
 import shutil
 import struct
@@ -191,8 +192,13 @@ def list_models() -> list[Path]:
     return sorted(path.parent for path in SHIPPED.glob(f"*/{SPEC}"))
 
 
-def find_model(name: str | Path, *, modality: str | None = None) -> str | Path:
-    """`name` itself, or for ``"auto"`` the shipped model for `modality`; the most special one where several fit."""
+def find_model(name: str | Path, *, modality: str | None = None, pixel_size_um: float | None = None) -> str | Path:
+    """`name` itself, or for ``"auto"`` the shipped model for images of a modality and pixel size.
+
+    Of those made for the modality: rather one trained on pixels of that size, or of any; then the most special one,
+    for the fewest modalities; then the one trained closest to that size. Images without a pixel size get a model that
+    was trained on any, where there is one.
+    """
     if str(name) != "auto":
         return name
     specs = {path: read_spec(path) for path in list_models()}
@@ -202,7 +208,18 @@ def find_model(name: str | Path, *, modality: str | None = None) -> str | Path:
         raise ModelError(
             f"No shipped model is made for {modality!r} images (there are: {known}); pass --model NAME|DIR."
         )
-    return min(fitting, key=lambda path: (len(specs[path].modalities), path.name))
+
+    def rank(path: Path) -> tuple[bool, int, float, str]:
+        spec = specs[path]
+        trained_um = spec.pixel_size_um
+        if pixel_size_um is None or trained_um is None:
+            misfit, apart = trained_um is not None, 0.0
+        else:
+            low, high = spec.pixel_size_range_um or (trained_um / 2, trained_um * 2)
+            misfit, apart = not low <= pixel_size_um <= high, abs(math.log(pixel_size_um / trained_um))
+        return misfit, len(spec.modalities), apart, path.name
+
+    return min(fitting, key=rank)
 
 
 def model_path(name_or_path: str | Path) -> Path:

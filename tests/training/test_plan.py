@@ -70,13 +70,13 @@ def test_strokes_get_no_dice(plan):
     assert (chosen["loss.dice"], chosen["loss.class_weights"], chosen["data.balance"]) == (0.0, None, "class")
 
 
-@pytest.mark.parametrize(("sizes", "expected"), [((0.5, 0.51), None), ((0.5, 0.6, 0.8), 0.6), ((0.1, 0.5), None)])
+@pytest.mark.parametrize(("sizes", "expected"), [((0.5, 0.51), 0.505), ((0.5, 0.6, 0.8), 0.6), ((0.1, 0.5), None)])
 def test_the_pixel_size_is_the_median_where_sizes_differ_a_little(plan, sizes, expected):
     assert plan([f for s in sizes for f in facts(spacing=(s, s), n=1)])["data.pixel_size_um"] == expected
 
 
-def test_pixels_that_are_not_square_are_no_reason_to_resample(plan):
-    assert plan(facts(spacing=(0.55, 0.5)))["data.pixel_size_um"] is None
+def test_pixels_that_are_not_square_become_so(plan):
+    assert plan(facts(spacing=(0.55, 0.5)))["data.pixel_size_um"] == 0.5244  # square root of 0.275
 
 
 def test_memory_at_hand_decides_the_parts_of_a_batch(plan, monkeypatch, film_config):
