@@ -70,6 +70,44 @@ def crack_points(
     return CrackPoints(position * np.asarray(spacing, float), np.concatenate(directions))
 
 
+def lowest_height(surface: np.ndarray, normal: np.ndarray, *, within: float) -> float:
+    """Height of the lowest point of a smooth surface over the plane through 0, from many points around it.
+
+    Parameters
+    ----------
+    surface : ndarray of float, shape (N, ndim)
+        Points of the surface of a body that lies above.
+    normal : ndarray of float, shape (ndim,)
+        Unit normal of the plane, upwards.
+    within : float
+        Half width of the patch around the lowest of the points that is taken for a paraboloid.
+
+    Notes
+    -----
+    The lowest of many points that are each off by a fraction of a pixel lies too low, and jumps with the grid; the
+    vertex of the paraboloid through them does neither. Where they make no paraboloid with a lowest point inside of the
+    patch (an edge, a face along the plane, too few points), it is the height of the lowest point.
+    """
+    heights, ndim = surface @ normal, surface.shape[1]
+    lowest = int(heights.argmin())
+    across = np.linalg.svd(normal[None])[2][1:]
+    place = (surface - surface[lowest]) @ across.T / within
+    near = (np.sum(place**2, axis=1) < 1) & (heights < heights[lowest] + within)
+    upper = np.triu_indices(ndim - 1)
+    if np.count_nonzero(near) < 3 * (ndim + len(upper[0])):
+        return float(heights[lowest])
+    place = place[near]
+    terms = np.concatenate([np.ones((len(place), 1)), place, place[:, upper[0]] * place[:, upper[1]]], axis=1)
+    fit = np.linalg.lstsq(terms, heights[near], rcond=None)[0]
+    slope, bend = fit[1:ndim], np.zeros((ndim - 1, ndim - 1))
+    np.add.at(bend, upper, fit[ndim:])
+    bend = bend + bend.T
+    if np.linalg.eigvalsh(bend).min() <= 0:
+        return float(heights[lowest])
+    vertex = -np.linalg.solve(bend, slope)
+    return float(fit[0] + slope @ vertex / 2) if np.linalg.norm(vertex) < 1 else float(heights[lowest])
+
+
 def pixel_along(normal: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Size of a pixel along unit vectors; shape (..., ndim) gives (...)."""
     return np.sqrt(np.sum((np.asarray(normal) * np.asarray(spacing, float)) ** 2, axis=-1))

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
+from seg.blocks import too_large
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX, crack_points
 from seg.metrics.table import Measurement
@@ -178,6 +179,9 @@ def _of_hulls(frame: Frame, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = np.empty((2, len(ids)))
     for k, index in enumerate(ids):
         lower, upper = frame.pixels.lower[index], frame.pixels.upper[index]
+        if too_large(upper - lower):  # a network through most of a volume that does not fit in memory
+            found[:, k] = math.nan
+            continue
         mask = instances[tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))] == index
         found[:, k] = solidity(mask, spacing=spacing), feret_diameter(mask, spacing=spacing)
     return found[0], found[1]

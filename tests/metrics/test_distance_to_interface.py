@@ -51,9 +51,9 @@ def test_the_lowest_point_of_a_paraboloid_and_of_what_is_none(rng):
     height = 1.5 + 0.2 * (place[:, 0] - 0.3) ** 2 + 0.1 * (place[:, 1] + 0.2) ** 2 + rng.normal(0, 0.05, 400)
     up = np.array([1.0, 0.0, 0.0])
     surface = np.column_stack([height, place])
-    # The noise of some 100 points averages out; the lowest of them lies 0.1 too low.
+    # The noise of some 100 points averages out; the lowest of them lies up to 0.1 too low.
     assert lowest_height(surface, up, within=1.5) == pytest.approx(1.5, abs=0.03)
-    assert height.min() < 1.45
+    assert height.min() < 1.48
     # A face along the plane bends neither way, and three points are no patch.
     flat = np.column_stack([np.full(400, 1.5), place])
     assert lowest_height(flat, up, within=1.5) == pytest.approx(1.5, abs=1e-9)
