@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,8 +38,13 @@ def too_large(shape: Sequence[int]) -> bool:
 
 
 def on_disk(shape: Sequence[int], dtype: Any, folder: Path) -> np.memmap:
-    """An array of zeros in a file without a name, which goes when the array goes; its pages are no memory taken."""
+    """An array of zeros in a file without a name, which goes when the array goes; its pages are no memory taken.
+
+    Raises OSError where the disk has no room for it: later, while a page is written, that would end the process.
+    """
     with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(math.prod(shape) * np.dtype(dtype).itemsize, 1))
         return np.memmap(file, dtype, "w+", shape=tuple(shape))
 
 

@@ -15,12 +15,14 @@ from seg import __version__
 from seg.errors import UsageError
 from seg.io.ome import NAMESPACE
 from seg.io.results import atomic_path, plain
+from seg.memory import memory_left_bytes
 from seg.stack import Calibration
 
 # Classic TIFF addresses 4 GiB; metadata and tables need room beside the pixels.
 _BIGTIFF_BYTES = 3.5e9
 _TILE_PX = 512
 _STRIP_PLANE_PX = 2048**2  # up to here a plane is one strip, which every TIFF reader knows; larger ones are tiled
+_BUFFER_BYTES = 2**26  # planes that are compressed side by side, fewer where memory is short
 _OME_DTYPES = ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64")
 _ZARR_UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 _ZARR_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -156,13 +158,14 @@ def _write_tiff(
     resolution = None
     if all(1e-5 < sizes.get(axis, 0) < 1e4 for axis in "yx"):
         resolution = (1e4 / sizes["x"], 1e4 / sizes["y"])
+    left = memory_left_bytes()
     with tifffile.TiffWriter(path, bigtiff=math.prod(shape) * dtype.itemsize > _BIGTIFF_BYTES, ome=True) as tif:
         tif.write(
             _compressed(_tiles(planes) if tiled else planes, tiled), shape=shape, dtype=dtype, photometric="minisblack",
             compression="zlib", tile=(_TILE_PX, _TILE_PX) if tiled else None,
             rowsperstrip=None if tiled else shape[-2], metadata=metadata, resolution=resolution,
             resolutionunit="CENTIMETER" if resolution else None, software=f"operandoseg {__version__}",
-            buffersize=2**26,
+            buffersize=_BUFFER_BYTES if left is None else min(_BUFFER_BYTES, max(left // 16, 2**20)),
         )  # fmt: skip
 
 
