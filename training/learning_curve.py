@@ -126,7 +126,8 @@ def learning_curve(
     Returns
     -------
     DataFrame
-        ``images``, ``dense``, ``labelled_px``, ``start``, ``class``, ``iou``, ``low``, ``high``, one row per class.
+        ``images``, ``dense``, ``labelled_px``, ``start``, ``class``, ``iou``, ``low``, ``high``, one row per class that
+        the held-out images of the source hold; ``all`` is their mean, the same classes at every budget.
     """
     starts = {"scratch": config}
     if model is not None:
@@ -139,7 +140,7 @@ def learning_curve(
     n_trained = sum(not item.held_out for item in data.images)
     rows = []
     if model is not None:
-        rows += _rows(as_it_is(starts["model"], data, out / "model-0"), 0, False, 0, {"network": "model"})
+        rows += _rows(as_it_is(starts["model"], data, out / "model-0"), data, 0, False, 0, {"network": "model"})
     for n in budgets:
         if n is not None and n > n_trained:
             raise UsageError(f"{n} labelled images are asked for, but the data has {n_trained} to train on.")
@@ -154,8 +155,9 @@ def learning_curve(
                 train(run, part, quiet=True)
             names = {"network": start, "forest": "forest", "otsu": "otsu"}
             rows += _rows(
-                pd.read_csv(folder / "evaluation.csv"), n_trained if n is None else n, n is None, labelled_px, names
-            )
+                pd.read_csv(folder / "evaluation.csv"), data, n_trained if n is None else n, n is None, labelled_px,
+                names,
+            )  # fmt: skip
         table = pd.DataFrame(rows)
         write_table(table, out / "learning_curve.csv")
         draw(table, out / "learning_curve.png")
@@ -178,15 +180,26 @@ def as_it_is(config: TrainConfig, data: TrainingData, folder: Path) -> pd.DataFr
     return pd.read_csv(folder / "evaluation.csv")
 
 
-def _rows(scores: pd.DataFrame, n: int, dense: bool, labelled_px: int, names: dict[str, str]) -> list[dict]:
+def _rows(
+    scores: pd.DataFrame, data: TrainingData, n: int, dense: bool, labelled_px: int, names: dict[str, str]
+) -> list[dict]:
     mine = scores[(scores["metric"] == "iou") & scores["model"].isin(names)]
-    return [
-        {
-            "images": n, "dense": dense, "labelled_px": labelled_px, "start": names[r["model"]], "source": r["source"],
-            "class": r["class"], "iou": r["value"], "low": r["low"], "high": r["high"],
+    rows = []
+    for (source, model), part in mine.groupby(["source", "model"], sort=False):
+        held = {int(c) for i in data.images if i.held_out and i.source == source for c in np.unique(i.codes) if c}
+        asked = {
+            "|".join(data.schema.class_name(data.codes.class_indices[k]) for k in data.codes.members(c)) for c in held
         }
-        for _, r in mine.iterrows()
-    ]  # fmt: skip
+        where = {"images": n, "dense": dense, "labelled_px": labelled_px, "start": names[model], "source": source}
+        found = part.set_index("class")
+        for name in sorted(asked):  # a class that no stroke shows at this budget is not found: 0
+            value, low, high = (
+                found.loc[name, ["value", "low", "high"]] if name in found.index else (0.0, np.nan, np.nan)
+            )
+            rows.append({**where, "class": name, "iou": value, "low": low, "high": high})
+        mean = float(np.mean([row["iou"] for row in rows[-len(asked) :]]))
+        rows.append({**where, "class": "all", "iou": mean, "low": np.nan, "high": np.nan})
+    return rows
 
 
 def draw(table: pd.DataFrame, path: Path) -> Path:
