@@ -148,5 +148,7 @@ def since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | Non
     edges = np.concatenate([[0.0], clock[first:] - onset])
     before = series.bare[first - 1 : -1] if first else np.concatenate([[1.0], series.bare[:-1]])
     burst = _BURST_SHARE * edges[-1] if burst_s is None else burst_s
-    births = Births(edges, new, (before + series.bare[first:]) / 2).from_burst(burst)
+    # Onset lies anywhere between two frames; where it is given, nuclei are seen later, once they pass the detection
+    # limit, by a time that is not known and may well be a frame.
+    births = Births(edges, new, (before + series.bare[first:]) / 2, float(edges[1])).from_burst(burst)
     return SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside, onset)

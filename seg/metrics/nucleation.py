@@ -14,7 +14,6 @@ from seg.metrics.birth_series import BirthSeries, SinceOnset, birth_series, sinc
 from seg.metrics.history import HalfCycle, History
 from seg.metrics.nucleation_laws import (
     MIN_BIRTHS,
-    MIN_DELTA,
     Estimate,
     Verdict,
     compare_laws,
@@ -63,8 +62,10 @@ def measure_series(
         For every frame ``nucleation_density`` (births to date, with exact Poisson interval) and ``nucleation_rate``
         per bare area; for the series the rate, ``nucleation_mode`` and ``nucleation_mode_textbook`` (the law in
         `method`, its Akaike weight as value), ``nucleation_saturation_density``, ``nucleation_rate_constant`` and
-        ``instantaneous_fraction``. The mode is NaN with the flag ``ambiguous`` for fewer than 20 births or laws closer
-        than 2 in AICc; a parameter that the data do not bound is NaN with ``regime-not-reached``.
+        ``instantaneous_fraction``. The mode is NaN with the flag ``ambiguous`` for fewer than 20 births, for laws
+        closer than 2 in AICc, and where the births leave room for a wider law in which a quarter of the sites
+        nucleate at once or the rate falls to a quarter; a parameter that the data do not bound is NaN with
+        ``regime-not-reached``. The interval of the instantaneous fraction holds for any onset within one frame.
 
     Notes
     -----
@@ -320,8 +321,9 @@ def _mode_rows(
     refusal = ""
     if verdict.refused:
         flags = (*flags, "ambiguous")
-        refusal = f"no verdict ({n} of {MIN_BIRTHS} births)" if n < MIN_BIRTHS else f"no verdict (< {MIN_DELTA:g} AICc)"
-        refusal += "; nearest "
+        few = f"{n} of {MIN_BIRTHS} births"
+        why = few if n < MIN_BIRTHS else f"undecided between {' and '.join(verdict.between)}"
+        refusal = f"no verdict ({why}); nearest "
     said = (
         f"{refusal}{verdict.law}; in the letter's words {_LETTER[verdict.law]}; AICc weights: {weights}; {conditions}"
     )

@@ -38,6 +38,7 @@ _CONTAINED = {
 }
 MIN_BIRTHS = 20
 MIN_DELTA = 2.0
+_MATERIAL = 0.25
 _STRAY = 0.01
 _AT_ONCE = 3.0  # rate constant times first interval
 _DROP = 1.920729  # of the log-likelihood at the ends of a 95 % profile interval, chi2(1) / 2
@@ -55,11 +56,14 @@ class Births:
     counts : ndarray of int, shape (K,)
     bare : ndarray of float, shape (K,)
         Share of the substrate that is free.
+    onset_doubt_s : float
+        By how much later than at 0 the onset may have been; less than the first interval.
     """
 
     edges_s: np.ndarray
     counts: np.ndarray
     bare: np.ndarray
+    onset_doubt_s: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.edges_s) != len(self.counts) + 1 or len(self.bare) != len(self.counts) or not len(self.counts):
@@ -85,6 +89,7 @@ class Births:
             np.concatenate([[0.0], self.edges_s[m:]]),
             np.concatenate([[self.counts[:m].sum()], self.counts[m:]]),
             np.concatenate([[bare], self.bare[m:]]),
+            self.onset_doubt_s,
         )
 
 
@@ -141,6 +146,9 @@ class Verdict:
         its extra parameters may explain nothing.
     refused : bool
         Too few births, or too close.
+    between : tuple of str
+        Where laws cannot be told apart: `law` and the one that is as good, or that contains `law` and of which the
+        data allow a form that differs in substance.
     """
 
     fits: dict[str, LawFit]
@@ -148,6 +156,7 @@ class Verdict:
     law: str
     delta: float
     refused: bool
+    between: tuple[str, ...] = ()
 
     @property
     def best(self) -> LawFit:
@@ -173,10 +182,31 @@ def compare_laws(births: Births) -> Verdict:
     winner = min(aicc, key=lambda name: aicc[name])
     close = [name for name in (*_CONTAINED[winner], winner) if aicc[name] - least < MIN_DELTA]
     law = min(close, key=lambda name: (LAWS[name], aicc[name]))
-    rivals = [name for name in LAWS if name != law and (law not in _CONTAINED[name] or aicc[name] < aicc[law])]
+    rivals = [
+        name for name in LAWS
+        if name != law and (law not in _CONTAINED[name] or aicc[name] < aicc[law])
+    ]  # fmt: skip
     delta = min((aicc[name] - aicc[law] for name in rivals), default=math.inf)
     weights = {name: value / total for name, value in relative.items()}
-    return Verdict(fits, weights, law, delta, births.n < MIN_BIRTHS or delta < MIN_DELTA)
+    close = [name for name in rivals if aicc[name] - aicc[law] < MIN_DELTA]
+    close += [name for name in LAWS if name not in close and _may_matter(births, fits, law, name)]
+    between = (law, min(close, key=lambda name: aicc[name])) if close else ()
+    return Verdict(fits, weights, law, delta, births.n < MIN_BIRTHS or bool(between), between)
+
+
+def _may_matter(births: Births, fits: dict[str, LawFit], law: str, wider: str) -> bool:
+    """Whether the data leave room for a form of a wider law that is another law in substance.
+
+    A law that contains `law` is never much worse, so that its AICc does not tell. What tells is how far its extra
+    parameter may go: a quarter of the sites born at once, or a rate that has fallen to a quarter by the last frame.
+    """
+    if (law, wider) == ("saturating", "mixed"):
+        share = fits["mixed"].instantaneous_fraction
+        return math.isnan(share.high) or share.high > _MATERIAL
+    if (law, wider) == ("progressive", "saturating"):
+        rate = fits["saturating"].rate_constant_per_s
+        return math.isnan(rate.high) or math.exp(-rate.high * births.edges_s[-1]) < _MATERIAL
+    return False
 
 
 def fit_law(births: Births, law: str) -> LawFit:
@@ -214,11 +244,7 @@ def fit_law(births: Births, law: str) -> LawFit:
     rate = _interval(rates, surface.profile(axis=1))
     fraction = Estimate(0.0)
     if law == "mixed":
-        found = _interval(fractions, surface.profile(axis=0))
-        # The share is bounded by nature where its profile does not fall before 0 or 1.
-        low = 0.0 if math.isnan(found.low) and fractions[0] < 1e-6 else found.low
-        high = 1.0 if math.isnan(found.high) and fractions[-1] > 1 - 1e-6 else found.high
-        fraction = Estimate(found.value, low, high)
+        fraction = _share(surface, fractions, rates, births.onset_doubt_s)
     log_likelihood = float(surface.values[best]) - _log_factorials(births.counts)
     return _finish(law, log_likelihood, n, sites, rate, fraction)
 
@@ -309,6 +335,32 @@ def _interval(grid: np.ndarray, profile: np.ndarray) -> Estimate:
         i = right[0]
         high = float(np.interp(level, profile[[i, i - 1]], grid[[i, i - 1]]))
     return Estimate(float(grid[top]), low, high)
+
+
+def _share(surface: _Surface, fractions: np.ndarray, rates: np.ndarray, doubt_s: float) -> Estimate:
+    """The instantaneous share and its profile interval, whenever the onset was.
+
+    Notes
+    -----
+    An onset that is later by d leaves the likelihood as it is if the sites that nucleate later are fewer by exp(-A d)
+    and those born at once as many more: births at once are then ``1 - (1 - share) exp(-A d)`` of the sites. No data
+    tell d where nothing is known between two frames, so the interval reaches from the share for d = 0 to that for the
+    latest onset; the value is that for the middle.
+    """
+    top, best = int(np.argmax(surface.values)) % len(rates), surface.profile(axis=0)
+    value = 1 - (1 - fractions[int(np.argmax(best))]) * math.exp(-rates[top] * doubt_s / 2)
+    found = _interval(fractions, best)
+    # The share is bounded by nature where its profile does not fall before 0 or 1.
+    low = 0.0 if math.isnan(found.low) and fractions[0] < 1e-6 else found.low
+    high = 1.0 if math.isnan(found.high) and fractions[-1] > 1 - 1e-6 else found.high
+    if doubt_s > 0 and high < 1:
+        # The largest share that is likely with each rate, then the largest of all of them at the latest onset.
+        likely = surface.values >= surface.values.max() - _DROP
+        last = len(fractions) - 1 - np.argmax(likely[::-1], axis=0)
+        after = np.minimum(last + 1, len(fractions) - 1)  # the level lies between the last likely share and the next
+        reach = np.where(likely.any(axis=0), 1 - (1 - fractions[after]) * np.exp(-rates * doubt_s), 0.0)
+        high = max(high, float(reach.max()))
+    return Estimate(float(value), low, high)
 
 
 def _number_interval(n: int, shapes: np.ndarray, totals: np.ndarray, at: float | None = None) -> Estimate:

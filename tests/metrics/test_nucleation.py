@@ -10,6 +10,7 @@ import pytest
 from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.metrics import counting, cover
+from seg.metrics.birth_series import birth_series, since_onset
 from seg.metrics.events import event_measurements
 from seg.metrics.frame import Frame
 from seg.metrics.history import History
@@ -106,6 +107,61 @@ def test_few_births_and_close_laws_are_refused(rng):
     assert close.refused
     assert close.law == "progressive"
     assert abs(sum(close.weights.values()) - 1) < 1e-12
+
+
+def seen(mode, rng):
+    """Births of one experiment of random size, rate, share, frame rate and onset; truth of the share."""
+    n_frames, sites = int(rng.choice([8, 15, 30, 60])), math.exp(rng.uniform(math.log(40), math.log(300)))
+    share = {"instantaneous": 1.0, "mixed": rng.uniform(0.15, 0.8)}.get(mode, 0.0)
+    n, rate = rng.poisson(sites), math.exp(rng.uniform(math.log(1.5), math.log(8)))
+    born = rng.uniform(0, 1, n) if mode == "progressive" else rng.exponential(1 / rate, n)
+    # Known onset: seen up to one frame late; else it is that of the first birth.
+    known, late = bool(rng.integers(2)), rng.uniform(0, 1) / n_frames
+    born = np.where(rng.uniform(size=n) < share, 0.0, born) + late + (0 if known else 2 / n_frames)
+    counts = np.histogram(born, np.arange(n_frames + 3) / n_frames)[0].tolist()
+    series = birth_series(table(counts, dt_s=1 / n_frames))
+    return since_onset(series, 0.0 if known else None, None).births, share
+
+
+def test_shares_and_labels_over_experiments_of_every_kind(rng):
+    """40 experiments per law of 40 to 300 sites, 8 to 60 frames, known and unknown onset.
+
+    The onset was taken for known before: then 69 % of the intervals of mixed series with unknown onset held the truth.
+    """
+    held, wrong, right = Counter(), Counter(), Counter()
+    for law in LAWS:
+        for _ in range(40):
+            births_seen, share = seen(law, rng)
+            verdict = compare_laws(births_seen)
+            held[law] += holds(verdict.fits["mixed"].instantaneous_fraction, share)
+            wrong[law] += not verdict.refused and verdict.law != law
+            right[law] += not verdict.refused and verdict.law == law
+    assert min(held.values()) >= 36, held
+    # A law with more parameters wins by 2 in AICc by chance in 4 to 8 of 100 series of a law with fewer.
+    assert max(wrong.values()) <= 7, wrong
+    assert min(right["instantaneous"], right["mixed"], right["progressive"]) >= 25, right
+    # A fast rate seen in few frames is a burst for all that is known, so that many of these stay undecided.
+    assert right["saturating"] >= 13, right
+
+
+def test_a_burst_seen_late_is_undecided_not_saturating():
+    """42 nuclei, 17 of them with the bias, seen one frame after it: first read as saturating, share up to 0.11."""
+    counts = [10, 13, 9, 3, 3, 3, 1] + [0] * 9
+    rows = measure_series(table(counts, dt_s=0.05), onset_s=0.0)
+    (mode,), (share,) = of(rows, "nucleation_mode"), of(rows, "instantaneous_fraction")
+    assert mode.method.startswith("no verdict (undecided between saturating and mixed)")
+    assert math.isnan(mode.value)
+    assert mode.flags == ("ambiguous",)
+    assert share.low <= 0.4 <= share.high < 0.7
+
+
+def test_the_law_that_is_part_of_another_stands_where_the_births_leave_no_room(rng):
+    """100 births in time: a share of a quarter or a rate that falls to a quarter would have been seen."""
+    for law in ("saturating", "progressive"):
+        verdicts = [compare_laws(births(law, 150, rng)) for _ in range(20)]
+        assert sum(v.law == law and not v.refused for v in verdicts) >= 17
+    slow = compare_laws(births("progressive", 25, np.random.default_rng(4)))
+    assert (slow.refused, slow.between) == (True, ("progressive", "saturating"))
 
 
 def test_a_stray_birth_does_not_undo_an_instantaneous_series():
