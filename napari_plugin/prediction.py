@@ -75,8 +75,10 @@ class Planes:
         self.axes = stack.axes.replace("c", "")[:-2]
         self._percentiles = modality(modality_name).normalisation_percentiles
         self._normalisation: SeriesNormalisation | None = None
-        self.spacing = Scale.of(stack).spacing[-2:]
+        spacing = Scale.of(stack).spacing
+        self.spacing, self.volume_spacing = spacing[-2:], spacing[-3:]
         self.size = (stack.size("y"), stack.size("x"))
+        self.volume_px = self.size[0] * self.size[1] * (stack.size("z") if "z" in stack.axes else 1)
 
     @property
     def normalisation(self) -> SeriesNormalisation:
@@ -89,6 +91,10 @@ class Planes:
         """Grey values as recorded, shape (Y, X)."""
         where = dict(zip(self.axes, plane, strict=True))
         return read_grey(self.stack, where.get("t", 0), z=where.get("z"))
+
+    def volume(self, leading: Plane) -> np.ndarray:
+        """Normalised grey values of a volume, float32, shape (Z, Y, X); `leading`: its time, where there is one."""
+        return self.normalisation.apply(read_grey(self.stack, leading[0] if leading else 0))
 
     def grey(self, plane: Plane) -> np.ndarray:
         """Normalised grey values, float32, shape (Y, X)."""

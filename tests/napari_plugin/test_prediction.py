@@ -154,6 +154,42 @@ def test_frame_beyond_the_memory_is_predicted_where_it_is_looked_at(schema, monk
     assert not predictor.ready((0,))
 
 
+def balls(axes):
+    """Balls of 3.2 um in noise larger than their contrast: planes around show what one alone does not."""
+    rng = np.random.default_rng(5)
+    z, y, x = np.mgrid[:14, :48, :60]
+    truth = np.full(z.shape, 2, np.uint8)
+    for cz, cy, cx in ((3, 12, 14), (3, 34, 42), (9, 30, 14), (9, 12, 42), (6, 24, 28)):
+        truth[((z - cz) * 0.9) ** 2 + ((y - cy) * 0.6) ** 2 + ((x - cx) * 0.4) ** 2 < 3.2**2] = 3
+    data = (np.where(truth == 3, 140.0, 90.0) + rng.normal(0, 70, truth.shape)).clip(0, 255).astype(np.uint8)
+    if axes == "tzyx":
+        data, truth = np.stack([data] * 2), np.stack([truth] * 2)
+    return Stack(data, axes, Calibration({"z": 0.9, "y": 0.6, "x": 0.4}, None, "file"), "cell"), truth
+
+
+@pytest.mark.parametrize("axes", ["zyx", "tzyx"])
+def test_volumes_that_fit_are_told_apart_in_three_dimensions(schema, axes):
+    stack, truth = balls(axes)
+    lead = (1,) if axes == "tzyx" else ()
+    drawn = {}
+    for z in (3, 9):
+        drawn[(*lead, z)] = np.zeros((48, 60), np.uint8)
+        for rows in (slice(11, 14), slice(32, 35)):
+            drawn[(*lead, z)][rows] = truth[(*lead, z)][rows]
+    deep, flat = (ForestPredictor(Planes(stack), schema, cache_bytes=n) for n in (1 << 30, 1 << 20))
+    assert deep.deep
+    assert not flat.deep
+    right = [(p.update(drawn, (*lead, 6)).labels == truth[(*lead, 6)]).mean() for p in (deep, flat)]
+    # 8 % of the pixels are of balls. Noise falls with the root of the pixels a filter sees, and planes around double
+    # them: in four trials 0.7 to 3.3 % fewer pixels were wrong.
+    assert right[0] > right[1] + 0.005
+    assert right[0] > 0.95
+    assert len(deep.members((*lead, 6))) == 4
+    parts = list(deep.update_in_parts(drawn, (*lead, 7), np.s_[0:10, 0:10]))
+    assert parts[-1].complete
+    assert parts[0].labels.shape == (10, 10)
+
+
 def test_one_class_is_not_enough(schema):
     stack, truth = film("yx")
     drawn = np.where(truth == 1, strokes(truth), 0)
