@@ -18,6 +18,8 @@ from seg.modality import modality
 from seg.resources import config_file
 from seg.stack import MAX_PIXEL_SIZE_REL_SD
 
+# A spread over fewer says nothing.
+MIN_MASK_SAMPLES = 4
 VIEWS = ("plan", "profile", "section", "volume")
 
 
@@ -62,6 +64,8 @@ class AnalysisConfig:
         Metrics shown first in the report and in the terminal.
     postprocess : CleanUp or None
         How predicted masks are cleaned; None: they stay as they are.
+    mask_samples : int
+        Masks drawn from the probabilities of each frame of a run and measured again (`seg.mask_samples`); 0: none.
     key_frames : int
         Frames shown as pictures in the report.
     min_confidence : float
@@ -81,6 +85,7 @@ class AnalysisConfig:
     schema: str = "lithium"
     objects: ObjectOptions = field(default_factory=ObjectOptions)
     postprocess: CleanUp | None = field(default_factory=CleanUp)
+    mask_samples: int = 0
     key_frames: int = 5
     min_confidence: float = 0.6
     pixel_size_rel_sd: float | None = None
@@ -94,6 +99,11 @@ class AnalysisConfig:
             schema.index(name)
         for name in self.postprocess.classes if self.postprocess else ():
             schema.index(name)
+        if not isinstance(self.mask_samples, int) or self.mask_samples < 0 or 0 < self.mask_samples < MIN_MASK_SAMPLES:
+            raise UsageError(
+                f"Analysis {self.name!r}: mask_samples is {self.mask_samples!r}; expected 0 or a number from "
+                f"{MIN_MASK_SAMPLES}, such as 16."
+            )
         for group, options in self.metrics.items():
             if group not in METRICS:
                 raise UsageError(f"Analysis {self.name!r}: {_unknown('metric group', group, METRICS)}")

@@ -1,0 +1,192 @@
+"""How far the numbers of a frame would be off had the network decided otherwise: masks drawn from its probabilities.
+
+A mask is one answer of many that the class probabilities allow. `draw_labels` draws others, in which each pixel has
+each class as often as its probability says, and neighbours err together. Every one is cleaned by the rules of the
+analysis and measured by it; the spread of a number over the draws is the uncertainty of its mask, and joins the rest
+of its interval in quadrature (rule R5 of the definitions: u_label). As the intervals come with half a pixel of outline
+already, they count that part twice: rather too wide than too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage, special
+
+from seg.analysis import MIN_MASK_SAMPLES, AnalysisConfig
+from seg.measure import measure_frames
+from seg.metrics.frame import Frame
+from seg.metrics.table import Measurement
+from seg.postprocess import Rules, clean_labels
+from seg.segmentation import Segmentation
+from seg.stack import Stack
+from seg.uncertainty import combine_intervals
+
+# Errors of a network follow outlines and parts of objects: neighbours within this many pixels err together, and this
+# share of the variance is common to the whole frame (a network that draws everything too large). Chosen on twins.
+CORRELATION_PX = 6.0
+COMMON_SHARE = 0.25
+
+GROUPS = ("counting", "size", "cover", "sei", "dendrite", "pits", "voids", "dead", "layers")
+"""Groups measured again on every draw: those of single frames whose numbers are sums, counts and means."""
+
+
+def smooth_field(shape: Sequence[int], correlation_px: float, rng: np.random.Generator) -> np.ndarray:
+    """A Gaussian random field with mean 0 and variance 1, correlated over `correlation_px`; float32.
+
+    Drawn on a grid of half that distance and interpolated, so that it costs less than its array.
+    """
+    step = max(correlation_px / 2, 1.0)
+    margin = 6  # coarse cells on each side, cut off where the filter lacks neighbours
+    coarse = [int(np.ceil(n / step)) + 2 + 2 * margin for n in shape]
+    sigma = correlation_px / step / np.sqrt(2)  # of the kernel: the field is correlated over sqrt(2) times as much
+    noise = ndimage.gaussian_filter(rng.standard_normal(coarse).astype(np.float32), sigma, mode="wrap")
+    start = rng.random(len(shape)) + margin - 0.5
+    where = [
+        np.arange(n, dtype=np.float32) / np.float32(step) + np.float32(s) for n, s in zip(shape, start, strict=True)
+    ]
+    field = noise
+    for axis, at in enumerate(where):  # linear, one axis after the other
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape([-1 if a == axis else 1 for a in range(field.ndim)]).astype(np.float32)
+        field = field.take(low, axis=axis) * (1 - share) + field.take(low + 1, axis=axis) * share
+    return np.asarray(field / noise.std())
+
+
+def draw_labels(
+    probabilities: np.ndarray,
+    values: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    correlation_px: float = CORRELATION_PX,
+    common_share: float = COMMON_SHARE,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one mask that the probabilities allow.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (K, [Z,] Y, X)
+        Of the classes; adding up to 1.
+    values : sequence of int
+        Their label values.
+    rng : Generator
+    correlation_px : float
+        Distance over which pixels are drawn together.
+    common_share : float
+        Share of the variance that all pixels have in common.
+
+    Returns
+    -------
+    labels : ndarray of uint8, shape ([Z,] Y, X)
+        Each pixel has class k with probability ``probabilities[k]``.
+    confidence : ndarray of float32, same shape
+        Probability of the class drawn.
+
+    Notes
+    -----
+    The class with the largest ``log p + G`` is drawn, with G of Gumbel's distribution (the Gumbel-max trick): exact for
+    each pixel. G is the transform of a smooth Gaussian field per class, which makes neighbours err together.
+
+    References
+    ----------
+    Maddison, C. J., Tarlow, D., Minka, T. (2014). A* sampling. Advances in Neural Information Processing Systems 27.
+    """
+    shape = probabilities.shape[1:]
+    best = np.full(shape, -np.inf, np.float32)
+    labels, confidence = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    for value, p in zip(values, probabilities, strict=True):
+        gauss = np.float32(np.sqrt(1 - common_share)) * smooth_field(shape, correlation_px, rng)
+        gauss += np.float32(np.sqrt(common_share) * rng.standard_normal())
+        possible = p > 0
+        uniform = np.clip(special.ndtr(gauss[possible]), 1e-7, 1 - 1e-7)
+        score = np.full(shape, -np.inf, np.float32)
+        score[possible] = np.log(p[possible]) - np.log(-np.log(uniform))
+        wins = score > best
+        np.copyto(best, score, where=wins)
+        np.copyto(confidence, p, where=wins, casting="same_kind")
+        labels[wins] = value
+    return labels, confidence
+
+
+@dataclass(frozen=True)
+class MaskSampler:
+    """Draws masks of a frame, measures them and widens the intervals of its numbers.
+
+    Parameters
+    ----------
+    probabilities : callable
+        Frame number -> class probabilities (K, [Z,] Y, X).
+    values : tuple of int
+        Label values of the classes.
+    n_samples : int
+    rules : Rules or None
+        As the masks of the run are cleaned.
+    config : AnalysisConfig
+    seed : int
+    """
+
+    probabilities: Callable[[int], np.ndarray]
+    values: tuple[int, ...]
+    n_samples: int
+    rules: Rules | None
+    config: AnalysisConfig
+    seed: int = 0
+
+    def widen(self, frame: Frame, rows: Sequence[Measurement], stack: Stack) -> list[Measurement]:
+        """The rows of a frame, those of `GROUPS` with the spread over masks in their intervals.
+
+        Parameters
+        ----------
+        frame : Frame
+        rows : sequence of Measurement
+        stack : Stack
+            The series of labels the frame is of, for its calibration.
+
+        Notes
+        -----
+        Numbers of single objects keep their intervals: objects of two masks need not be the same. A number that a
+        draw cannot give is left out of its spread, and gets one from `MIN_MASK_SAMPLES` draws.
+        """
+        found: dict[tuple, list[float]] = {}
+        for measured in self._measured(frame, stack):
+            for key, row in _keyed(measured):
+                if np.isfinite(row.value):
+                    found.setdefault(key, []).append(row.value)
+        of_row = {id(row): key for key, row in _keyed(rows)}
+        widened = []
+        for row in rows:
+            values = found.get(of_row.get(id(row), ()), [])
+            half = float(np.std(values, ddof=1)) if len(values) >= MIN_MASK_SAMPLES and np.isfinite(row.value) else 0.0
+            if half > 0:
+                half *= float(special.stdtrit(len(values) - 1, 0.975))
+                low, high = combine_intervals(row.value, (row.low, row.high), (row.value - half, row.value + half))
+                said = f"{len(values)} masks drawn"
+                row = replace(row, low=low, high=high, method=f"{row.method}; {said}" if row.method else said)
+            widened.append(row)
+        return widened
+
+    def _measured(self, frame: Frame, stack: Stack) -> Iterator[list[Measurement]]:
+        groups = {name: options for name, options in self.config.metrics.items() if name in GROUPS}
+        config = replace(self.config, metrics=groups)
+        shares = self.probabilities(frame.index)
+        rng = np.random.default_rng([self.seed, frame.index])
+        calibration = replace(stack.calibration, frame_times_s=None)
+        for _ in range(self.n_samples):
+            labels, confidence = draw_labels(shares, self.values, rng)
+            if self.rules is not None:
+                labels = clean_labels(labels, self.rules, confidence)
+            one = Segmentation(Stack(labels, stack.spatial_axes, calibration, stack.name), frame.schema)
+            (result,) = measure_frames(one, config, image=None)
+            yield result.measurements
+
+
+def _keyed(rows: Sequence[Measurement]) -> Iterator[tuple[tuple, Measurement]]:
+    """Rows of the whole frame with what tells them apart; several methods for one number by their order."""
+    seen: dict[tuple, int] = {}
+    for row in rows:
+        if row.object_id is None:
+            key = (row.metric, row.class_name, row.side, row.unit)
+            seen[key] = seen.get(key, 0) + 1
+            yield (*key, seen[key]), row
