@@ -160,7 +160,8 @@ def test_the_law_that_is_part_of_another_stands_where_the_births_leave_no_room(r
     for law in ("saturating", "progressive"):
         verdicts = [compare_laws(births(law, 150, rng)) for _ in range(20)]
         assert sum(v.law == law and not v.refused for v in verdicts) >= 17
-    slow = compare_laws(births("progressive", 25, np.random.default_rng(4)))
+    # 24 births may come at a constant rate as well as at one that falls to an eighth.
+    slow = compare_laws(Births(np.arange(7.0), np.array([5, 5, 4, 4, 3, 3]), np.ones(6)))
     assert (slow.refused, slow.between) == (True, ("progressive", "saturating"))
 
 
@@ -171,11 +172,11 @@ def test_a_stray_birth_does_not_undo_an_instantaneous_series():
 
 
 def test_a_burst_may_be_smeared_by_the_detection_limit():
-    """Nuclei born together pass the limit over three frames: one burst at the resolution of births, else none."""
+    """Nuclei born together pass the limit over three frames: one burst at the resolution of births, else a doubt."""
     counts = [40, 60, 20] + [0] * 97
     assert of(measure_series(table(counts)), "nucleation_mode")[0].method.startswith("instantaneous")
     sharp = of(measure_series(table(counts), burst_s=0.1), "nucleation_mode")[0].method
-    assert sharp.startswith("saturating")
+    assert sharp.startswith("no verdict (undecided between saturating and mixed); nearest saturating")
     joined = Births(np.arange(6.0), np.array([1, 2, 3, 4, 5]), np.array([1.0, 0.9, 0.8, 0.7, 0.6])).from_burst(1.5)
     assert joined.edges_s.tolist() == [0, 2, 3, 4, 5]
     assert joined.counts.tolist() == [3, 3, 4, 5]
