@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 SCRATCH = "nothing: from scratch"
 INTERRUPTED = 75
+CURVE_PX, PICTURES_PX = 150, 280  # height of the loss alone, and with old and new model under it
 
 
 class TrainWidget(QWidget):
@@ -99,7 +100,7 @@ class TrainWidget(QWidget):
         fields.addRow("", self.metric)
         self.figure = Figure(figsize=(4, 2), layout="constrained", facecolor=GROUND)
         self.canvas = FigureCanvasQTAgg(self.figure)
-        self.canvas.setMinimumHeight(260)
+        self.canvas.setMinimumHeight(CURVE_PX)
         self.preview = qt.Picture()
         self.preview.setToolTip("What the network says of some of the labelled images, while it trains")
         self.status = qt.note(
@@ -174,6 +175,7 @@ class TrainWidget(QWidget):
         self.table.setRowCount(0)
         self.table.hide()
         self.preview.clear()
+        self.canvas.setMinimumHeight(CURVE_PX)
         self.job.run_dir.mkdir(parents=True, exist_ok=True)
         self._log = (self.job.run_dir / "train.log").open("wb")
         flags = {"start_new_session": True} if os.name == "posix" else {}
@@ -199,13 +201,14 @@ class TrainWidget(QWidget):
         if self.job is None or self.process is None:
             return
         state = read_state(self.job.run_dir)
+        self.preview.show_file(self.job.run_dir / "preview.png")
         if len(state.steps):
             self._draw(state.steps, state.losses)
+            below = "" if self.preview.isHidden() else " Below: image, labels, and what the network says by now."
             self.status.setText(
                 f"{self._said}Step {state.steps[-1]}, loss {state.losses[-1]:.3f}, {state.share:.0%} done, "
-                f"{qt.duration(state.remaining_s)} left."
+                f"{qt.duration(state.remaining_s)} left.{below}"
             )
-        self.preview.show_file(self.job.run_dir / "preview.png")
         code = self.process.poll()
         if code is None:
             return
@@ -231,7 +234,7 @@ class TrainWidget(QWidget):
 
     @staticmethod
     def _plot(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
-        axes.plot(steps, losses, "-", color=COLORS[0], linewidth=1.4)
+        axes.plot(steps, losses, "-o" if len(steps) < 20 else "-", color=COLORS[0], linewidth=1.4, markersize=3)
         axes.set_xlabel("step", color=INK)
         axes.set_ylabel("loss", color=INK)
         axes.set_facecolor(GROUND)
@@ -262,6 +265,7 @@ class TrainWidget(QWidget):
         items, table = result
         self.preview.clear()
         self.table.show()
+        self.canvas.setMinimumHeight(PICTURES_PX)
         if table["image"].nunique() == 1:
             table = table.drop(columns="image")
         self.table.setColumnCount(len(table.columns))

@@ -64,6 +64,8 @@ def until(done, seconds=100.0) -> None:
 
 def begin(widget, path: Path) -> None:
     widget.begin(open_session(path, load_schema()))
+    if len(widget.session.axes) > 2:
+        widget.viewer.dims.set_current_step(0, 0)  # napari begins in the middle
 
 
 def draw(widget, lead=(0,)) -> None:
