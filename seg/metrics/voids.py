@@ -25,6 +25,8 @@ from seg.metrics.table import UM2_PER_CM2, Measurement
 
 # A region in a larger box (a network through the whole volume) has no shape worth a mesh.
 MAX_SHAPE_VOXELS = 64_000_000
+# Balls, ellipsoids, lenses and half balls of 3 to 10 voxels radius are read within this (`mesh.sphericity`).
+SPHERICITY_ERROR = 0.05
 # Part of the interface, around the point nearest to a void, that is taken for a plane unless it is this far from one.
 PLANE_PX = 7.0
 PLANE_RMS_PX = 0.6
@@ -155,7 +157,8 @@ def measure_frame(
     if ndim == 3:
         rows.add("void_volume", float(sizes.sum()) * frame.scale.pixel, "um3", shift, f"total of all voids; {_EDGE}",
                  n=regions.count)  # fmt: skip
-        rows.add_mean("void_sphericity", spheres, weights, inside, "1", mean_method)
+        rows.add_mean("void_sphericity", spheres, weights, inside, "1", f"{mean_method} and the error of the mesh",
+                      shared=SPHERICITY_ERROR)  # fmt: skip
     if scan.n_separator:
         rows.add_mean("void_distance_to_interface", distances, weights, inside, "um", mean_method)
         _contact_rows(frame, rows, scan, classes, [c for c in metal_classes if c not in filament_classes])
@@ -284,8 +287,10 @@ class _Rows:
         )
 
     def add_mean(
-        self, metric: str, values: np.ndarray, weights: np.ndarray, keep: np.ndarray, unit: str, method: str
-    ) -> None:
+        self, metric: str, values: np.ndarray, weights: np.ndarray, keep: np.ndarray, unit: str, method: str,
+        shared: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Add a weighted mean; `shared` is an error (95 %) that all values have in common."""
         from scipy.stats import t
 
         keep = keep & np.isfinite(values)
@@ -296,6 +301,7 @@ class _Rows:
             share = weights / weights.sum()
             # Error of a weighted mean; the small-sample factor makes it the usual one at equal weights.
             error = t.ppf(0.975, n - 1) * math.sqrt(np.sum((share * (values - mean)) ** 2) * n / (n - 1))
+            error = math.hypot(error, shared)
         self.add(metric, mean, unit, error, method, n=n)
 
 
@@ -326,7 +332,7 @@ def _sizes(
             rows.add("void_volume", float(measure[index]), "um3", 3 * measure[index] * edge / diameters[index],
                      f"voxels; {_EDGE}", object_id=object_id, flags=flags)  # fmt: skip
             how = "mesh, blur 0.3-0.6 px; interval: method error" if alone is not None else "not given: a network"
-            rows.add("void_sphericity", spheres[index], "1", 0.05, how, object_id=object_id,
+            rows.add("void_sphericity", spheres[index], "1", SPHERICITY_ERROR, how, object_id=object_id,
                      flags=shape_flags)  # fmt: skip
         if not scan.n_separator:
             continue
