@@ -30,6 +30,21 @@ gives none.
 - **blurred**: an image with contrast 1 and noise 0.25, blurred by 1.5 px, cut at a level that is off by 0.05 (standard
   deviation).
 
+The pixel size counts as exact here. Where its uncertainty is given (`--pixel-size-sd 2%`, `pixel_size_rel_sd` in the
+sidecar or the analysis, `pixel_size_sd` in a manifest), it is added in quadrature to every interval at the end, to the
+power of the length in the number (1 for lengths, 2 for areas, 3 for volumes, -2 for densities per area, 0 for angles).
+
+Known to stay outside of 90 to 98 %:
+
+- Small bodies after a blur (voids): blur moves the outline of a ball of radius R inwards by s^2 / R (in a plane
+  s^2 / 2R), 0.4 px for s = 1.5 px and R = 6 px. A mask does not tell s, so that intervals hold an outline that is off
+  by 0.25 px and no more.
+- Tips and dendrite height on rough masks: a spur of the outline is a tip, and the farthest of many noisy pixels lies
+  too far out. The interval of the count spans limits of spurs from half to twice the usual one, that of the height the
+  digitisation and the offset of the outline; neither knows how rough the outline is.
+- The instantaneous share of nucleation where it is 0 or 1, and wherever a frame interval is not short against the time
+  of nucleation: the interval holds every onset within a frame, and so the truth in 97 of 100 series and more.
+
 """
 
 

@@ -17,6 +17,7 @@ from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX
 from seg.metrics.skeleton_branches import ANGLE_ERROR_DEG, weighted_quantiles
 from seg.metrics.table import Measurement
+from seg.uncertainty import OUTLINE_OFFSET_PX
 
 __all__ = ["Dendrite", "analyse_dendrite", "measure_frame"]
 
@@ -126,13 +127,17 @@ def _rows(
             flags=flags + more,
         )  # fmt: skip
 
-    length_error = math.hypot(edge * math.sqrt(n_ends), LENGTH_ERROR * total)
-    path_error = math.hypot(edge * math.sqrt(2 if found else 0), LENGTH_ERROR * longest)
+    # Digitisation moves each end for itself, an outline that is off as a whole moves all of them alike.
+    offset = 1.96 * OUTLINE_OFFSET_PX * pixel
+    n_path = 2 if found else 0
+    length_error = math.hypot(edge * math.sqrt(n_ends), offset * n_ends, LENGTH_ERROR * total)
+    path_error = math.hypot(edge * math.sqrt(n_path), offset * n_path, LENGTH_ERROR * longest)
+    top = math.hypot(edge, offset)
     tips, branches = sum(d.tip_count for d in found), sum(d.branch_point_count for d in found)
     tip_low, tip_high = sum(d.tip_range[0] for d in found), sum(d.tip_range[1] for d in found)
     branch_low, branch_high = sum(d.branch_range[0] for d in found), sum(d.branch_range[1] for d in found)
     turning = "path over chord from the root, mean over tips; interval: path 2 %"
-    rise = f"greatest distance from {reference or 'a reference that is missing'}; interval: mask edge +-0.5 px"
+    rise = f"greatest distance from {reference or 'a reference that is missing'}; interval: mask edge +-0.75 px"
     no_height = () if reference else ("no-credible-baseline",)
     angles = np.array([angle for d in found for angle in d.angles])
     angle, angle_error = _mean_angle(angles)
@@ -154,7 +159,7 @@ def _rows(
           for side, value in zip(WIDTH_SHARES, quantiles, strict=True) if math.isfinite(value)),
         row("tortuosity", tortuosity, np.maximum(tortuosity * (1 - LENGTH_ERROR), 1), tortuosity * (1 + LENGTH_ERROR),
             "1", turning, thin),
-        row("dendrite_height", height, np.maximum(height - edge, 0), height + edge, um, rise, no_height),
+        row("dendrite_height", height, np.maximum(height - top, 0), height + top, um, rise, no_height),
         _dimension("box_dimension", box, row, um, "boxes"),
         _mass_radius(found, row, um),
     ]  # fmt: skip
