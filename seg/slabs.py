@@ -104,8 +104,10 @@ class SlabFolder:
         parts = self._by_frame()
         means = []
         for frame in range(n_frames):
-            loaded = [_load(file) for file in parts[frame]]
-            means.append(float(np.average([c for _, c in loaded], weights=[v.size for v, _ in loaded])))
+            files = parts[frame]
+            # Labels are unpacked only where the parts of a frame have to be weighed against each other.
+            sizes = [1] if len(files) == 1 else [_load(file)[0].size for file in files]
+            means.append(float(np.average([_confidence(file) for file in files], weights=sizes)))
         return means
 
     def remove(self) -> None:
@@ -279,6 +281,11 @@ def _name(frame: int, z_start: int) -> str:
 def _place(file: Path) -> tuple[int, int]:
     frame, z_start = file.stem.split("_")
     return int(frame), int(z_start)
+
+
+def _confidence(file: Path) -> float:
+    with np.load(file, allow_pickle=False) as saved:
+        return float(saved["confidence"])
 
 
 def _load(file: Path) -> tuple[np.ndarray, float]:
