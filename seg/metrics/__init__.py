@@ -216,6 +216,13 @@ METRICS: dict[str, MetricGroup] = {
             needs_instances=True,
         ),
         MetricGroup(
+            "cap",
+            "Contact angle of the deposits of a volume from their volume and their area in top view, taken as caps.",
+            ("contact_angle",),
+            _frame("cap"),
+            needs_instances=True,
+        ),
+        MetricGroup(
             "facets",
             "Straight facets of the outlines, their share and corners; the size at which droplets become faceted.",
             ("facet_count", "facet_fraction", "corner_count", "equivalent_diameter", "facet_transition_diameter"),
