@@ -143,7 +143,17 @@ class DrawingWidget(LabelPanel):
     def plane(self) -> Plane:
         """The plane on show."""
         session = self._need()
-        return tuple(int(n) for n in self.viewer.dims.current_step[-len(session.axes) : -2])
+        # Not the steps of the sliders: another layer with other steps or a longer axis changes those.
+        at = self.layer.world_to_data(self.viewer.dims.point)[-len(session.axes) : -2]
+        return tuple(min(max(round(float(n)), 0), size - 1) for n, size in zip(at, session.shape, strict=False))
+
+    def show_plane(self, plane: Plane) -> None:
+        """Move the sliders to a plane."""
+        session = self._need()
+        world = self.layer.data_to_world((*plane, 0, 0))[-len(session.axes) :]
+        first = self.viewer.dims.ndim - len(session.axes)
+        for axis in range(len(plane)):
+            self.viewer.dims.set_point(first + axis, world[axis])
 
     @property
     def frame(self) -> int:

@@ -121,7 +121,7 @@ class LabelWidget(DrawingWidget):
         """Copy the labels of this frame to the next one and go there."""
         session, here = self._need(), self.frame
         self._apply(session.copy_to_next(here))
-        self.viewer.dims.set_current_step(self.viewer.dims.ndim - len(session.axes), here + 1)
+        self.show_plane((here + 1, *self.plane[1:]))
 
     def interpolate(self) -> None:
         """Fill the frames between two labelled ones."""
@@ -194,9 +194,7 @@ class LabelWidget(DrawingWidget):
     def _show_advice(self, advice: Any) -> None:
         self.advice.setText(advice.text)
         if not advice.stop and advice.candidates:
-            start = self.viewer.dims.ndim - len(self._need().axes)
-            for axis, step in enumerate(advice.candidates[0].plane):
-                self.viewer.dims.set_current_step(start + axis, step)
+            self.show_plane(advice.candidates[0].plane)
 
     # --- saving -----------------------------------------------------------------------------------------------------
 

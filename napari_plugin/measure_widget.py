@@ -269,13 +269,18 @@ class MeasureWidget(QWidget):
 
     def _frame(self) -> int:
         axis = self._axis_of("t")
-        return 0 if axis is None else int(self.viewer.dims.current_step[axis])
+        if axis is None:
+            return 0
+        shown, stack = layers.geometry(self.segmentation.stack), self.segmentation.stack
+        frame = (self.viewer.dims.point[axis] - shown["translate"][0]) / shown["scale"][0]
+        return min(max(round(float(frame)), 0), stack.n_frames - 1)
 
     def go_to_frame(self, frame: int) -> None:
         """Show a frame."""
         axis = self._axis_of("t")
         if axis is not None:
-            self.viewer.dims.set_current_step(axis, frame)
+            shown = layers.geometry(self.segmentation.stack)
+            self.viewer.dims.set_point(axis, shown["translate"][0] + frame * shown["scale"][0])
 
     def _frame_changed(self, event: Any = None) -> None:
         if not isalive(self) or self.results is None:
@@ -314,10 +319,7 @@ class MeasureWidget(QWidget):
         stack, record = self.segmentation.stack, self._objects.iloc[row]
         centre = layers.centre_of(record, stack)
         if stack.spatial_axes == "zyx":
-            axis = self._axis_of("z")
-            shown = layers.geometry(stack)
-            at = stack.axes.index("z")
-            self.viewer.dims.set_current_step(axis, round(centre[at] / shown["scale"][at]))
+            self.viewer.dims.set_point(self._axis_of("z"), centre[stack.axes.index("z")])
         self.viewer.camera.center = (0.0, *centre[-2:])
         sizes = [record[c] for c in record.index if c.startswith("equivalent_diameter")]
         if sizes and sizes[0] > 0:  # at least so near that the object is seen

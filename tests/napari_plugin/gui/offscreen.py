@@ -157,6 +157,11 @@ def test_layers_may_be_renamed_and_others_added(label, viewer, tmp_path):
     label.layer.name, label.shown.name = "meine", "Vorhersage"
     viewer.add_image(np.zeros((4, 5, 6, 7)), name="four axes")
     assert viewer.dims.ndim == 4
+    label.show_plane((2,))
+    # its axis of 5 steps of 1 now lies beside ours of 3 steps of 2.5 s from 3 s on
+    assert viewer.dims.point[1] == pytest.approx(8.0)
+    assert label.frame == 2
+    label.show_plane((0,))
     draw(label)
     predicted(label)
     label.accept_class()
