@@ -196,8 +196,8 @@ def find_model(name: str | Path, *, modality: str | None = None, pixel_size_um: 
     """`name` itself, or for ``"auto"`` the shipped model for images of a modality and pixel size.
 
     Of those made for the modality: rather one trained on pixels of that size, or of any; then the most special one,
-    for the fewest modalities; then the one trained closest to that size. Images without a pixel size get a model that
-    was trained on any, where there is one.
+    for the fewest modalities; then the one trained closest to that size, before one trained on any. Images without a
+    pixel size get a model that was trained on any, where there is one.
     """
     if str(name) != "auto":
         return name
@@ -213,7 +213,7 @@ def find_model(name: str | Path, *, modality: str | None = None, pixel_size_um: 
         spec = specs[path]
         trained_um = spec.pixel_size_um
         if pixel_size_um is None or trained_um is None:
-            misfit, apart = trained_um is not None, 0.0
+            misfit, apart = trained_um is not None, math.inf
         else:
             low, high = spec.pixel_size_range_um or (trained_um / 2, trained_um * 2)
             misfit, apart = not low <= pixel_size_um <= high, abs(math.log(pixel_size_um / trained_um))

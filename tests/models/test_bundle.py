@@ -227,6 +227,27 @@ def test_names_are_resolved_and_unknown_ones_are_not_guessed(folder, monkeypatch
         load_bundle(folder.parent)
 
 
+@pytest.mark.parametrize(
+    ("modality", "pixel_size_um", "expected"),
+    [
+        ("sem", 0.12, "fine"),
+        ("sem", 0.7, "coarse"),
+        ("sem", 9.0, "any"),  # outside both ranges
+        ("sem", None, "any"),
+        ("optical", 0.12, "any"),  # the modality comes first
+    ],
+)
+def test_auto_goes_by_modality_and_then_by_pixel_size(
+    modality, pixel_size_um, expected, tmp_path, network, spec, monkeypatch
+):
+    monkeypatch.setattr(bundles, "SHIPPED", tmp_path)
+    for name, size, reach in (("fine", 0.1, (0.05, 0.2)), ("coarse", 1.0, (0.5, 2.0)), ("any", None, None)):
+        kinds = ("sem",) if size else ("optical", "sem")
+        own = replace(spec, name=name, pixel_size_um=size, pixel_size_range_um=reach, modalities=kinds)
+        save_bundle(tmp_path / name, network, own, "", seed=1)
+    assert find_model("auto", modality=modality, pixel_size_um=pixel_size_um) == tmp_path / expected
+
+
 def test_every_shipped_model_loads(schema):
     for path in list_models():
         bundle = load_bundle(path.name, schema=schema)
