@@ -71,8 +71,16 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> tuple[list[
     found = sorted(Path(p) for p in glob(pattern, recursive=True))
     found = [p for p in found if _stem(p) not in source.exclude]
     if not found:
+        get = "Set data.root or OPERANDOSEG_DATA"
+        if not source.real:
+            folder = _before_wildcards(Path(source.images)).parent
+            only = f" --modality {source.modality}" if folder.name.endswith(f"-{source.modality}") else ""
+            get = (
+                f"Drawn images are made first: python -m seg.synthetic.twins {folder}{only} (how many, and the seed, "
+                "stand at the head of the recipe)"
+            )
         raise NothingMatchedError(
-            f"{key}.images: nothing matches {pattern}. Set data.root or OPERANDOSEG_DATA, or leave this data set out."
+            f"{key}.images: nothing matches {pattern}. {get}, or leave this data set out with {key}.weight=0."
         )
     try:
         expression = re.compile(source.specimen)
@@ -142,14 +150,20 @@ def load_sources(
     """
     sources = {name: source for name, source in config.sources.items() if source.weight > 0}
     maps = {name: parse_class_map(s.classes, schema, where=f"data.sources.{name}") for name, s in sources.items()}
-    planned, problems = [], []
+    planned, problems, missing = [], [], []
     for name, source in sources.items():
         modality(source.modality)
         for class_name in source.foreground:
             schema.index(class_name)
-        pairs, misfits = find_pairs(name, source, config.root)
+        try:
+            pairs, misfits = find_pairs(name, source, config.root)
+        except NothingMatchedError as error:
+            missing.append(str(error))
+            continue
         planned += [(name, source, pair) for pair in pairs]
         problems += misfits
+    if missing:
+        raise NothingMatchedError("\n".join(missing))
     by_file: dict[tuple[str, Path], list[LabelledImage]] = {}
     times = Counter[tuple[str, str]]()
     in_time = sorted(planned, key=lambda item: natural_key(item[2].image))

@@ -68,6 +68,16 @@ def test_ctrl_c_ends_with_130(words, monkeypatch, capsys):
     assert "the same command continues" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("experiment", ["optical", "sem", "xct", "cryoem"])
+def test_a_recipe_without_its_data_says_how_to_get_all_of_it(experiment, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([f"experiment={experiment}", "debug=fast_dev", "data.root=nowhere"]) == 4
+    said = capsys.readouterr().err
+    assert f"python -m seg.synthetic.twins runs/twins-{experiment} --modality {experiment}" in said
+    real = ["sem_dendrites", "sem_film_cracks", "sem_precipitates"] if experiment == "sem" else []
+    assert all(f"with data.sources.{name}.weight=0" in said for name in [*real, "twins"])
+
+
 @pytest.mark.parametrize("experiment", ["generalist"])
 def test_shipped_recipes_run_on_real_images(experiment, shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
