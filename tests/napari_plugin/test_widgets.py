@@ -57,7 +57,7 @@ def _environment() -> dict[str, str]:
     missing = [name for name in ("napari", "PySide6") if find_spec(name) is None]
     if missing:
         pytest.skip(f"GUI tests need {' and '.join(missing)}: pip install -e '.[test]'")
-    return {**os.environ, "QT_API": "pyside6"}
+    return {**os.environ, "QT_API": "pyside6", "OPERANDOSEG_GUI_TESTS": "1"}
 
 
 def _run(path: Path, environment: dict[str, str]) -> None:

@@ -1,5 +1,7 @@
 """One napari viewer for all tests of widgets; they run in a process of their own, see ``test_widgets.py`` above."""
 
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,3 +32,16 @@ def viewer(only_viewer: Any) -> Iterator[Any]:
     yield only_viewer
     only_viewer.window.remove_dock_widget("all")
     only_viewer.layers.clear()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep how it ended for `pytest_unconfigure`."""
+    session.config.gui_status = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process at once where it was started for these tests: tearing down Qt's objects has taken minutes."""
+    if "OPERANDOSEG_GUI_TESTS" in os.environ and hasattr(config, "gui_status"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.gui_status)
