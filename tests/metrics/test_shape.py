@@ -71,6 +71,7 @@ def test_volume(schema):
     assert set(rows) == {"sphericity", "aspect_ratio", "solidity", "feret_diameter"}
     # Targets of the surface by Crofton's formula.
     assert rows["sphericity"].value == pytest.approx(1, abs=0.02)
+    assert rows["sphericity"].low < 1 < rows["sphericity"].high + 0.002
     assert rows["aspect_ratio"].value == pytest.approx(1, abs=0.02)
     assert rows["solidity"].value > 0.985
     assert rows["feret_diameter"].value == pytest.approx(30, abs=1.0)
