@@ -22,7 +22,7 @@ from seg.metrics.contact_geometry import (
     propagate,
     tilt_of,
 )
-from seg.metrics.contact_local import MAX_RMS_PX, local_contact
+from seg.metrics.contact_local import MAX_RMS_PX, correlated_points, departure, local_contact
 from seg.metrics.curves import Circle, Ellipse, Fit, fit_circle, fit_ellipse
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
 from seg.uncertainty import OUTLINE_OFFSET_PX
@@ -61,6 +61,9 @@ def measure_contact(
     that a circle of that size would show is a facet, which has no contact angle in the sense of wetting (refused);
     anything else gets a parabola over half a radius. In volumes a ball on a plane or ball has one angle; where either
     does not describe its surface, the angle is the mean along the contact line.
+    A curve that fits on the whole may still leave the outline at the contact, as when facets begin to form: where the
+    residuals there slope by more than chance, the angle turns to the outline (flag ``faceted-contact``), and a straight
+    facet is refused.
     Standard errors join the covariance of the fit and the error of the baseline, which dominates on substrates along
     an axis: ``sigma = (1/sqrt(12) px) / (R sin(angle))``.
     """
@@ -100,6 +103,8 @@ def measure_contact(
     model = f"{name} on {substrate.name}, rms {fit.rms_px:.2f} px"
     ends = contact_points(fit.curve, base) if ndim == 2 else None
     if result is None or (ndim == 2 and ends is None):
+        if isinstance(fit.curve, Ellipse):  # a long way from any drop: see what it does at the contact
+            return local_contact(free, substrate, contact, spacing, circle.curve.radius, tilt)
         return Contact(flags=("ambiguous",), model=f"{model}: they do not meet", **tilt)
     angles, errors, lengths = result
     if ndim == 2:
@@ -107,10 +112,47 @@ def measure_contact(
     else:
         base_width = 2 * fit.curve.radius * math.sin(math.radians(angles["mean"]))
         height = fit.curve.radius + float(base.signed_distance(fit.curve.centre))
+    doubtful: tuple[str, ...] = ()
+    # A rough outline slopes everywhere; the error of its fit allows for that.
+    if ends is not None and fit.rms_px <= MAX_RMS_PX:
+        extent = float(np.linalg.norm(np.ptp(free.position, axis=0)))
+        left = [departure(free, fit.curve, end, min(circle.curve.radius, extent / 2), spacing) for end in ends]
+        trusted = [_trust(turn, error) for turn, error, _ in left]
+        if any(straight and trust > 0 for (_, _, straight), trust in zip(left, trusted, strict=True)):
+            model = f"{model}: straight at the contact"
+            return Contact(cap_height=height, flags=("faceted-contact",), model=model, rms_px=fit.rms_px, **tilt)
+        angles, errors = _turned(angles, errors, left, trusted, circle=isinstance(fit.curve, Circle))
+        if max(trusted) > 0.5:
+            doubtful, model = ("faceted-contact",), f"{model}, turned to the outline at the contact"
     found = gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
     if ndim == 2:
         found = replace(found, base_error=float(lengths[0]), height_error=float(lengths[1]))
-    return replace(found, rms_px=fit.rms_px)
+    return replace(found, rms_px=fit.rms_px, flags=tuple(dict.fromkeys((*found.flags, *doubtful))))
+
+
+def _trust(turn: float, error: float) -> float:
+    """How much of a turn is more than chance: 0 within two standard errors, from there on rising to 1."""
+    return max(0.0, 1 - (2 * error / turn) ** 2) if math.isfinite(turn) and turn else 0.0
+
+
+def _turned(
+    angles: dict[str, float], errors: dict[str, float], left: Sequence[tuple[float, float, bool]],
+    trusted: Sequence[float], *, circle: bool,
+) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
+    """Angles after the part of each turn that is trusted; what is not known of it widens the errors.
+
+    Nothing makes a drop an ellipse: what its outline says beside one is part of the error even if it may be chance.
+    """
+    turns, more = {}, {}
+    for side, (turn, error, _), trust in zip(("left", "right"), left, trusted, strict=True):
+        turns[side] = trust * turn if trust else 0.0
+        unsure = trust * (1 - trust) if circle else 1 - trust
+        more[side] = math.sqrt(trust * error**2 + unsure * turn**2) if math.isfinite(turn) else 0.0
+    turns["mean"], more["mean"] = sum(turns.values()) / 2, math.hypot(*more.values()) / 2
+    return (
+        {side: min(max(angle + turns[side], 0.0), 180.0) for side, angle in angles.items()},
+        {side: math.hypot(error, more[side]) for side, error in errors.items()},
+    )
 
 
 def _base_and_height(curve: Circle | Ellipse, base: Baseline) -> tuple[float, float]:
@@ -155,14 +197,18 @@ def _shape(free: CrackPoints, circle: Fit | None, spacing: Sequence[float]) -> F
     return circle
 
 
-def _arc_means(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> np.ndarray:
-    """Mean residual (pixels) of each of twelve stretches of a 2-D boundary."""
+def _along(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> np.ndarray:
+    """Residuals (pixels) of a 2-D boundary in the order of its points."""
     residual = fit.curve.signed_distance(free.position) / pixel_along(fit.curve.normal(free.position), spacing)
     away = free.position - fit.curve.centre
     top = away.mean(axis=0)
     angle = np.arctan2(away[:, 0] * top[1] - away[:, 1] * top[0], away @ top)
-    order = np.argsort(angle)
-    return np.array([residual[part].mean() for part in np.array_split(order, N_ARCS)])
+    return np.asarray(residual[np.argsort(angle)])
+
+
+def _arc_means(residual: np.ndarray) -> np.ndarray:
+    """Mean residual of each of twelve stretches."""
+    return np.array([part.mean() for part in np.array_split(residual, N_ARCS)])
 
 
 def _describes(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> bool:
@@ -173,7 +219,7 @@ def _describes(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> bool:
         return True
     if fit.rms_px > MAX_ROUGHNESS_PX or len(free) < 4 * N_ARCS:
         return False
-    return float(np.sqrt(np.mean(_arc_means(free, fit, spacing) ** 2))) <= 0.7 * fit.rms_px
+    return float(np.sqrt(np.mean(_arc_means(_along(free, fit, spacing)) ** 2))) <= 0.7 * fit.rms_px
 
 
 def _samples_per_degree_of_freedom(free: CrackPoints, fit: Fit, spacing: Sequence[float]) -> float:
@@ -188,7 +234,14 @@ def _samples_per_degree_of_freedom(free: CrackPoints, fit: Fit, spacing: Sequenc
     if ndim == 3 or len(free) < 4 * N_ARCS:
         return max(repeated, 1.0)
     # The curve has taken up as many of the stretches as it has parameters; that few are left is Student's factor.
-    left = N_ARCS - fit.curve.n_parameters
-    student = (float(stdtrit(left, 0.975)) / 1.96) ** 2
-    shared = student * float(np.sum(_arc_means(free, fit, spacing) ** 2)) / left / fit.rms_px**2
-    return max(repeated, len(free) / N_ARCS * shared, 1.0)
+    residual, n_parameters = _along(free, fit, spacing), fit.curve.n_parameters
+    left = N_ARCS - n_parameters
+    shared = _student(left) * float(np.sum(_arc_means(residual) ** 2)) / left / fit.rms_px**2
+    # On a short boundary neighbouring stretches are no more independent than their points.
+    together = correlated_points(residual, n_parameters=n_parameters)
+    return max(repeated, len(free) / N_ARCS * shared, together * _student(max(len(free) / together, 1.0)), 1.0)
+
+
+def _student(freedom: float) -> float:
+    """By how much the variance of an estimate with few degrees of freedom has to count for more."""
+    return (float(stdtrit(freedom, 0.975)) / 1.96) ** 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from seg.metrics.baseline import Substrate
 from seg.metrics.contact_geometry import Contact, gated, rightwards
-from seg.metrics.curves import fit_line
+from seg.metrics.curves import Circle, Ellipse, fit_line
 from seg.metrics.interface import CrackPoints, pixel_along
 
 # Greatest deviation of a straight facet.
@@ -51,6 +51,49 @@ def local_contact(
     return gated(angles, errors, width, height, model, substrate, contact, spacing, tilt)
 
 
+def departure(
+    free: CrackPoints, curve: Circle | Ellipse, end: np.ndarray, size: float, spacing: Sequence[float]
+) -> tuple[float, float, bool]:
+    """How the outline leaves a fitted curve at a contact point.
+
+    Parameters
+    ----------
+    free : CrackPoints
+        The free boundary, which the curve was fitted to.
+    curve : Circle or Ellipse
+    end : ndarray of float, shape (2,)
+        The contact point of the curve.
+    size : float
+        Radius of the deposit.
+    spacing : sequence of float
+
+    Returns
+    -------
+    turn_deg, error_deg : float
+        By how much the contact angle of the outline itself is larger, and its standard error; NaN with few points.
+    straight : bool
+        Whether the outline is a straight facet there.
+
+    Notes
+    -----
+    A parabola through the residuals over half a radius; its slope at the contact turns the tangent. Neighbouring
+    residuals repeat each other, so the error counts the independent ones.
+    """
+    pixel = math.prod(spacing) ** (1 / len(spacing))
+    away = np.linalg.norm(free.position - end, axis=1)
+    near = away <= max(0.5 * size, 12 * pixel)
+    if np.count_nonzero(near) < 12:
+        return math.nan, math.nan, False
+    along, residual = away[near], curve.signed_distance(free.position[near])
+    order = np.argsort(along)
+    along, residual = along[order], residual[order]
+    coefficients, covariance = np.polyfit(along, residual, 2, cov=True)
+    shared = correlated_points(residual - np.polyval(coefficients, along), n_parameters=3)
+    facet = 1.5 * math.sqrt(8 * size * FACET_DEVIATION_PX * pixel)
+    straight = _is_straight(free[away <= facet], facet, size, spacing)
+    return math.degrees(math.atan(coefficients[1])), math.degrees(math.sqrt(covariance[1, 1] * shared)), straight
+
+
 def _is_straight(cracks: CrackPoints, length: float, radius: float, spacing: Sequence[float]) -> bool:
     """Whether boundary points span most of a length on a line, with under a third of the curvature of a circle."""
     if len(cracks) < 6 or np.linalg.norm(np.ptp(cracks.position, axis=0)) < 0.7 * length:
@@ -63,7 +106,7 @@ def _is_straight(cracks: CrackPoints, length: float, radius: float, spacing: Seq
     return rms_px <= MAX_RMS_PX and 2 * abs(float(np.polyfit(u, v, 2)[0])) < 1 / (3 * radius)
 
 
-def _correlated_points(residual: np.ndarray, *, n_parameters: int) -> float:
+def correlated_points(residual: np.ndarray, *, n_parameters: int) -> float:
     """How many neighbouring residuals of a fit share one independent one, from their autocorrelation."""
     n = len(residual)
     lags = np.correlate(residual, residual, "full")[n - 1 :]
@@ -87,7 +130,7 @@ def _parabola_angle(
     tangent = np.array([normal[1], -normal[0]])
     u, v = (cracks.position - line.point) @ tangent, (cracks.position - line.point) @ normal
     coefficients, covariance = np.polyfit(u, v, 2, cov=True)
-    covariance = covariance * _correlated_points((v - np.polyval(coefficients, u))[np.argsort(u)], n_parameters=3)
+    covariance = covariance * correlated_points((v - np.polyval(coefficients, u))[np.argsort(u)], n_parameters=3)
     # The contact may lie a little outside of the points, on the side of the foot.
     reach = 0.5 * float(np.ptp(u))
     grid = np.linspace(u.min() - reach, u.max() + reach, 801)

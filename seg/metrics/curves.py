@@ -108,6 +108,17 @@ class Ellipse:
         slope = np.linalg.norm(scaled / np.asarray(self.half_axes), axis=-1)
         return (np.sum(scaled**2, axis=-1) - 1) / (2 * np.maximum(slope, 1e-12))
 
+    def distance_slopes(self, points: np.ndarray) -> np.ndarray:
+        """Derivatives of `signed_distance` by each of the `parameters`, shape (N, 5)."""
+        (u, v), (a, b) = np.moveaxis(self._local(points), -1, 0), self.half_axes
+        level, slope = (u / a) ** 2 + (v / b) ** 2 - 1, np.maximum(np.hypot(u / a**2, v / b**2), 1e-12)
+        # d = level / (2 slope): by u and v, then by the logarithms of the half axes.
+        fall = level / (2 * slope**3)
+        by_u, by_v = u / a**2 / slope - fall * u / a**4, v / b**2 / slope - fall * v / b**4
+        by_a, by_b = (-((w / k) ** 2) / slope + 2 * fall * (w / k**2) ** 2 for w, k in ((u, a), (v, b)))
+        c, s = math.cos(self.turn), math.sin(self.turn)
+        return np.stack([-s * by_u - c * by_v, s * by_v - c * by_u, by_a, by_b, v * by_u - u * by_v], axis=-1)
+
     def normal(self, points: np.ndarray) -> np.ndarray:
         """Outward unit normal at each point of the curve."""
         u = self._local(points) / np.asarray(self.half_axes) ** 2
@@ -135,6 +146,10 @@ class Ellipse:
         """The same centre, all of the outline further out; an ellipse again, to first order."""  # noqa: D401
         a, b = (max(axis + by, 1e-12) for axis in self.half_axes)
         return replace(self, half_axes=(a, b))
+
+
+# Points of an outline on which starts of a fit are tried.
+_START_POINTS = 150
 
 
 @dataclass(frozen=True)
@@ -183,17 +198,21 @@ def fit_ellipse(cracks: CrackPoints, spacing: Sequence[float], start: Circle) ->
 
     An algebraic ellipse collapses on arcs below 45 degrees of contact angle; the geometric one does not.
     """
+    # Every start is tried on some of the points only: a long outline holds far more than the shape needs.
+    some = cracks.position[:: max(1, len(cracks) // _START_POINTS)]
     best: Fit | None = None
     for stretch in (1.15, 1.6):
         for turn in (0.0, math.pi / 4, math.pi / 2, 3 * math.pi / 4):
             guess = Ellipse(start.centre, (start.radius * stretch, start.radius / stretch), turn)
-            fit = _refine(guess, cracks.position, spacing)
+            fit = _refine(guess, some, spacing, steps=15)
             if fit is not None and (best is None or fit.rms_px < best.rms_px):
                 best = fit
-    return best
+    if best is None or not isinstance(best.curve, Ellipse):
+        return None
+    return _refine(best.curve, cracks.position, spacing)
 
 
-def _refine(start: Circle | Ellipse, points: np.ndarray, spacing: Sequence[float]) -> Fit | None:
+def _refine(start: Circle | Ellipse, points: np.ndarray, spacing: Sequence[float], *, steps: int = 200) -> Fit | None:
     """Least squares of distances in pixels; None where it does not converge to a finite curve."""
     pixel = pixel_along(start.normal(points), spacing)
     n = start.n_parameters
@@ -201,8 +220,16 @@ def _refine(start: Circle | Ellipse, points: np.ndarray, spacing: Sequence[float
     def residuals(values: np.ndarray) -> np.ndarray:
         return start.with_parameters(values).signed_distance(points) / pixel
 
+    def slopes(values: np.ndarray) -> np.ndarray:
+        curve = start.with_parameters(values)
+        assert isinstance(curve, Ellipse)
+        return curve.distance_slopes(points) / np.reshape(pixel, (-1, 1))
+
+    jac = slopes if isinstance(start, Ellipse) else "2-point"
     try:
-        result = least_squares(residuals, start.parameters, method="lm", x_scale=_scales(start), max_nfev=200 * n)
+        result = least_squares(
+            residuals, start.parameters, jac=jac, method="lm", x_scale=_scales(start), max_nfev=steps * n
+        )
     except (ValueError, np.linalg.LinAlgError):
         return None
     if not np.all(np.isfinite(result.x)) or len(points) <= n:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from seg.metrics.contact_local import correlated_points
 from seg.metrics.followed import followed_objects, half_cycles_of
 from seg.metrics.history import History
 from seg.metrics.slopes import robust_slope
@@ -33,6 +34,7 @@ class Wetting:
     angle_error: np.ndarray
     base: np.ndarray
     base_error: np.ndarray
+    faceted: np.ndarray
 
     def __getitem__(self, keep: np.ndarray) -> Wetting:
         return Wetting(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
@@ -105,7 +107,8 @@ def measure_whole(history: History, *, seed: int = 0) -> list[Measurement]:
         regime and its evidence (slopes of angle and base, share of the loss) in ``method``, its probability as value;
         of all objects (no ``object_id``) from the mean share. ``contact_angle`` with the side ``advancing`` (mean
         while plating) and ``receding`` (mean while the base recedes on stripping) for objects that show both, and
-        their mean. No rows where nothing was stripped; `object_id` is the track.
+        their mean; frames flagged ``faceted-contact`` are in neither. No rows where nothing was stripped;
+        `object_id` is the track.
     """
     rng = np.random.default_rng([seed, 11])
     row = partial(Measurement, class_name=_class_of(history.table))
@@ -177,7 +180,7 @@ def _followed(history: History, *, timed: bool) -> Iterator[tuple[int, Wetting]]
     sided = sided.assign(error=(sided["high"] - sided["low"]) / (2 * 1.96))
     sided = sided.assign(frame=sided["frame"].astype(int), object_id=sided["object_id"].astype(int))
     angle, base = (
-        sided.loc[sided["metric"] == name, ["frame", "object_id", "time_s", "value", "error"]]
+        sided.loc[sided["metric"] == name, ["frame", "object_id", "time_s", "value", "error", "flags"]]
         for name in ("contact_angle", "base_width")
     )
     joined = angle.merge(base, on=["frame", "object_id"], suffixes=("", "_base")).dropna(subset=["value", "value_base"])
@@ -198,6 +201,7 @@ def _followed(history: History, *, timed: bool) -> Iterator[tuple[int, Wetting]]
                 part["error"].fillna(0.0).to_numpy(float),
                 b,
                 part["error_base"].fillna(0.0).to_numpy(float),
+                part["flags"].str.contains("faceted-contact", regex=False).to_numpy(bool),
             ),
         )
 
@@ -212,12 +216,19 @@ def _receding(part: Wetting) -> Wetting:
 
 
 def _mean_angle(parts: list[Wetting]) -> tuple[float, float] | None:
-    """Mean angle and its standard error (scatter, and what the frames share); None without frames."""
+    """Mean angle and its standard error (scatter, and what the frames share); None without frames.
+
+    Frames in which facets bend the outline at the contact are left out: theirs is no angle of wetting. An angle that
+    drifts has fewer independent values than frames.
+    """
+    parts = [part[~part.faceted] for part in parts]
     angles = np.concatenate([part.angle for part in parts]) if parts else np.zeros(0)
     if len(angles) == 0:
         return None
     shared = float(np.mean(np.concatenate([part.angle_error for part in parts])))
-    scatter = float(angles.std(ddof=1)) / math.sqrt(len(angles)) if len(angles) > 1 else 0.0
+    n = len(angles)
+    together = min(correlated_points(angles - angles.mean(), n_parameters=1), n) if n > 2 else 1.0
+    scatter = float(angles.std(ddof=1)) * math.sqrt(together / n) if n > 1 else 0.0
     return float(angles.mean()), math.hypot(shared, scatter)
 
 

@@ -7,7 +7,10 @@ import pytest
 from scipy import ndimage
 
 from seg.metrics.contact_angle import contact_angle, measure_frame
+from seg.metrics.contact_local import departure
+from seg.metrics.curves import Circle, Ellipse
 from seg.metrics.frame import Frame
+from seg.metrics.interface import CrackPoints
 from seg.metrics.table import Scale
 
 ANISOTROPIC = (0.7, 1.2)
@@ -239,3 +242,26 @@ def test_ball_on_a_plane_in_a_volume(rng, schema, spacing, angle):
     # Target for a fit in a volume: 1.5 degrees.
     assert row.value == pytest.approx(angle, abs=1.5)
     assert row.low < angle < row.high
+
+
+def test_departure_is_the_slope_of_the_outline_beside_its_curve():
+    """An outline that leaves a circle by 0.05 per length turns by atan(0.05); one on the circle does not turn."""
+    circle = Circle(np.zeros(2), 100.0)
+    angle = np.linspace(0, math.pi, 600)
+    normal, end = np.stack([-np.sin(angle), np.cos(angle)], axis=1), np.array([0.0, 100.0])
+    away = np.linalg.norm(100 * normal - end, axis=1)
+    for slope in (0.0, 0.05):
+        outline = CrackPoints((100 + slope * away)[:, None] * normal, normal)
+        turn, error, straight = departure(outline, circle, end, 100.0, (1.0, 1.0))
+        # Chords are a little shorter than the way along the outline.
+        assert turn == pytest.approx(math.degrees(math.atan(slope)), abs=0.1)
+        assert error < 0.1
+        assert not straight
+
+
+def test_slopes_of_the_distance_from_an_ellipse():
+    ellipse = Ellipse(np.array([1.0, 2.0]), (3.0, 1.5), 0.4)
+    points = 1.05 * ellipse.points(np.linspace(0, 6, 9))
+    for k, step in enumerate(1e-6 * np.eye(5)):
+        up, down = (ellipse.with_parameters(ellipse.parameters + s).signed_distance(points) for s in (step, -step))
+        assert ellipse.distance_slopes(points)[:, k] == pytest.approx((up - down) / 2e-6, abs=1e-7)
