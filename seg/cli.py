@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     _inputs(run, "INPUT", least="*")
     run.add_argument("--analysis", required=True, metavar="NAME|FILE", help="a preset or your own YAML file")
     run.add_argument("--model", metavar="NAME|DIR", help="default: the analysis' own")
+    run.add_argument(
+        "--mask-samples", type=int, metavar="N",
+        help="measure N more masks per frame, drawn from the class probabilities, and widen the intervals by their "
+        "spread (default: that of the analysis, 0)",
+    )  # fmt: skip
     _results(run)
     _batch(run)
 
@@ -265,6 +270,8 @@ def _run(args: argparse.Namespace) -> int:
     config = load_analysis(args.analysis)
     if args.model:
         config = replace(config, model=args.model)
+    if args.mask_samples is not None:
+        config = replace(config, mask_samples=args.mask_samples)
     if args.dry_run:
         return _dry_run(args, config)
     results = run(_listed(args), config, args.out, _options(args), progress=_progress(args))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from seg import __version__
@@ -26,11 +27,13 @@ from seg.io.writing import write_planes
 from seg.keyframes import save_key_frames
 from seg.labels import load_schema
 from seg.manifest import Entry
+from seg.mask_samples import MaskSampler
 from seg.masks import LABEL_FILES, cleaned_frames, labels_of, make_masks, rules_of
 from seg.measure import headline_rows
 from seg.metrics.table import read_table
 from seg.options import RunOptions
 from seg.postprocess import Changed
+from seg.preprocess import SeriesNormalisation, read_grey
 from seg.progress import Progress, silent
 from seg.segmentation import Segmentation
 from seg.stack import Stack
@@ -143,7 +146,8 @@ def run_one(
     known = replace(segmentation.stack.calibration, pixel_size_rel_sd=stack.calibration.pixel_size_rel_sd)
     segmentation = replace(segmentation, stack=segmentation.stack.with_calibration(known))
     timings = {"segment": time.monotonic() - started}
-    return _measure(segmentation, stack, path, folder, config, options, made, timings, progress)
+    sampler = _mask_sampler(stack, config, options, made, lambda: load_model(stack))
+    return _measure(segmentation, stack, path, folder, config, options, made, timings, progress, sampler=sampler)
 
 
 def measure_one(
@@ -248,7 +252,7 @@ def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[Stac
 def _measure(
     segmentation: Segmentation, image: Stack | None, path: Path, folder: Path, config: AnalysisConfig,
     options: RunOptions, made: dict[str, Any], timings: dict[str, float], progress: Progress,
-    cleaned: dict[str, Any] | None = None,
+    cleaned: dict[str, Any] | None = None, sampler: MaskSampler | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Objects, metrics, key frames, ``run.json`` and the report of one segmentation."""
     from seg.report import write_report
@@ -272,10 +276,13 @@ def _measure(
         said = write_tables(
             segmentation, image, folder, config, source=options.image or path, cycler=options.cycler,
             doubtful={d["frame"] for d in doubtful}, progress=progress,
+            widen=None if sampler is None else lambda frame, rows: sampler.widen(frame, rows, stack),
         )  # fmt: skip
         timings = {**timings, "measure": time.monotonic() - started}
         cleaned = made.get("postprocess") if made else cleaned
         said.warnings += _area_warnings(cleaned)
+        if config.mask_samples and sampler is None and made:
+            said.warnings.append("No masks were drawn from probabilities: that is done for images on the model's grid.")
         save_key_frames(segmentation, image, folder / "keyframes", config.key_frames)
         record = _record(segmentation, path, config, options, made, timings, doubtful, said)
         record["postprocess"] = cleaned
@@ -304,6 +311,25 @@ def _doubtful_frames(confidence: Sequence[float], minimum: float) -> list[dict[s
         for index, value in enumerate(confidence)
         if value < minimum
     ]
+
+
+def _mask_sampler(
+    stack: Stack, config: AnalysisConfig, options: RunOptions, made: dict[str, Any], load: Callable[[], Any]
+) -> MaskSampler | None:
+    """What draws masks from the probabilities of a run, where it is asked for; they are computed again per frame."""
+    if not config.mask_samples or "z" in stack.axes or (made.get("pixel_size") or {}).get("zoom") is not None:
+        return None
+
+    def probabilities(frame: int) -> np.ndarray:
+        from seg.inference import InferenceSettings, predict_probabilities
+
+        given = SeriesNormalisation(**made["normalisation"])
+        settings = InferenceSettings(device=options.device, mirror=options.mirror)
+        return predict_probabilities(load(), read_grey(stack, frame), settings, normalisation=given)
+
+    values = tuple(made["model"]["spec"]["class_indices"])
+    rules = rules_of(stack, config, options, cleans=True)
+    return MaskSampler(probabilities, values, config.mask_samples, rules, config)
 
 
 def _area_warnings(cleaned: dict[str, Any] | None) -> list[str]:
