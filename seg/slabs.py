@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
