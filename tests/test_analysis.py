@@ -6,7 +6,16 @@ from seg.errors import UsageError
 from seg.metrics import METRICS
 from seg.resources import config_names
 
-PRESETS = {"optical-plan", "optical-pits", "optical-profile", "xct-cell", "cryoem-sei", "tem-insitu", "sem", "tomography"}
+PRESETS = {
+    "optical-plan",
+    "optical-pits",
+    "optical-profile",
+    "xct-cell",
+    "cryoem-sei",
+    "tem-insitu",
+    "sem",
+    "tomography",
+}
 
 
 def test_all_presets_of_the_design_are_there():
