@@ -25,7 +25,8 @@ from seg.stack import Stack
 from seg.uncertainty import combine_intervals
 
 # Errors of a network follow outlines and parts of objects: neighbours within this many pixels err together, and this
-# share of the variance is common to the whole frame (a network that draws everything too large). Chosen on twins.
+# share of the variance is common to the whole frame (a network that draws everything too large). Both are guesses: no
+# study of coverage has set them yet.
 CORRELATION_PX = 6.0
 COMMON_SHARE = 0.25
 
