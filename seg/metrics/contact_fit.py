@@ -113,15 +113,16 @@ def measure_contact(
         base_width = 2 * fit.curve.radius * math.sin(math.radians(angles["mean"]))
         height = fit.curve.radius + float(base.signed_distance(fit.curve.centre))
     doubtful: tuple[str, ...] = ()
-    # A rough outline slopes everywhere; the error of its fit allows for that.
-    if ends is not None and fit.rms_px <= MAX_RMS_PX:
+    # A rough outline slopes everywhere; the error of its fit allows for that. A circle that describes its outline is
+    # that of a drop, and a few steps of the pixels at the contact say nothing against it.
+    if ends is not None and isinstance(fit.curve, Ellipse) and fit.rms_px <= MAX_RMS_PX:
         extent = float(np.linalg.norm(np.ptp(free.position, axis=0)))
         left = [departure(free, fit.curve, end, min(circle.curve.radius, extent / 2), spacing) for end in ends]
         trusted = [_trust(turn, error) for turn, error, _ in left]
         if any(straight and trust > 0 for (_, _, straight), trust in zip(left, trusted, strict=True)):
             model = f"{model}: straight at the contact"
             return Contact(cap_height=height, flags=("faceted-contact",), model=model, rms_px=fit.rms_px, **tilt)
-        angles, errors = _turned(angles, errors, left, trusted, circle=isinstance(fit.curve, Circle))
+        angles, errors = _turned(angles, errors, left, trusted)
         if max(trusted) > 0.5:
             doubtful, model = ("faceted-contact",), f"{model}, turned to the outline at the contact"
     found = gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
@@ -137,7 +138,7 @@ def _trust(turn: float, error: float) -> float:
 
 def _turned(
     angles: dict[str, float], errors: dict[str, float], left: Sequence[tuple[float, float, bool]],
-    trusted: Sequence[float], *, circle: bool,
+    trusted: Sequence[float],
 ) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
     """Angles after the part of each turn that is trusted; what is not known of it widens the errors.
 
@@ -146,8 +147,7 @@ def _turned(
     turns, more = {}, {}
     for side, (turn, error, _), trust in zip(("left", "right"), left, trusted, strict=True):
         turns[side] = trust * turn if trust else 0.0
-        unsure = trust * (1 - trust) if circle else 1 - trust
-        more[side] = math.sqrt(trust * error**2 + unsure * turn**2) if math.isfinite(turn) else 0.0
+        more[side] = math.sqrt(trust * error**2 + (1 - trust) * turn**2) if math.isfinite(turn) else 0.0
     turns["mean"], more["mean"] = sum(turns.values()) / 2, math.hypot(*more.values()) / 2
     return (
         {side: min(max(angle + turns[side], 0.0), 180.0) for side, angle in angles.items()},
