@@ -154,12 +154,16 @@ def _write_tiff(
     stated = json.dumps([path.name.split(".")[0], shape, str(dtype), axes, metadata], sort_keys=True, default=str)
     metadata["UUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, stated))
     tiled = shape[-2] * shape[-1] > _STRIP_PLANE_PX
-    planes = (plane for frame in frames for plane in frame.reshape(-1, *shape[-2:]))
+    # Compressed here, so the order of the bytes is ours to keep: that of the file.
+    dtype = dtype.newbyteorder("<")
+    planes = (np.asarray(plane, dtype) for frame in frames for plane in frame.reshape(-1, *shape[-2:]))
     resolution = None
     if all(1e-5 < sizes.get(axis, 0) < 1e4 for axis in "yx"):
         resolution = (1e4 / sizes["x"], 1e4 / sizes["y"])
     left = memory_left_bytes()
-    with tifffile.TiffWriter(path, bigtiff=math.prod(shape) * dtype.itemsize > _BIGTIFF_BYTES, ome=True) as tif:
+    with tifffile.TiffWriter(
+        path, byteorder="<", bigtiff=math.prod(shape) * dtype.itemsize > _BIGTIFF_BYTES, ome=True
+    ) as tif:
         tif.write(
             _compressed(_tiles(planes) if tiled else planes, tiled), shape=shape, dtype=dtype, photometric="minisblack",
             compression="zlib", tile=(_TILE_PX, _TILE_PX) if tiled else None,
