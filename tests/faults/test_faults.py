@@ -92,7 +92,7 @@ def test_a_disk_that_fills_while_the_result_is_joined(video, masks_only, tmp_pat
 LIMITED = """
 import resource, sys
 from seg.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 sys.exit(main(sys.argv[1:]))
 """
 
