@@ -1,0 +1,103 @@
+"""What a run does to its masks between the network and the numbers, through the engine behind every door."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+
+from seg import masks
+from seg.analysis import load_analysis
+from seg.cleanup import CleanUp
+from seg.io import read_labels, write_image
+from seg.labels import load_schema
+from seg.pipeline import RunOptions, run
+from seg.stack import Calibration
+
+SIZE_UM = {"y": 0.4, "x": 0.25}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An untrained network of three classes: its masks are specks."""
+    import torch
+
+    from seg.models.bundle import ModelSpec, save_bundle
+    from seg.models.unet import UNet
+
+    torch.manual_seed(3)
+    arguments = {"n_classes": 3, "width": 4, "depth": 2}
+    spec = ModelSpec("tiny", "unet", arguments, load_schema("lithium").to_dict(), (2, 3, 4), modalities=("sem",))
+    return save_bundle(tmp_path_factory.mktemp("models") / "tiny", UNet(**arguments), spec, "# Tiny", seed=1)
+
+
+@pytest.fixture
+def images(tmp_path, rng) -> Path:
+    frames = np.stack([ndimage.gaussian_filter(rng.normal(size=(72, 90)), 1.5) for _ in range(2)])
+    frames = (1000 * (frames - frames.min())).astype(np.uint16)
+    path = tmp_path / "video.ome.tif"
+    calibration = Calibration(SIZE_UM, (0.0, 2.0), "file")
+    write_image(path, frames, shape=frames.shape, dtype=frames.dtype, axes="tyx", calibration=calibration)
+    return path
+
+
+def analysis(model, **changes):
+    metrics = {"counting": {}, "cover": {"classes": ["deposit", "dendrite"]}}
+    return replace(load_analysis("sem"), model=str(model), metrics=metrics, key_frames=1, **changes)
+
+
+def labels_of(folder: Path) -> np.ndarray:
+    stack = read_labels(masks.labels_of(folder)).stack
+    return np.stack([stack.frame(t) for t in range(stack.n_frames)])
+
+
+def test_masks_are_cleaned_made_again_when_that_changes_and_the_raw_ones_can_be_had(
+    images, model, tmp_path, monkeypatch
+):
+    size_only = CleanUp(min_diameter_px=6, min_peak_probability=0)
+    (raw,) = run([images], analysis(model), tmp_path / "out", RunOptions(postprocess="none"))
+    assert not raw.error
+    plain = labels_of(raw.folder)
+    assert json.loads((raw.folder / "run.json").read_text())["postprocess"] is None
+    (clean,) = run([images], analysis(model, postprocess=size_only), tmp_path / "out", RunOptions())
+    found = labels_of(clean.folder)
+    record = json.loads((clean.folder / "run.json").read_text())
+    assert record["analysis"]["postprocess"]["min_diameter_px"] == 6
+    total = {"before": 0, "net": 0}
+    for name, change in record["postprocess"].items():
+        index = load_schema("lithium").index(name)
+        assert change["pixels_before"] == (plain == index).sum()
+        total["before"] += change["pixels_before"]
+        total["net"] += change["pixels_added"] - change["pixels_removed"]
+        assert change["pixels_added"] - change["pixels_removed"] == (found == index).sum() - (plain == index).sum()
+    assert total == {"before": plain.size, "net": 0}
+    for frame in found:
+        sizes = np.bincount(ndimage.label(np.isin(frame, (3, 4)), np.ones((3, 3)))[0].ravel())[1:]
+        assert sizes.min() >= np.pi / 4 * 6**2
+    assert (found != plain).any()
+    # In planes of an OME-Zarr, as large masks and those of a cluster are: the same.
+    monkeypatch.setattr(masks, "ZARR_FRAME_BYTES", 1)
+    (zarr,) = run([images], analysis(model, postprocess=size_only), tmp_path / "zarr", RunOptions())
+    assert (zarr.folder / "labels.ome.zarr").is_dir()
+    np.testing.assert_array_equal(labels_of(zarr.folder), found)
+    (again,) = run([images], analysis(model), tmp_path / "out", RunOptions(postprocess="none"))
+    monkeypatch.undo()
+    np.testing.assert_array_equal(labels_of(again.folder), plain)
+
+
+def test_masks_drawn_from_probabilities_widen_the_intervals(images, model, tmp_path):
+    tables = {}
+    for n in (0, 4):
+        (result,) = run([images], analysis(model, mask_samples=n), tmp_path / str(n), RunOptions())
+        assert not result.error
+        table = pd.read_csv(result.folder / "metrics.csv")
+        rows = table[(table["metric"] == "covered_fraction") & (table["class"] == "deposit;dendrite")]
+        tables[n] = rows if len(rows) else table[table["metric"] == "covered_fraction"]
+    assert (tables[4]["value"].to_numpy() == tables[0]["value"].to_numpy()).all()
+    assert tables[4]["method"].str.contains("4 masks drawn").all()
+    wide, narrow = ((t["high"] - t["low"]).to_numpy() for t in (tables[4], tables[0]))
+    # The probabilities of an untrained network are near one third: its cover could be anything.
+    assert (wide > 2 * narrow).all()
