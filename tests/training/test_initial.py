@@ -62,7 +62,7 @@ def test_architecture_and_pixel_size_are_taken_over(start, tmp_path):
     assert (
         to_train_config(compose_config([*words, f"model.init={start}", "data.pixel_size_um=0"])).data.pixel_size_um == 0
     )
-    with pytest.raises(UsageError, match=r"model.width=12, but 'film'.* has 8"):
+    with pytest.raises(UsageError, match=r"model.width=12, but 'start'.* has 8"):
         to_train_config(compose_config([*words, f"model.init={start}", "model.width=12"]))
     with pytest.raises(ModelError, match="no model 'nowhere'"):
         to_train_config(compose_config([*words, "model.init=nowhere"]))
