@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from seg.analysis import AnalysisConfig, load_analysis
-from seg.errors import SegError, UsageError
+from seg.errors import UsageError
 from seg.evaluation import Tally, metric_errors, summarise_errors
 from seg.io.results import write_json, write_table
 from seg.labels import LabelSchema
@@ -33,6 +33,7 @@ from seg.stack import Stack
 from seg.synthetic import make_experiment
 from training import apply
 from training.baselines import BASELINES
+from training.command import run_module
 from training.label_codes import LabelCodes
 from training.sources import LabelledImage
 
@@ -333,9 +334,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        raise SystemExit(main())
-    except SegError as error:
-        logger.error("%s", error)
-        raise SystemExit(error.exit_code) from None
+    run_module(main)

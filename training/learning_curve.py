@@ -26,10 +26,11 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from seg.errors import SegError, UsageError
+from seg.errors import UsageError
 from seg.io.results import write_table
 from seg.models.device import resolve_device, resolve_precision
 from training.assessment import assess_network
+from training.command import run_module
 from training.config import TrainConfig, compose_config, to_train_config
 from training.initial import load_initial_weights
 from training.loop import TrainingData, build_network, prepare, train
@@ -250,9 +251,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        raise SystemExit(main())
-    except SegError as error:
-        logger.error("%s", error)
-        raise SystemExit(error.exit_code) from None
+    run_module(main)

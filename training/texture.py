@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from seg.errors import SegError
 from seg.io.results import write_table
 from seg.labels import LabelSchema, load_schema
 from seg.modality import modality
 from seg.preprocess import SeriesNormalisation, read_grey
 from seg.synthetic import make_experiment
+from training.command import run_module
 from training.config import compose_config, to_train_config
 from training.label_codes import LabelCodes
 from training.learning_curve import as_it_is, strokes
@@ -109,9 +109,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        raise SystemExit(main())
-    except SegError as error:
-        logger.error("%s", error)
-        raise SystemExit(error.exit_code) from None
+    run_module(main)
