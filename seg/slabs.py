@@ -65,19 +65,8 @@ class SlabFolder:
 
     def finished(self) -> frozenset[tuple[int, int]]:
         """The ``(frame, z_start)`` of all saved parts; damaged ones are deleted, to be made again."""
-        found = set()
-        for file in self.path.glob("*.npz"):
-            try:
-                with zipfile.ZipFile(file) as members:
-                    whole = members.testzip() is None and set(members.namelist()) >= _MEMBERS
-            except Exception:  # of a damaged archive zipfile raises whatever its parsing runs into
-                whole = False
-            if whole:
-                found.add(_place(file))
-            else:
-                logger.warning("A finished part (%s) is damaged; it is made again.", file.name)
-                file.unlink()
-        return frozenset(found)
+        damaged = "A finished part (%s) is damaged; it is made again."
+        return _finished(self.path.glob("*.npz"), _archive_is_whole, damaged)
 
     def frames(self, n_frames: int) -> Iterator[np.ndarray]:
         """Labels frame by frame, shape ([Z,] Y, X); one frame in memory at a time."""
@@ -176,19 +165,8 @@ class SlabStore:
 
     def finished(self) -> frozenset[tuple[int, int]]:
         """The ``(frame, z_start)`` of all saved parts."""
-        found = set()
-        for file in (self.path / "done").glob("[!.]*.json"):
-            try:
-                mark = json.loads(file.read_text(encoding="utf-8"))
-                whole = mark["pixels"] > 0 and 0 <= mark["confidence"] <= 1
-            except (OSError, ValueError, TypeError, KeyError):
-                whole = False
-            if whole:
-                found.add(_place(file))
-            else:
-                logger.warning("The mark of a finished part (%s) is damaged; the part is made again.", file.name)
-                file.unlink()
-        return frozenset(found)
+        damaged = "The mark of a finished part (%s) is damaged; the part is made again."
+        return _finished((self.path / "done").glob("[!.]*.json"), _mark_is_whole, damaged)
 
     def has(self, frame: int, z_start: int) -> bool:
         """Whether one part is saved."""
@@ -275,6 +253,36 @@ def _sure(slab: LabelSlab, peaks: tuple[float, ...]) -> np.ndarray:
 
 def _name(frame: int, z_start: int) -> str:
     return f"{frame:07d}_{z_start:07d}"
+
+
+def _finished(
+    files: Iterable[Path], is_whole: Callable[[Path], bool], damaged: str
+) -> frozenset[tuple[int, int]]:  # fmt: skip
+    """Places of the whole files; the others are deleted, with a warning."""
+    found = set()
+    for file in files:
+        if is_whole(file):
+            found.add(_place(file))
+        else:
+            logger.warning(damaged, file.name)
+            file.unlink()
+    return frozenset(found)
+
+
+def _archive_is_whole(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as members:
+            return members.testzip() is None and set(members.namelist()) >= _MEMBERS
+    except Exception:  # of a damaged archive zipfile raises whatever its parsing runs into
+        return False
+
+
+def _mark_is_whole(file: Path) -> bool:
+    try:
+        mark = json.loads(file.read_text(encoding="utf-8"))
+        return bool(mark["pixels"] > 0 and 0 <= mark["confidence"] <= 1)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _place(file: Path) -> tuple[int, int]:
