@@ -28,3 +28,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}; set OPERANDOSEG_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_of(tmp_path_factory):
+    """Makes an untrained network of three classes for a modality: its masks mean nothing, its mechanics are real."""
+
+    def make(modality: str) -> Path:
+        import torch
+
+        from seg.models.bundle import ModelSpec, save_bundle
+        from seg.models.unet import UNet
+
+        torch.manual_seed(3)
+        arguments = {"n_classes": 3, "width": 4, "depth": 2}
+        schema = load_schema("lithium").to_dict()
+        spec = ModelSpec("tiny", "unet", arguments, schema, (2, 3, 4), modalities=(modality,))
+        return save_bundle(tmp_path_factory.mktemp("models") / "tiny", UNet(**arguments), spec, "# Tiny", seed=1)
+
+    return make

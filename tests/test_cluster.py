@@ -22,21 +22,13 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(200)]
 
 
 @pytest.fixture
-def tiny_volume(tmp_path):
+def tiny_volume(tiny_model_of, tmp_path):
     """An analysis with an untrained model, and a small volume."""
-    import torch
-
     from seg.analysis import AnalysisConfig
     from seg.io import write_image
-    from seg.labels import load_schema
-    from seg.models.bundle import ModelSpec, save_bundle
-    from seg.models.unet import UNet
     from seg.stack import Calibration
 
-    torch.manual_seed(3)
-    arguments = {"n_classes": 3, "width": 4, "depth": 2}
-    spec = ModelSpec("tiny", "unet", arguments, load_schema("lithium").to_dict(), (2, 3, 4), modalities=("xct",))
-    model = save_bundle(tmp_path / "tiny", UNet(**arguments), spec, "# Tiny", seed=1)
+    model = tiny_model_of("xct")
     data = np.random.default_rng(5).integers(0, 255, (5, 600, 540)).astype(np.uint8)
     size = {"z": 1.5, "y": 0.4, "x": 0.25}
     write_image(

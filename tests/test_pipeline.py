@@ -23,18 +23,8 @@ SIZE_UM = {"y": 0.4, "x": 0.25}
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    """An untrained network of three classes: its masks mean nothing, its mechanics are those of a real one."""
-    import torch
-
-    from seg.labels import load_schema
-    from seg.models.bundle import ModelSpec, save_bundle
-    from seg.models.unet import UNet
-
-    torch.manual_seed(3)
-    arguments = {"n_classes": 3, "width": 4, "depth": 2}
-    spec = ModelSpec("tiny", "unet", arguments, load_schema("lithium").to_dict(), (2, 3, 4), modalities=("optical",))
-    return save_bundle(tmp_path_factory.mktemp("models") / "tiny", UNet(**arguments), spec, "# Tiny", seed=1)
+def tiny_model(tiny_model_of) -> Path:
+    return tiny_model_of("optical")
 
 
 def discs(n_frames: int = 4) -> np.ndarray:

@@ -21,17 +21,9 @@ SIZE_UM = {"y": 0.4, "x": 0.25}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """An untrained network of three classes: its masks are specks."""
-    import torch
-
-    from seg.models.bundle import ModelSpec, save_bundle
-    from seg.models.unet import UNet
-
-    torch.manual_seed(3)
-    arguments = {"n_classes": 3, "width": 4, "depth": 2}
-    spec = ModelSpec("tiny", "unet", arguments, load_schema("lithium").to_dict(), (2, 3, 4), modalities=("sem",))
-    return save_bundle(tmp_path_factory.mktemp("models") / "tiny", UNet(**arguments), spec, "# Tiny", seed=1)
+def model(tiny_model_of) -> Path:
+    """Its masks are specks."""
+    return tiny_model_of("sem")
 
 
 @pytest.fixture

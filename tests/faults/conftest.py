@@ -11,19 +11,9 @@ from seg.stack import Calibration
 
 
 @pytest.fixture(scope="session")
-def masks_only(tmp_path_factory) -> AnalysisConfig:
-    """An analysis with an untrained network of three classes: its mechanics are those of a real one."""
-    import torch
-
-    from seg.labels import load_schema
-    from seg.models.bundle import ModelSpec, save_bundle
-    from seg.models.unet import UNet
-
-    torch.manual_seed(3)
-    arguments = {"n_classes": 3, "width": 4, "depth": 2}
-    spec = ModelSpec("tiny", "unet", arguments, load_schema("lithium").to_dict(), (2, 3, 4), modalities=("optical",))
-    model = save_bundle(tmp_path_factory.mktemp("models") / "tiny", UNet(**arguments), spec, "# Tiny", seed=1)
-    return AnalysisConfig("predict", "masks only", "", "optical", "plan", {}, model=str(model))
+def masks_only(tiny_model_of) -> AnalysisConfig:
+    """An analysis with an untrained network: its mechanics are those of a real one."""
+    return AnalysisConfig("predict", "masks only", "", "optical", "plan", {}, model=str(tiny_model_of("optical")))
 
 
 @pytest.fixture
