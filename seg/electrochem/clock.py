@@ -204,9 +204,9 @@ def _sum2(values: np.ndarray) -> float:
 
 def _chance(score: float, n: float) -> float:
     """Chance of this share with two more parameters (F test)."""
-    from scipy.stats import f
+    from scipy.special import fdtrc
 
     free = n - 4
     if free < 1:
         return 1.0
-    return float(f.sf(score / max(1 - score, 1e-12) * free / 2, 2, free))
+    return float(fdtrc(2, free, score / max(1 - score, 1e-12) * free / 2))

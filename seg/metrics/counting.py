@@ -225,7 +225,7 @@ def variance_excess(counted: np.ndarray, pixels: ObjectPixels, valid: np.ndarray
         1 where the objects lie at random as far as a chi-squared test at the level of 0.2 can say, or are too few to
         say anything (under 18): objects in families, or denser on one side, have more.
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     n, ndim = int(counted.sum()), valid.ndim
     if n < MIN_FOR_EXCESS:
@@ -251,7 +251,7 @@ def variance_excess(counted: np.ndarray, pixels: ObjectPixels, valid: np.ndarray
     if parts < 4 or not seen[kept].any():
         return 1.0, 1
     pearson = float(((seen[kept] - expected) ** 2 / expected).sum())
-    if chi2.sf(pearson, parts - 1) >= 0.2:
+    if chdtrc(parts - 1, pearson) >= 0.2:
         return 1.0, parts
     return max(pearson / (parts - 1), 1.0), parts
 

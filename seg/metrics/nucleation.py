@@ -395,11 +395,10 @@ def density_current_slope(
     freedom = len(y) - 2
     if freedom < 1:
         return row(float(beta[1]), method="Poisson regression of two fields")
-    from scipy.special import stdtrit
-    from scipy.stats import chi2
+    from scipy.special import chdtrc, stdtrit
 
     pearson = float(((y - expected) ** 2 / expected).sum())
-    scattered = pearson / freedom > 1 and chi2.sf(pearson, freedom) < 0.2
+    scattered = pearson / freedom > 1 and chdtrc(freedom, pearson) < 0.2
     width = float(stdtrit(freedom, 0.975)) * math.sqrt(pearson / freedom) if scattered else 1.959964
     method = f"Poisson regression, {len(np.unique(x))} current densities"
     if scattered:

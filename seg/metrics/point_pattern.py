@@ -287,11 +287,11 @@ def envelope_test(observed: np.ndarray, simulated: np.ndarray, *, level: float =
     ----------
     Myllymäki, M. et al. (2017). Global envelope tests for spatial processes. J. R. Stat. Soc. B 79, 381.
     """
-    from scipy.stats import rankdata
-
     curves = np.vstack([observed, simulated])
     n = len(curves)
-    from_below = rankdata(curves, method="average", axis=0)
+    # Values that are equal share the mean of their ranks.
+    sides = ([np.searchsorted(np.sort(at), at, side) for at in curves.T] for side in ("left", "right"))
+    from_below = (np.add(*sides).T + 1) / 2
     ranks = np.sort(np.minimum(from_below, n + 1 - from_below), axis=1)
     # Curves in order of their smallest rank, ties by the next smallest, and so on; the first is the most extreme.
     order = np.lexsort(ranks.T[::-1])

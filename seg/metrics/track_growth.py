@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -52,16 +53,17 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
 
     of_tracks: list[Measurement] = []
     slopes: dict[str, list[float]] = {}
+    clocks, sizes, radii = (points[name].to_numpy(float) for name in ("clock", "size", "radius"))
+    cuts = points["cut"].to_numpy(bool)
     for track, side, part in _parts(points, min_frames):
-        clock = part["clock"].to_numpy()
-        cut = bool(part["cut"].any())
+        cut = bool(cuts[part].any())
         rated = partial(
-            row, n=len(part), object_id=track, side=side, method=f"Theil-Sen slope along track {track}",
+            row, n=part.stop - part.start, object_id=track, side=side, method=f"Theil-Sen slope along track {track}",
             flags=(*flags, *(("touches-border",) if cut else ())),
         )  # fmt: skip
-        slope, low, high = robust_slope(clock, part["size"].to_numpy(float), max_points=_MAX_POINTS)
+        slope, low, high = robust_slope(clocks[part], sizes[part], max_points=_MAX_POINTS)
         of_tracks.append(rated(metric, slope, size_unit, low=low, high=high))
-        slope, low, high = robust_slope(clock, part["radius"].to_numpy(), max_points=_MAX_POINTS)
+        slope, low, high = robust_slope(clocks[part], radii[part], max_points=_MAX_POINTS)
         of_tracks.append(rated("radial_velocity", slope, length_unit, low=low, high=high))
         if not cut and math.isfinite(slope):
             slopes.setdefault(side, []).append(slope)
@@ -100,17 +102,18 @@ def _points(history: History) -> pd.DataFrame:
     return points
 
 
-def _parts(points: pd.DataFrame, min_frames: int) -> Iterator[tuple[int, str, pd.DataFrame]]:
-    """Tracks, cut by kind of half-cycle; a kind that comes back in a long track counts once, with its longest run."""
-    for track, of_track in points.groupby("track_id"):
-        runs = (of_track["side"] != of_track["side"].shift()).cumsum()
-        longest: dict[str, pd.DataFrame] = {}
-        for _, part in of_track.groupby(runs):
-            side = str(part["side"].iloc[0])
-            if side != "rest" and len(part) >= max(min_frames, len(longest.get(side, ())) + 1):
-                longest[side] = part
-        for side, part in longest.items():
-            yield int(track), side, part
+def _parts(points: pd.DataFrame, min_frames: int) -> Iterator[tuple[int, str, slice]]:
+    """Rows of each track, cut by kind of half-cycle; a kind that comes back counts once, with its longest run."""
+    tracks, sides = points["track_id"].to_numpy(int), points["side"].to_numpy(str)
+    starts = np.flatnonzero(np.diff(tracks, prepend=-1).astype(bool) | (sides != np.roll(sides, 1)))
+    edges = [*starts.tolist(), len(tracks)]
+    longest: dict[tuple[int, str], slice] = {}
+    for start, stop in pairwise(edges):
+        key = int(tracks[start]), str(sides[start])
+        known = longest.get(key, slice(0, 0))
+        if key[1] != "rest" and stop - start >= max(min_frames, known.stop - known.start + 1):
+            longest[key] = slice(start, stop)
+    yield from ((track, side, part) for (track, side), part in longest.items())
 
 
 def _frame_rows(points: pd.DataFrame, row: partial[Measurement], *, timed: bool) -> list[Measurement]:

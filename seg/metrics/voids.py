@@ -291,7 +291,7 @@ class _Rows:
         shared: float = 0.0,
     ) -> None:  # fmt: skip
         """Add a weighted mean; `shared` is an error (95 %) that all values have in common."""
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         keep = keep & np.isfinite(values)
         values, weights, n = values[keep], weights[keep], int(keep.sum())
@@ -300,7 +300,7 @@ class _Rows:
         if n > 1:
             share = weights / weights.sum()
             # Error of a weighted mean; the small-sample factor makes it the usual one at equal weights.
-            error = t.ppf(0.975, n - 1) * math.sqrt(np.sum((share * (values - mean)) ** 2) * n / (n - 1))
+            error = float(stdtrit(n - 1, 0.975)) * math.sqrt(np.sum((share * (values - mean)) ** 2) * n / (n - 1))
             error = math.hypot(error, shared)
         self.add(metric, mean, unit, error, method, n=n)
 

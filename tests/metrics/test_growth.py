@@ -74,6 +74,17 @@ def test_slope_resists_a_bad_frame_and_covers(rng):
     assert robust_slope(times, values)[0] == pytest.approx(4, abs=0.2)
 
 
+@pytest.mark.parametrize("n", [4, 9, 40])
+def test_slope_and_interval_are_those_of_scipy_with_ties_and_in_any_order(rng, n):
+    stats = pytest.importorskip("scipy.stats")
+    for _ in range(20):
+        times, values = rng.integers(0, 2 * n, n).astype(float), rng.integers(0, 6, n).astype(float)
+        expected = stats.theilslopes(values, times, alpha=0.95)
+        assert robust_slope(times, values) == (expected.slope, expected.low_slope, expected.high_slope)
+    values[0] = math.nan
+    assert all(math.isnan(end) for end in robust_slope(times, values))
+
+
 def test_long_series_is_thinned_and_stays_right(rng):
     times = np.arange(12_000.0)
     slope, low, high = robust_slope(times, 0.5 * times + rng.normal(0, 50, 12_000))
