@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -18,11 +19,14 @@ import yaml
 from seg import __version__
 from seg.errors import ModelError, UsageError
 from seg.models.bundle import SELFTEST, SELFTEST_TOLERANCE, Bundle
+from seg.preprocess import CLIP
 
 logger = logging.getLogger(__name__)
 
 OPSET = 18
 ONNX, TORCH, RDF = "model.onnx", "model.pt2", "rdf.yaml"
+PROBABILITY_TOLERANCE = 1e-3
+_EPS = 1e-6  # the default of bioimage.io where it divides by a range
 
 
 def export_torch(bundle: Bundle, path: str | Path) -> Path:
@@ -45,7 +49,8 @@ def export_torch(bundle: Bundle, path: str | Path) -> Path:
 def export_onnx(bundle: Bundle, path: str | Path) -> Path:
     """Write ``model.onnx`` to the folder `path`, run it with ONNX Runtime and compare.
 
-    Inputs and outputs as in `export_torch`; their names are ``image`` and ``logits``.
+    Inputs and outputs as in `export_torch`; their names are ``image`` and ``logits``. What is needed to use them stands
+    in the metadata of the file: classes, percentiles, tile multiple, temperature, pixel size.
     """
     return _write_folder(bundle, Path(path), lambda folder: _write_onnx(bundle, folder))
 
@@ -53,18 +58,23 @@ def export_onnx(bundle: Bundle, path: str | Path) -> Path:
 def export_bioimageio(bundle: Bundle, path: str | Path) -> Path:
     """Write a bioimage.io model package (format 0.5, ONNX weights, test tensors, card) to the folder `path`.
 
-    The description is validated with ``bioimageio.spec``, weights as in `export_onnx`.
+    The package takes raw intensities and gives calibrated probabilities: percentiles and clipping of `seg.preprocess`
+    are declared as preprocessing, for each image by itself where we take the whole series; temperature and softmax as
+    postprocessing. It is validated with ``bioimageio.spec``, weights as in `export_onnx`.
     """
     _needed("bioimageio.spec")
     import torch
 
     def write(folder: Path) -> None:
         _write_onnx(bundle, folder)
-        image = _large_enough(bundle)
+        raw = np.round(_large_enough(bundle) * 40_000 + 2_000)  # as a 16-bit camera gives it
+        low, high = np.percentile(raw, bundle.spec.percentiles)
+        image = np.clip((raw - low) / (high - low + _EPS), *CLIP).astype(np.float32)
         with torch.inference_mode():
-            logits = copy.deepcopy(bundle.network).cpu()(torch.from_numpy(image)).numpy()
-        np.save(folder / "test_input.npy", image)
-        np.save(folder / "test_output.npy", logits)
+            logits = copy.deepcopy(bundle.network).cpu()(torch.from_numpy(image))
+            probabilities = (logits / bundle.spec.temperature).softmax(dim=1).numpy()
+        np.save(folder / "test_input.npy", raw.astype(np.float32))
+        np.save(folder / "test_output.npy", probabilities)
         (folder / "README.md").write_text(bundle.card, encoding="utf-8")
         (folder / RDF).write_text(yaml.safe_dump(_description(bundle, folder), sort_keys=False), encoding="utf-8")
         _validate(folder / RDF)
@@ -104,13 +114,30 @@ def _write_onnx(bundle: Bundle, folder: Path) -> None:
             _program(bundle), (), dynamo=True, opset_version=OPSET, input_names=["image"], output_names=["logits"],
             verbose=False,
         )  # fmt: skip
+        program.model.metadata_props.update(_metadata(bundle))
         program.save(folder / ONNX, external_data=False)
     session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
     _compare(bundle, lambda image: session.run(["logits"], {"image": image})[0], "ONNX")
 
 
+def _metadata(bundle: Bundle) -> dict[str, str]:
+    """What a user of the bare file must know, as JSON values."""
+    spec = bundle.spec
+    facts = {
+        "name": spec.name, "classes": spec.class_names, "class_indices": spec.class_indices,
+        "percentiles": spec.percentiles, "clip": CLIP, "tile_multiple": bundle.network.tile_multiple,
+        "halo_px": bundle.network.halo_px, "temperature": spec.temperature, "pixel_size_um": spec.pixel_size_um,
+        "weights_sha256": bundle.weights_sha256,
+    }  # fmt: skip
+    return {f"operandoseg.{name}": json.dumps(value) for name, value in facts.items()}
+
+
 def _compare(bundle: Bundle, run: Callable[[np.ndarray], np.ndarray], name: str) -> None:
-    """ModelError unless `run` gives the logits of the network, on the self-test image and on one of another size."""
+    """ModelError unless `run` gives the logits of the network, on the self-test image and on one of another size.
+
+    And its probabilities: where those of several scales are averaged, the logits are logarithms that reach far down,
+    and a share of the largest says little of the likely classes.
+    """
     import torch
 
     image, expected = _selftest(bundle)
@@ -120,12 +147,16 @@ def _compare(bundle: Bundle, run: Callable[[np.ndarray], np.ndarray], name: str)
         expected_wide = copy.deepcopy(bundle.network).cpu()(torch.from_numpy(wide)).numpy()
     for given, wanted in ((image, expected), (wide, expected_wide)):
         found = run(given)
-        difference, allowed = float(np.abs(found - wanted).max()), SELFTEST_TOLERANCE * float(np.abs(wanted).max())
-        if not difference <= allowed:
-            raise ModelError(
-                f"{name} of model {bundle.spec.name!r} gives other values on {given.shape}: {difference:.3g} apart "
-                f"(allowed {allowed:.3g}); it was not written."
-            )
+        shares = [torch.from_numpy(np.array(logits)).softmax(1).numpy() for logits in (found, wanted)]
+        for what, difference, allowed in (
+            ("values", float(np.abs(found - wanted).max()), SELFTEST_TOLERANCE * float(np.abs(wanted).max())),
+            ("probabilities", float(np.abs(shares[0] - shares[1]).max()), PROBABILITY_TOLERANCE),
+        ):
+            if not difference <= allowed:
+                raise ModelError(
+                    f"{name} of model {bundle.spec.name!r} gives other {what} on {given.shape}: {difference:.3g} apart "
+                    f"(allowed {allowed:.3g}); it was not written."
+                )
     logger.info("%s: equal to the network within %.1g of its largest logit", name, SELFTEST_TOLERANCE)
 
 
@@ -178,41 +209,60 @@ def _large_enough(bundle: Bundle) -> np.ndarray:
 
 def _description(bundle: Bundle, folder: Path) -> dict:
     """The content of ``rdf.yaml``."""
+    from bioimageio.spec.model.v0_5 import ModelDescr
+
     spec, network = bundle.spec, bundle.network
     low, high = spec.percentiles
     multiple = network.tile_multiple
     axes = "zyx"[-spec.dims :]
-    unit = {} if spec.pixel_size_um is None else {"scale": spec.pixel_size_um, "unit": "micrometer"}
+    # Of 24 bits, so that the format's check, a size times the scale over the scale, is exact.
+    unit = {} if not spec.pixel_size_um else {"scale": float(np.float32(spec.pixel_size_um)), "unit": "micrometer"}
     space = [{"type": "space", "id": a, "size": {"min": _least_px(bundle), "step": multiple}, **unit} for a in axes]
     out_space = [
         {"type": "space", "id": a, "size": {"tensor_id": "image", "axis_id": a}, "halo": network.halo_px, **unit}
         for a in axes
     ]
+    # The format refuses steps that change nothing.
+    scaled = {"id": "scale_linear", "kwargs": {"gain": 1 / spec.temperature}}
+    tempered = [scaled] if spec.temperature != 1 else []
     return {
         "type": "model",
-        "format_version": "0.5.4",
-        "name": spec.name,
+        "format_version": ModelDescr.implemented_format_version,  # by which it is validated
+        "name": f"OperandoSeg {spec.name}",  # of five letters at least
         "description": f"Masks of {', '.join(spec.class_names)} in microscopy of metal-battery electrodes.",
         "authors": [{"name": "The OperandoSeg developers"}],
         "cite": [{"text": "OperandoSeg", "url": "https://bioimage.io"}],
         "license": "BSD-3-Clause",
-        "documentation": "README.md",
+        "documentation": _file(folder / "README.md"),
         "tags": ["battery", "segmentation", "unet", *spec.modalities],
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "inputs": [
             {
                 "id": "image",
-                "description": f"one grey channel; percentiles {low:g} and {high:g} of the series become 0 and 1",
+                "description": "one grey channel, raw intensities",
                 "axes": [{"type": "batch"}, {"type": "channel", "channel_names": ["grey"]}, *space],
                 "data": {"type": "float32"},
+                "preprocessing": [
+                    {
+                        "id": "scale_range",
+                        "kwargs": {
+                            "axes": ["channel", *axes],
+                            "min_percentile": low,
+                            "max_percentile": high,
+                            "eps": _EPS,
+                        },
+                    },
+                    {"id": "clip", "kwargs": {"min": CLIP[0], "max": CLIP[1]}},
+                ],
                 "test_tensor": _file(folder / "test_input.npy"),
             }
         ],
         "outputs": [
             {
-                "id": "logits",
+                "id": "probabilities",
                 "axes": [{"type": "batch"}, {"type": "channel", "channel_names": list(spec.class_names)}, *out_space],
                 "data": {"type": "float32"},
+                "postprocessing": [*tempered, {"id": "softmax", "kwargs": {"axis": "channel"}}],
                 "test_tensor": _file(folder / "test_output.npy"),
             }
         ],
@@ -221,7 +271,7 @@ def _description(bundle: Bundle, folder: Path) -> dict:
             "operandoseg": {
                 "version": __version__,
                 "weights_sha256": bundle.weights_sha256,
-                "temperature": spec.temperature,  # probabilities are the softmax of logits divided by it
+                "temperature": spec.temperature,
             }
         },
     }

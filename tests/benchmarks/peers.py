@@ -235,7 +235,7 @@ def nnunet(config, data, asked):
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(base / name)
         (base / name).mkdir(parents=True, exist_ok=True)
-    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112  patches are made in this process, whose time counts
+    os.environ["nnUNet_n_proc_DA"] = "1"  # noqa: SIM112  planning takes it for a number of threads
     dataset = write_nnunet_dataset(data, base / "raw" / "Dataset501_Peers")
     import torch
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
@@ -255,6 +255,7 @@ def nnunet(config, data, asked):
     plans = json.loads((base / "preprocessed" / dataset / "nnUNetPlans.json").read_text())
     plan = plans["configurations"]["2d"]
     described = json.loads((base / "preprocessed" / dataset / "dataset.json").read_text())
+    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112  patches are made in this process, whose time counts
     trainer = nnUNetTrainer({**plans, "continue_training": False}, "2d", "all", described, torch.device("cpu"))
     trainer.initialize()
     trainer.on_train_start()

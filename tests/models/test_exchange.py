@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from seg.cli import main
 from seg.errors import ModelError, UsageError
@@ -19,9 +20,9 @@ from seg.runner import InferenceSettings
 def make(tmp_path, schema):
     """Saves and loads a small model with random weights and running statistics other than 0 and 1."""
 
-    def make(name, seed, *, dims=2, indices=(1, 3, 7), **fields):
+    def make(name, seed, *, dims=2, indices=(1, 3, 7), scales=(1,), **fields):
         torch.manual_seed(seed)
-        arguments = {"n_classes": len(indices), "dims": dims, "width": 6, "depth": 2}
+        arguments = {"n_classes": len(indices), "dims": dims, "width": 6, "depth": 2, "scales": list(scales)}
         network = UNet(**arguments)
         network(torch.rand(2, 1, *(16,) * dims))
         spec = ModelSpec(name, "unet", arguments, schema.to_dict(), indices, dims, ("optical",), **fields)
@@ -46,25 +47,55 @@ def test_torch_export_gives_the_same_logits_at_any_size(make, tmp_path, monkeypa
     assert not (tmp_path / "wrong").exists()
 
 
-def test_onnx_gives_the_same_logits_at_any_size(make, tmp_path):
+def test_networks_of_several_scales_are_exported_too(make, tmp_path):
+    bundle = make("one", 1, scales=(1, 2))
+    program = torch.export.load(export_torch(bundle, tmp_path / "exported") / "model.pt2").module()
+    image = torch.rand(3, 1, 24, 40)  # multiples of 8: two halvings and the second scale
+    with torch.no_grad():  # float32 rounding
+        torch.testing.assert_close(program(image).softmax(1), bundle.network(image).softmax(1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scales", [(1,), (1, 2)])
+def test_onnx_gives_the_same_logits_at_any_size(make, tmp_path, scales):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    bundle = make("one", 1)
+    bundle = make("one", 1, scales=scales)
     session = onnxruntime.InferenceSession(str(export_onnx(bundle, tmp_path / "exported") / "model.onnx"))
-    image = np.random.default_rng(0).random((3, 1, 12, 20), np.float32)
+    multiple = bundle.network.tile_multiple
+    told = session.get_modelmeta().custom_metadata_map
+    assert (told["operandoseg.tile_multiple"], told["operandoseg.percentiles"]) == (str(multiple), "[0.5, 99.5]")
+    image = np.random.default_rng(0).random((3, 1, 3 * multiple, 5 * multiple), np.float32)
     with torch.no_grad():
         expected = bundle.network(torch.from_numpy(image)).numpy()
     np.testing.assert_allclose(session.run(None, {"image": image})[0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_bioimageio_packages_are_valid(make, tmp_path):
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize(("scales", "temperature"), [((1,), 1.0), ((1, 2), 1.4)])
+def test_bioimageio_packages_do_what_they_say(make, tmp_path, scales, temperature):
+    """Another program that follows the description gets the probabilities of the network."""
+    onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     pytest.importorskip("bioimageio.spec")
-    folder = export_bioimageio(make("one", 1, pixel_size_um=0.4), tmp_path / "package")
+    bundle = make("one", 1, scales=scales, temperature=temperature, pixel_size_um=0.4)
+    folder = export_bioimageio(bundle, tmp_path / "package")
     assert {f.name for f in folder.iterdir()} == {
         "rdf.yaml", "model.onnx", "README.md", "test_input.npy", "test_output.npy",
     }  # fmt: skip
+    described = yaml.safe_load((folder / "rdf.yaml").read_text())
+    (before, clip), after = described["inputs"][0]["preprocessing"], described["outputs"][0]["postprocessing"]
+    raw = np.load(folder / "test_input.npy")
+    assert np.ptp(raw) > 10_000  # raw intensities, as a 16-bit camera gives them
+    low, high = np.percentile(raw, [before["kwargs"]["min_percentile"], before["kwargs"]["max_percentile"]])
+    image = np.clip((raw - low) / (high - low + before["kwargs"]["eps"]), clip["kwargs"]["min"], clip["kwargs"]["max"])
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    gain = {step["id"]: step["kwargs"] for step in after}.get("scale_linear", {"gain": 1.0})["gain"]
+    logits = gain * session.run(None, {"image": image.astype(np.float32)})[0]
+    found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    # float32 rounding
+    np.testing.assert_allclose(found, np.load(folder / "test_output.npy"), atol=1e-5)
+    with torch.no_grad():
+        expected = (bundle.network(torch.from_numpy(image.astype(np.float32))) / temperature).softmax(1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("wanted", ["onnx", "bioimageio"])
