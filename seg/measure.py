@@ -111,7 +111,7 @@ def measure_frames(
         if share_of_class(frame, "artifact") > 0.5:
             rows = [replace(row, flags=(*row.flags, "artifact-frame")) for row in rows]
         yield FrameResult(frame, instances, rows, objects, drift_px)
-        before = replace(frame, image=None)
+        before = frame.changed(image=None)
 
 
 def _frame_rows(frame: Frame, before: Frame | None, moved_px: np.ndarray, config: AnalysisConfig) -> list[Measurement]:

@@ -54,27 +54,39 @@ def label_objects(
     -----
     Neighbours over edges and corners belong together (8 in 2-D, 26 in 3-D), whatever the pixel sizes.
     """
+    return _labelled(mask, scale, split_touching, min_diameter_px, summed=split_touching)[0]
+
+
+def label_and_sum(
+    mask: np.ndarray, *, scale: Scale, split_touching: bool = True, min_diameter_px: float = 0.0
+) -> tuple[np.ndarray, ObjectPixels | None]:
+    """`label_objects`, and the sums over the pixels of the objects unless one of them was cut."""
+    return _labelled(mask, scale, split_touching, min_diameter_px, summed=True)
+
+
+def _labelled(
+    mask: np.ndarray, scale: Scale, split_touching: bool, min_diameter_px: float, *, summed: bool
+) -> tuple[np.ndarray, ObjectPixels | None]:
     mask = np.asarray(mask, bool)
     runs = Runs.of(mask)
     if len(runs) * _PX_PER_RUN > mask.size:  # a mask of specks: the runs outweigh the pixels
         from scipy import ndimage
 
         instances = np.zeros(mask.shape, np.int32)
-        n = ndimage.label(mask, np.ones((3,) * mask.ndim), output=instances)
-        runs = Runs.of(instances) if split_touching else runs
+        ndimage.label(mask, np.ones((3,) * mask.ndim), output=instances)
+        runs = Runs.of(instances) if summed else runs
     else:
-        runs = runs.with_values(runs.components())
-        n = int(runs.value.max(initial=0))
+        runs = runs.with_values(runs.components().astype(np.int32))
         instances = runs.painted()
-    if not split_touching or n == 0:
-        return instances
+    if not summed:
+        return instances, None
     pixels = ObjectPixels.summed(runs)
+    if not split_touching or not len(runs):
+        return instances, pixels
     suspect = may_have_necks(pixels)
     suspect &= pixels.diameters_px > min_diameter_px
-    if not suspect.any():
-        return instances
     min_diameter = min_diameter_px * pixel_length(scale.spacing)
-    added = n
+    n = added = len(pixels.counts) - 1
     for index in np.flatnonzero(suspect):
         box = tuple(slice(a, b) for a, b in zip(pixels.lower[index], pixels.upper[index], strict=True))
         region = instances[box] == index
@@ -82,7 +94,7 @@ def label_objects(
         n_parts = int(parts.max())
         instances[box][parts > 1] = parts[parts > 1] + (added - 1)
         added += n_parts - 1
-    return _in_raster_order(instances, added) if added > n else instances
+    return (_in_raster_order(instances, added), None) if added > n else (instances, pixels)
 
 
 def object_table(frame: Frame, *, min_diameter_px: float = 0.0) -> pd.DataFrame:
@@ -287,6 +299,11 @@ def _majority_class(frame: Frame, pixels: ObjectPixels) -> np.ndarray:
     n_classes = 1 + max(c.index for c in frame.schema.classes)
     n = len(pixels.counts)
     votes = np.zeros((n, n_classes), np.int64)
+    present = frame.present(frame.object_classes)
+    if len(present) == 1 and isinstance(frame.instances, np.ndarray) and frame.on_disk is None:
+        index = frame.schema.index(present[0])
+        if not ((frame.labels != index) & (frame.instances != 0)).any():  # no need to look at each object
+            return np.where(np.arange(n) > 0, present[0], "").astype(object)
     for ids, labels in pixels.values_of(frame.labels):
         if len(labels) and labels.min() == labels.max():
             votes[:, int(labels[0])] += np.bincount(ids, minlength=n)

@@ -13,7 +13,7 @@ from seg.bits import count_bits, moved_bits, overlapping, packed
 BOOTSTRAP_RESAMPLES = 1000
 # The outline of a mask may lie off as a whole: within half a pixel in 95 of 100 masks (standard deviation).
 OUTLINE_OFFSET_PX = 0.25
-_BLOCK = 4_000_000  # resampled values held at a time
+_BLOCK = 2**16  # resampled values held at a time: few enough to stay in the cache
 
 
 def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
@@ -257,13 +257,15 @@ def _rings(ndim: int, shift_px: float) -> list[tuple[float, list[tuple[int, ...]
 def _ring_counts(inside: np.ndarray, within: np.ndarray, rings: list[tuple[float, list[tuple[int, ...]]]]) -> list[int]:
     """Pixels within a region that are nearest to a mask by each of the steps."""
     mask, seen = packed(inside), packed(within)
+    along = {offset[-1] for _, offsets in rings for offset in offsets}
+    moved = {step: moved_bits(mask, -step) for step in along}  # once per step along the words, not per offset
     reached, counts = mask.copy(), []
     # Nearest first: a pixel is covered as much as the nearest pixel of the mask makes it.
     for _, offsets in rings:
         near = np.zeros_like(mask)
         for offset in offsets:
             here, there = overlapping(offset[:-1])
-            near[here] |= moved_bits(mask[there], -offset[-1])
+            near[here] |= moved[offset[-1]][there]
         near &= ~reached
         counts.append(count_bits(near & seen))
         reached |= near

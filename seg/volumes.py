@@ -12,7 +12,7 @@ from seg.blocks import filled_on_disk, too_large
 from seg.metrics.frame import Frame
 from seg.metrics.table import Scale
 from seg.object_blocks import label_objects_on_disk
-from seg.objects import label_objects
+from seg.objects import label_and_sum
 from seg.preprocess import read_grey
 from seg.segmentation import Segmentation
 from seg.stack import Stack
@@ -79,7 +79,7 @@ def with_instances(frame: Frame, *, split_touching: bool) -> Frame:
         shape = frame.labels.shape
         instances = label_objects_on_disk(lambda rows: frame.mask(names, rows), shape, frame.on_disk, **rule)
         return replace(frame, instances=instances)
-    return replace(frame, instances=label_objects(frame.mask(names), **rule))
+    return frame.with_objects(*label_and_sum(frame.mask(names), **rule))
 
 
 def planes(stack: Stack, index: int, rows: slice) -> np.ndarray:
@@ -91,7 +91,4 @@ def share_of_class(frame: Frame, name: str) -> float:
     """Share of the frame that a class covers; 0 where the schema does not have it."""
     if name not in frame.schema.names:
         return 0.0
-    index = frame.schema.index(name)
-    if frame.on_disk is None:
-        return float(np.mean(frame.labels == index))
-    return sum(int(np.count_nonzero(part == index)) for part in frame.labels) / frame.labels.size
+    return float(frame.class_sizes[frame.schema.index(name)] / frame.labels.size)

@@ -8,7 +8,7 @@ from seg import crofton
 from seg.crofton import boundary_sizes
 from seg.metrics.frame import Frame
 from seg.metrics.table import Scale
-from seg.objects import label_objects, object_table
+from seg.objects import ObjectPixels, label_and_sum, label_objects, object_table
 from seg.runs import Runs
 
 ANISOTROPIC = Scale((0.5, 0.2))
@@ -113,6 +113,38 @@ def test_ids_follow_the_raster():
 
 
 # --- table ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4])  # regions found by runs, and pixel by pixel
+@pytest.mark.parametrize("split_touching", [False, True])
+def test_objects_and_their_sums_in_one_go_are_those_of_two(rng, share, split_touching):
+    mask = rng.random((60, 70)) < share
+    mask[5:25, 5:25] = mask[40:55, 30:60] = True
+    expected = label_objects(mask, scale=Scale((0.2, 0.3)), split_touching=split_touching)
+    instances, pixels = label_and_sum(mask, scale=Scale((0.2, 0.3)), split_touching=split_touching)
+    assert (instances == expected).all()
+    if pixels is None:  # a region was cut, and what is left of it not summed
+        assert split_touching
+        return
+    wanted = ObjectPixels.of(expected)
+    for name in ("counts", "lower", "upper"):
+        assert (getattr(pixels, name) == getattr(wanted, name)).all()
+    np.testing.assert_array_equal(pixels.covariances[1:], wanted.covariances[1:])
+
+
+def test_class_of_an_object_is_that_of_most_of_its_pixels(schema):
+    labels = np.ones((20, 30), np.uint8)
+    labels[2:8, 2:12], labels[12:18, 3:9] = 3, 4
+    scale = Scale((0.4, 0.3))
+    for classes, expected in ((("deposit", "dendrite"), ["deposit", "dendrite"]), (("deposit",), ["deposit"])):
+        frame = Frame(labels, schema, scale, object_classes=classes)
+        frame = frame.with_objects(*label_and_sum(frame.mask(classes), scale=scale))
+        assert object_table(frame)["class"].tolist() == expected
+    # Ids that were made elsewhere may hold more than the classes that are counted.
+    ids = np.zeros(labels.shape, np.int32)
+    ids[1:9, 1:28] = 1
+    frame = Frame(labels, schema, scale, instances=ids, object_classes=("deposit",))
+    assert object_table(frame)["class"].tolist() == ["electrolyte"]
 
 
 def test_disc_on_anisotropic_pixels(schema):

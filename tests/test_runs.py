@@ -20,6 +20,16 @@ def test_runs_paint_the_array_they_were_found_in(shape, block_px, monkeypatch):
         assert (found.position(axis) == np.unravel_index(found.start, shape)[axis]).all()
 
 
+@pytest.mark.parametrize("block_px", [1, 7, 2**17])
+@pytest.mark.parametrize("shape", [(7, 9), (4, 5, 6), (0, 5)])
+def test_values_are_counted_across_blocks(shape, block_px, monkeypatch):
+    monkeypatch.setattr(runs, "_BLOCK_PX", block_px)
+    labels = np.random.default_rng(1).integers(0, 4, shape).astype(np.uint8).repeat(3, axis=-1)
+    expected = np.bincount(labels.ravel(), minlength=6)
+    assert runs.value_counts(labels, 6).tolist() == expected.tolist()
+    assert runs.value_counts(labels[..., ::2], 0).tolist() == np.bincount(labels[..., ::2].ravel()).tolist()
+
+
 def test_a_run_ends_with_its_row():
     found = Runs.of(np.array([[0, 5, 5], [5, 5, 0]]))
     assert found.start.tolist() == [1, 3]

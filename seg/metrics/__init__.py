@@ -9,7 +9,9 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 from seg.errors import UsageError
@@ -104,11 +106,17 @@ class MetricGroup:
 _TOLD = {"shift_px"}
 
 
-def options_of(hook: Callable[..., list[Measurement]]) -> dict[str, Any]:
+def options_of(hook: Callable[..., list[Measurement]]) -> Mapping[str, Any]:
     """Options of one function of a group with their defaults."""
-    function = hook.resolve() if isinstance(hook, Deferred) else hook
+    return _options_of(hook.resolve() if isinstance(hook, Deferred) else hook)
+
+
+@lru_cache(maxsize=256)  # asked for every frame
+def _options_of(function: Callable[..., list[Measurement]]) -> Mapping[str, Any]:
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in _TOLD}
+    return MappingProxyType(
+        {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in _TOLD}
+    )
 
 
 def apply(hook: Callable[..., list[Measurement]], *subjects: Any, options: Mapping[str, Any], **told: Any) -> Any:

@@ -115,14 +115,17 @@ def count_objects(
         counted &= at_home
         rule = f"associated point, guard band {guard_px} px"
     else:
+        whole = bool(valid.all())
         # An axis of one pixel (a volume of one slice) has no edges to cut at.
         long = [axis for axis, size in enumerate(instances.shape) if size > 1]
         counted &= (pixels.lower[:, long] > 0).all(axis=1)
-        if not valid.all():
+        if not whole:
             for axis in long:
                 counted[_cut_before(instances, valid, axis, pixels)] = False
         reference_px, rule = 0, "two-edge rule"
-        for slab in slabs(instances.shape):
+        if whole:
+            reference_px = math.prod(size - 1 if size > 1 else size for size in instances.shape)
+        for slab in slabs(instances.shape) if not whole else ():
             seen = np.asarray(valid[slab.read])
             reference = seen.copy()
             for axis in long:
@@ -259,10 +262,10 @@ def variance_excess(counted: np.ndarray, pixels: ObjectPixels, valid: np.ndarray
 def _overlapping(frame: Frame, row: partial[Measurement], covered_from: float) -> list[Measurement]:
     """Density by Miles' inversion where the objects cover enough of the frame to hide each other."""
     scale, valid = frame.scale, frame.valid
-    mask = frame.mask(frame.object_classes)
-    if not covered_from <= np.count_nonzero(mask & valid) / max(np.count_nonzero(valid), 1) < 1:
+    covered = sum(int(frame.class_sizes[frame.schema.index(name)]) for name in frame.object_classes)
+    if not covered_from <= covered / max(frame.n_valid, 1) < 1:
         return []
-    found = miles_density(mask, valid, spacing=scale.spacing)  # type: ignore[arg-type]
+    found = miles_density(frame.mask(frame.object_classes), valid, spacing=scale.spacing)  # type: ignore[arg-type]
     values = (scale.density_per_area(value, 1.0) for value in (found.value, found.low, found.high))
     value, low, high = values
     method = f"Miles' inversion, grains at random, {found.covered:.2g} of the area covered"

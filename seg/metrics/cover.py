@@ -130,6 +130,11 @@ def _counted(
     alone = [name for name in each if [name] != list(classes)]
     groups = [list(classes), list(pore_classes), *([name] for name in alone)]
     counts: list[Any] = [0] * len(groups)
+    nothing = np.zeros_like(shifted_counts(np.zeros((1,) * len(shape), bool)))
+    # Groups that hold the same classes of this frame are the same mask; of two that share a frame between them, one
+    # is what the other is not.
+    held = [frozenset(frame.present(names)) for names in groups]
+    full = frozenset(frame.present(each)) if frame.n_valid == frame.labels.size else None
     n_valid = n_both = 0
     projected = tuple(n for axis, n in enumerate(shape) if axis != along) if along is not None else ()
     seen, covered = np.zeros((2, *projected), bool)
@@ -138,14 +143,16 @@ def _counted(
         valid = np.asarray(frame.valid[slab.read]).copy()
         valid[: slab.inner.start] = valid[slab.inner.stop :] = False
         n_valid += int(np.count_nonzero(valid))
-        solid = schema.mask(labels, classes)
-        n_solid, of_solid = np.count_nonzero(solid), shifted_counts(solid, valid)
-        for k, names in enumerate(groups):
-            mask = schema.mask(labels, names)
-            only = set(names) <= set(classes) and np.count_nonzero(mask) == n_solid  # the only class that covers
-            counts[k] = counts[k] + (of_solid if only else shifted_counts(mask, valid))
+        solid = schema.mask(labels, held[0])
+        known = {frozenset(): nothing}
+        for k, names in enumerate(held):
+            if names not in known:
+                known[names] = shifted_counts(solid if k == 0 else schema.mask(labels, names), valid)
+                if full is not None:
+                    known.setdefault(full - names, _of_the_rest(known[names], np.count_nonzero(valid)))
+            counts[k] = counts[k] + known[names]
         if pore_classes:
-            n_both += int(np.count_nonzero((solid | schema.mask(labels, pore_classes))[slab.inner]))
+            n_both += int(np.count_nonzero((solid | schema.mask(labels, held[1]))[slab.inner]))
         if along is not None:
             rows: Any = Ellipsis if along == 0 else slab.owned
             seen[rows] |= valid[slab.inner].any(axis=along)
@@ -153,6 +160,12 @@ def _counted(
     sizes = [(float(c[0]), *sizes_of(c, len(shape))) for c in counts]
     of_name = dict(zip(alone, sizes[2:], strict=True))
     return _Counted(n_valid, n_both, sizes[0], sizes[1], [of_name.get(name, sizes[0]) for name in each], seen, covered)
+
+
+def _of_the_rest(counts: np.ndarray, n: int) -> np.ndarray:
+    """`shifted_counts` of what a mask leaves of `n` pixels: what it loses the rest gains."""
+    lost, won = np.split(counts[1:], 2)
+    return np.concatenate([[n - counts[0]], won, lost])
 
 
 def _porosity(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from seg.metrics.names import metric_unit
 from seg.metrics.table import Measurement, Scale
 from seg.object_blocks import BlockPixels
 from seg.objects import ObjectPixels
+from seg.runs import Runs, value_counts
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,63 @@ class Frame:
     min_diameter_px: float = 0.0
     on_disk: Path | None = None
 
+    def with_objects(self, instances: np.ndarray, pixels: ObjectPixels | None) -> Frame:
+        """The same frame with the ids of its objects, and their sums where no connected region was cut."""
+        new = self.changed(instances=instances)
+        if pixels is not None:
+            new.__dict__["pixels"] = pixels
+            new._regions[frozenset(self.present(self.object_classes))] = pixels.runs
+        return new
+
+    def changed(self, **changes: Any) -> Frame:
+        """The same labels with other instances or image; what was worked out of the labels is kept."""
+        new = replace(self, **changes)
+        for name in ("class_sizes", "valid", "_regions"):
+            if name in self.__dict__:
+                new.__dict__[name] = self.__dict__[name]
+        return new
+
+    @cached_property
+    def class_sizes(self) -> np.ndarray:
+        """Pixels of each class, by class index (0: unlabelled); shape (largest index of the schema + 1,) or more."""
+        return value_counts(self.labels, 1 + max(c.index for c in self.schema.classes))
+
+    def present(self, classes: str | Iterable[str]) -> list[str]:
+        """Those of the named classes that occur."""
+        names = [classes] if isinstance(classes, str) else list(classes)
+        return [name for name, index in zip(names, map(self.schema.index, names), strict=True)
+                if self.class_sizes[index]]  # fmt: skip
+
     def mask(self, classes: str | Iterable[str], rows: slice = slice(None)) -> np.ndarray:
         """Where any of the named classes is, in all slices along the first axis or in some; bool."""
-        return self.schema.mask(self.labels[rows], classes)
+        return self.schema.mask(self.labels[rows], self.present(classes))
+
+    def regions(self, classes: str | Iterable[str]) -> Runs:
+        """Runs of the mask of the named classes; their values number its connected regions (8 or 26 neighbours)."""
+        key = frozenset(self.present(classes))
+        if key not in self._regions:
+            runs = Runs.of(self.mask(key))
+            self._regions[key] = runs.with_values(runs.components())
+        return self._regions[key]
+
+    @cached_property
+    def _regions(self) -> dict[frozenset[str], Runs]:
+        return {}
 
     @cached_property
     def valid(self) -> np.ndarray:
         """Where the labels mean something: neither unlabelled nor artefact; bool, shape of `labels`."""
         if self.on_disk is not None:
             return filled_on_disk(self._valid, self.labels.shape, bool, self.on_disk)
+        if self.n_valid == self.labels.size:
+            return np.ones(self.labels.shape, bool)
         return self._valid(slice(None))
+
+    @property
+    def n_valid(self) -> int:
+        """Pixels that are neither unlabelled nor artefact."""
+        invalid = [UNLABELLED, *(self.schema.index(name) for name in ("artifact",) if name in self.schema.names)]
+        return int(self.labels.size - self.class_sizes[invalid].sum())
 
     def _valid(self, rows: slice) -> np.ndarray:
         labels = self.labels[rows]

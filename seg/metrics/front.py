@@ -79,19 +79,34 @@ class Front:
     free_after: np.ndarray
 
     @classmethod
-    def between(cls, before: np.ndarray, after: np.ndarray, known: np.ndarray, fixed: np.ndarray) -> Front:
-        """Leave out regions of one frame that nothing of the other touches."""
-        old, new = before & known, after & known
-        new_runs, old_runs = Runs.of(new), Runs.of(old)
-        new_kept, old_kept = _touching(new_runs, new, old_runs), _touching(old_runs, old, new_runs)
-        return cls(old_kept, new_kept, known & ~(new & ~new_kept) & ~(old & ~old_kept),
-                   known & ~old & ~fixed, known & ~new & ~fixed)  # fmt: skip
+    def between(
+        cls, before: np.ndarray, after: np.ndarray, known: np.ndarray, fixed: np.ndarray, *,
+        regions: tuple[Runs, Runs] | None = None,
+    ) -> Front:  # fmt: skip
+        """Leave out regions of one frame that nothing of the other touches.
+
+        `regions` are those of both masks where all is known and they are at hand (`Frame.regions`).
+        """
+        if regions is None:
+            old, new = before & known, after & known
+            found = Runs.of(old), Runs.of(new)
+            old_regions, new_regions = (runs.with_values(runs.components()) for runs in found)
+        else:
+            old, new = before, after
+            old_regions, new_regions = regions
+        new_kept, old_kept = _touching(new_regions, new, old_regions), _touching(old_regions, old, new_regions)
+        seen = known
+        for whole, kept in ((new, new_kept), (old, old_kept)):
+            if kept is not whole:  # the usual case: nothing appears and nothing vanishes
+                seen = seen & (kept >= whole)
+        free = known > fixed  # of truth values, > is "and not"
+        return cls(old_kept, new_kept, seen, free > old, free > new)
 
     def motion(self, spacing: tuple[float, ...]) -> FrontMotion:
         """Gain, loss and length of the front."""
         pixel = math.prod(spacing)
-        gained = float(np.count_nonzero(self.after & ~self.before & self.known)) * pixel
-        lost = float(np.count_nonzero(self.before & ~self.after & self.known)) * pixel
+        gained = float(np.count_nonzero((self.after > self.before) & self.known)) * pixel
+        lost = float(np.count_nonzero((self.before > self.after) & self.known)) * pixel
         lengths = [
             shared_boundary(self.before, self.free_before, spacing=spacing),
             shared_boundary(self.after, self.free_after, spacing=spacing),
@@ -233,7 +248,10 @@ def measure_pair(
         moved(mask, shift) for mask in (before.mask(classes), before.valid, before.mask(fixed_classes))
     )
     known = old_valid & frame.valid
-    front = Front.between(old_mask, frame.mask(classes), known, old_fixed | frame.mask(fixed_classes))
+    regions = (before.regions(classes), frame.regions(classes)) if not shift.any() and known.all() else None
+    front = Front.between(
+        old_mask, frame.mask(classes), known, old_fixed | frame.mask(fixed_classes), regions=regions
+    )  # fmt: skip
     row = partial(Measurement, class_name="+".join(classes), frame=frame.index, time_s=frame.time_s)
     unit = rate_unit(scale.unit("um"), timed=timed)
     flags = scale.flags if timed else ("uncalibrated",)
@@ -310,6 +328,7 @@ class GrowthMap:
         self.classes = classes
         self.arrival = np.full(shape, np.nan, np.float32)
         self.departure = np.full(shape, np.nan, np.float32)
+        self._covered = np.zeros(shape, bool)  # at any time
         self._before: np.ndarray | None = None
 
     def add(self, frame: Frame, drift_px: np.ndarray) -> None:
@@ -317,11 +336,15 @@ class GrowthMap:
         shift = -np.rint(drift_px).astype(int)
         mask, valid = moved(frame.mask(self.classes), shift), moved(frame.valid, shift)
         now = frame.index if frame.time_s is None else frame.time_s
-        self.arrival[mask & np.isnan(self.arrival)] = now
+        if not math.isfinite(now):
+            return
+        # By index: from frame to frame few places change.
+        self.arrival.ravel()[np.flatnonzero(mask > self._covered)] = now
+        self._covered |= mask
         if self._before is not None:
-            self.departure[self._before & valid & ~mask] = now
+            self.departure.ravel()[np.flatnonzero((self._before > mask) & valid)] = now
             # What an artefact hides keeps its state.
-            mask = np.where(valid, mask, self._before)
+            mask = mask | (self._before & ~valid)
         self._before = mask
 
     @property
@@ -344,7 +367,7 @@ def _unsure(scale: Scale) -> float:
 
 def _touching(regions: Runs, mask: np.ndarray, other: Runs) -> np.ndarray:
     """Connected regions of a mask that share a pixel with `other`, or lie right beside it."""
-    of_run = regions.components()
+    of_run = regions.value
     kept = np.zeros(int(of_run.max(initial=0)) + 1, bool)
     for rows in product((0, -1, 1), repeat=len(regions.shape) - 1):
         # A small fast object may have left its old place, but not by more than itself.

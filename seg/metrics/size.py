@@ -92,16 +92,29 @@ def truncated_lognormal(
     if spread < 1e-3:  # equal sizes: no law
         return nothing, nothing
 
+    total = float(weights.sum())
+
     def minus_log_likelihood(theta: np.ndarray) -> float:
-        mu, log_sigma = theta
-        scaled = (logs - mu) * math.exp(-log_sigma)
-        seen = 0.0 if math.isinf(edge) else float(log_ndtr(-(edge - mu) * math.exp(-log_sigma)))
-        return float(np.sum(weights * (0.5 * scaled**2 + log_sigma + seen)))
+        # Mean and spread hold all that a normal law wants to know of the logarithms.
+        mu, log_sigma = (float(v) for v in theta)
+        seen = 0.0 if math.isinf(edge) else float(log_ndtr((mu - edge) * math.exp(-log_sigma)))
+        return total * (0.5 * (spread**2 + (mean - mu) ** 2) * math.exp(-2 * log_sigma) + log_sigma + seen)
+
+    def slope(theta: np.ndarray) -> np.ndarray:
+        mu, log_sigma = (float(v) for v in theta)
+        inverse = math.exp(-log_sigma)
+        above = (mu - edge) * inverse
+        hazard = (
+            0.0 if math.isinf(edge) else math.exp(-(above**2) / 2 - float(log_ndtr(above))) / math.sqrt(2 * math.pi)
+        )
+        by_mu = (mu - mean) * inverse**2 + hazard * inverse
+        by_log_sigma = 1 - (spread**2 + (mean - mu) ** 2) * inverse**2 - (hazard * above if hazard else 0.0)
+        return total * np.array([by_mu, by_log_sigma])
 
     start = np.array([mean, math.log(spread)])
     # A law whose mode lies far under the limit has no finite best fit: keep mu within reach of the data.
     bounds = [(mean - 5 * spread, mean + spread), (start[1] - 1, start[1] + 1.5)]
-    fit = minimize(minus_log_likelihood, start, method="L-BFGS-B", bounds=bounds)
+    fit = minimize(minus_log_likelihood, start, jac=slope, method="L-BFGS-B", bounds=bounds)
     at_bound = any(not low + 1e-6 < x < high - 1e-6 for x, (low, high) in zip(fit.x, bounds, strict=True))
     # Weighted objects inform like fewer equal ones (Kish).
     effective = weights.sum() ** 2 / np.sum(weights**2) / len(weights)

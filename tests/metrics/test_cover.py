@@ -55,6 +55,22 @@ def test_classes_add_up_and_absent_ones_are_zero(schema):
     assert rows["covered_fraction", ALL].value == pytest.approx(15 / 35)
 
 
+def test_bounds_are_those_of_each_mask_alone_whatever_else_is_there(schema, rng):
+    """Where two classes share a frame the bounds of one are taken from the other's; with a third they are counted."""
+    from seg.uncertainty import shifted_sizes
+
+    for extra in (None, 5, 0):
+        labels = np.where(rng.random((40, 50)) < 0.3, 3, 1).astype(np.uint8)
+        if extra is not None:
+            labels[10:20, 30:45] = extra
+        rows = measure_frame(Frame(labels, schema, Scale((0.2, 0.3))))
+        for index, name in ((1, "electrolyte"), (3, "deposit")):
+            low, high = shifted_sizes(labels == index, labels > 0)
+            row = next(r for r in rows if r.metric == "class_fraction" and r.class_name == name)
+            n = np.count_nonzero(labels)
+            assert (row.low, row.high) == pytest.approx((low / n, min(high / n, 1.0)), rel=1e-12)
+
+
 def test_unlabelled_and_artefact_are_in_no_denominator(schema):
     rows = rows_of(frame_of(schema, deposit=np.s_[:10], artifact=np.s_[30:35], unlabelled=np.s_[35:]))
     row = rows["covered_fraction", ALL]

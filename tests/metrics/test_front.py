@@ -85,6 +85,21 @@ def test_artifact_takes_its_part_out_of_gain_and_front(schema):
     assert value(measure_pair(before, after)).value == pytest.approx(1.0 / STEP_S, rel=0.03)
 
 
+def test_regions_at_hand_change_nothing(schema, rng):
+    masks = [rng.random((50, 60)) < share for share in (0.03, 0.05)]
+    for mask in masks:
+        mask[10:20, 10:30] = True
+    frames = [Frame(np.where(mask, 3, 1).astype(np.uint8), schema, Scale((0.2, 0.3))) for mask in masks]
+    known, nothing = np.ones((50, 60), bool), np.zeros((50, 60), bool)
+    regions = tuple(frame.regions(("deposit", "dendrite")) for frame in frames)
+    found = Front.between(*masks, known, nothing, regions=regions)
+    expected = Front.between(*masks, known, nothing)
+    for name in ("before", "after", "known", "free_before", "free_after"):
+        assert (getattr(found, name) == getattr(expected, name)).all()
+    assert not found.after.all()
+    assert found.after.sum() < masks[1].sum()  # a speck that nothing of the frame before touches is left out
+
+
 def test_drift_is_removed_first(schema):
     before, after = scene(schema, 0, (40, 30, 15)), scene(schema, 1, (42, 31.5, 16))
     with_drift = measure_pair(before, after, shift_px=(4, 6), local_velocities=True, asymmetry_axis="x")
