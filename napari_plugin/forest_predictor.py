@@ -23,6 +23,10 @@ PART_PX = 1 << 19  # predicted at a time: 0.1 s on two cores
 VIEW_PX = 1 << 20  # a view of more pixels is predicted coarsely first: of so many pixels
 PREVIEW_PX = 1 << 18
 PIXELS_PER_PLANE = 8000
+# Between equal classes, where a few pixels of a rare one put a rim of it around everything, and equal pixels. With six
+# corrections a frame on the samples this gave a mean IoU of 0.84, 0.77, 0.77, 0.74 (optical, TEM, SEM, cryo-EM; equal
+# classes: 0.75, 0.78, 0.80, 0.74), and on the optical one with a stroke on the bubble 0.98 of the pixels for 0.93.
+BALANCE = 0.5
 MEMBERS = 4  # parts of a forest whose disagreement is asked for
 
 
@@ -160,7 +164,9 @@ class ForestPredictor:
         fitted = tuple((plane, mark) for plane, mark, _, _ in chosen)
         if self.forest is None or fitted != self._fitted:
             values, labels = [v for _, _, v, _ in chosen], [k for _, _, _, k in chosen]
-            self.forest = fit_forest(values, labels, self.schema, max_pixels=self.max_pixels, **self._sizes)
+            self.forest = fit_forest(
+                values, labels, self.schema, max_pixels=self.max_pixels, balance=BALANCE, **self._sizes
+            )
             self._fitted = fitted
         return self.forest
 

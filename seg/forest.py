@@ -89,9 +89,9 @@ class ForestPrediction:
 def fit_forest(
     frames: Sequence[np.ndarray], strokes: Sequence[np.ndarray], schema: LabelSchema, *,
     sigmas: Sequence[float] | None = None, max_pixels: int = MAX_PIXELS, n_trees: int = N_TREES, depth: int = DEPTH,
-    seed: int = 0,
+    balance: float = 1.0, seed: int = 0,
 ) -> Forest:  # fmt: skip
-    """Fit to sparse labels of one or more frames; classes weigh the same however much of each was drawn.
+    """Fit to sparse labels of one or more frames.
 
     Parameters
     ----------
@@ -105,6 +105,8 @@ def fit_forest(
     max_pixels : int
         Of more labelled pixels, as many are drawn at random, the same number of each class as far as they go.
     n_trees, depth : int
+    balance : float
+        As of `fit_pixels`.
     seed : int
         The same strokes give the same forest.
 
@@ -139,12 +141,14 @@ def fit_forest(
     for n, planes in enumerate(frames):
         mine = frame == n
         table[mine] = planes.reshape(n_features, -1)[:, pixel[mine]].T
-    return fit_pixels(table, label[keep], schema, ndim=ndim, sigmas=sigmas, n_trees=n_trees, depth=depth, seed=seed)
+    return fit_pixels(
+        table, label[keep], schema, ndim=ndim, sigmas=sigmas, n_trees=n_trees, depth=depth, balance=balance, seed=seed
+    )
 
 
 def fit_pixels(
     table: np.ndarray, label: np.ndarray, schema: LabelSchema, *, ndim: int = 2, sigmas: Sequence[float] | None = None,
-    n_trees: int = N_TREES, depth: int = DEPTH, seed: int = 0,
+    n_trees: int = N_TREES, depth: int = DEPTH, balance: float = 1.0, seed: int = 0,
 ) -> Forest:  # fmt: skip
     """Fit to the features and label values of single pixels, gathered from any number of frames.
 
@@ -153,10 +157,13 @@ def fit_pixels(
     table : ndarray of float32, shape (N, F)
     label : ndarray of int, shape (N,)
         Two values or more of `schema`, none 0.
+    balance : float
+        A pixel weighs the share of its class to the power of minus this. 1: classes weigh the same however much of each
+        was drawn; 0: pixels do.
     """
     from sklearn.ensemble import ExtraTreesClassifier
 
-    weight = (len(label) / np.bincount(label)[label]).astype(np.float64)
+    weight = ((len(label) / np.bincount(label)[label]) ** balance).astype(np.float64)
     model = ExtraTreesClassifier(n_trees, max_depth=depth, random_state=seed).fit(table, label, sample_weight=weight)
     reached = max(1, *(tree.get_depth() for tree in model.estimators_))
     trees = [_complete(tree.tree_, reached) for tree in model.estimators_]
