@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import napari
+
+ROOM_PX = (1400, 900)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         return _without_napari(error)
     viewer = napari.Viewer(title="OperandoSeg")
+    _make_room(viewer)
     _, widget = viewer.window.add_plugin_dock_widget("operandoseg", "Label")
     if inputs:
         from napari_plugin.qt import told
@@ -22,6 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         told(widget.open_files)(inputs)
     napari.run()
     return 0
+
+
+def _make_room(viewer: napari.Viewer) -> None:
+    """Enlarge a window that would leave no place for the image between napari's lists and the widget."""
+    from qtpy.QtWidgets import QApplication
+
+    screen = QApplication.primaryScreen().availableSize()
+    _, _, width, height = viewer.window.geometry()
+    wanted = min(screen.width(), max(width, ROOM_PX[0])), min(screen.height(), max(height, ROOM_PX[1]))
+    viewer.window.resize(*wanted)
 
 
 def _without_napari(error: ImportError) -> int:

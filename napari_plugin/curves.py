@@ -13,8 +13,15 @@ import pandas as pd
 from seg.electrochem import align_to_frames
 from seg.errors import DataError, UsageError
 from seg.metrics.table import read_table
+from seg.modality import MODALITIES
+from seg.report.words import in_length_unit, plain, unit_text
 
 TIME, FRAME = "time_s", "frame"
+# Columns of ``objects.csv`` that are listed, without their unit, and what they are called.
+OBJECT_COLUMNS = {
+    "object_id": "id", "class": "class", "area": "area", "volume": "volume", "equivalent_diameter": "diameter",
+    "circularity": "circularity", "touches_border": "at border",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,20 @@ class Results:
         path = self.folder / name
         return pd.read_csv(path) if path.is_file() and path.stat().st_size > 1 else None
 
+    def _record(self, key: str) -> str:
+        path = self.folder / "run.json"
+        return str(json.loads(path.read_text(encoding="utf-8"))["analysis"].get(key, "")) if path.is_file() else ""
+
     @property
     def analysis(self) -> str:
         """Name of the analysis that made the result; empty where the folder does not say."""
-        path = self.folder / "run.json"
-        return str(json.loads(path.read_text(encoding="utf-8"))["analysis"]["name"]) if path.is_file() else ""
+        return self._record("name")
+
+    @property
+    def length_unit(self) -> str:
+        """``um`` or ``nm``: what lengths of this modality are shown in; tables are in um."""
+        known = MODALITIES.get(self._record("modality"))
+        return known.length_unit if known else "um"
 
     @property
     def frame_times_s(self) -> pd.Series:
@@ -163,3 +179,24 @@ class Results:
             for c in self.curves(metric, against)
         ]  # fmt: skip
         return pd.concat(parts, ignore_index=True)
+
+
+def object_texts(objects: pd.DataFrame, length_unit: str) -> pd.DataFrame:
+    """What is listed of objects: the columns of `OBJECT_COLUMNS` that are there, named with their unit, as texts."""
+    found = {}
+    for column in objects.columns:
+        name, _, unit = column.rpartition("_")
+        if name not in OBJECT_COLUMNS or column in OBJECT_COLUMNS:
+            name, unit = column, ""
+        if name not in OBJECT_COLUMNS:
+            continue
+        factor, unit = in_length_unit(unit, length_unit)
+        title = OBJECT_COLUMNS[name] + (f" / {unit_text(unit)}" if unit else "")
+        found[title] = [_cell(value, factor) for value in objects[column]]
+    return pd.DataFrame(found)
+
+
+def _cell(value: object, factor: float) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return plain(value * factor) if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ import numpy as np
 from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 
-from napari_plugin import layers, qt
+from napari_plugin import layers, qt, viewing
 from napari_plugin.edits import Edit
 from napari_plugin.files_queue import FilesQueue
 from napari_plugin.forest_predictor import ForestPredictor
@@ -19,6 +19,7 @@ from napari_plugin.labelling import LabellingSession, accepted
 from napari_plugin.live_prediction import LivePrediction, Request, forest_parts
 from napari_plugin.prediction import NetworkPredictor, Plane, Planes, Prediction, strokes_near
 from napari_plugin.settings import load_settings
+from napari_plugin.work import Work
 from seg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,15 +72,15 @@ class DrawingWidget(LabelPanel):
         self._forget_layers(keep=image)
         stack = session.stack
         if image is None:
-            image = qt.add_layers(self.viewer, [layers.image_layer(stack)])[0]
+            image = viewing.add_layers(self.viewer, [layers.image_layer(stack)])[0]
         self.image = image
         predicted, labelled = layers.labelling_layers(stack, session.labels, session.schema)
-        self.shown, self.layer = qt.add_layers(self.viewer, [predicted, labelled])
+        self.shown, self.layer = viewing.add_layers(self.viewer, [predicted, labelled])
         if self.layer.data is not session.labels:  # the session and the layer must share one array
             raise RuntimeError("napari copied the label array; the session cannot follow it")
         self.session = session  # from here on events of the viewer are about these layers
         self.shown.editable = False
-        qt.name_axes(self.viewer, session.axes)
+        viewing.name_axes(self.viewer, session.axes)
         self.viewer.layers.selection.active = self.layer
         set_to = self.settings
         self.planes = Planes(stack, modality_name=self.modality.currentText())
@@ -96,8 +97,10 @@ class DrawingWidget(LabelPanel):
         self.layer.brush_size = set_to.brush_px or max(4, round(min(session.shape[-2:]) / 60))
         self.show_files(self.queue)
         self.predictions.prepare(self.forest, self.plane)
-        recovered = f"{session.recovered} edit(s) recovered from the last session. " if session.recovered else ""
-        self._tell(recovered + "Draw a stroke in at least two classes.")
+        begin = "" if self._touched else "Draw a stroke in at least two classes. "
+        if session.recovered:
+            begin = f"{session.recovered} edit(s) recovered from the last session. "
+        self._tell(begin)
 
     def _forget_layers(self, keep: Any = None) -> None:
         self.predictions.stop()
@@ -124,18 +127,18 @@ class DrawingWidget(LabelPanel):
         assert self.session is not None
         for each in self.session.schema.classes:
             if each.index <= 10:
-                self.layer.bind_key(str(each.index % 10), partial(self._key_class, each.index), overwrite=True)
+                self._bind_key(str(each.index % 10), partial(self.choose, each.index))
         for key, name in KEYS.items():
-            self.layer.bind_key(key, partial(self._key, name), overwrite=True)
+            self._bind_key(key, partial(self._do, name))
         self.layer.events.paint.connect(self._painted)
         self.layer.events.set_data.connect(self._changed)
 
-    def _key_class(self, index: int, layer: Any) -> None:
-        self.choose(index)
+    def _bind_key(self, key: str, do: Callable[[], None]) -> None:
+        def pressed(layer: Any) -> None:  # napari asks what is bound for its __name__: a partial has none
+            if isalive(self):
+                do()
 
-    def _key(self, name: str, layer: Any) -> None:
-        if isalive(self):
-            self._do(name)
+        self.layer.bind_key(key, pressed, overwrite=True)
 
     # --- strokes ----------------------------------------------------------------------------------------------------
 
@@ -211,9 +214,9 @@ class DrawingWidget(LabelPanel):
     def _edit_frame(self, make: Callable[[np.ndarray], Edit]) -> None:
         self._apply(self._need().edit_frame(self.frame, make))
 
-    def _edit_in_thread(self, what: str, make: Callable[[qt.Work], Edit]) -> None:
+    def _edit_in_thread(self, what: str, make: Callable[[Work], Edit]) -> None:
         """An edit that takes a while: made in a thread while nothing can be drawn, applied here."""
-        work = qt.Work(make, self)
+        work = Work(make, self)
         work.returned.connect(self._apply)
         self._busy(work, what)
 
@@ -232,19 +235,19 @@ class DrawingWidget(LabelPanel):
     def _warm_up(self) -> None:
         """Compile the forest while the user looks for an image, so that the first stroke does not wait."""
 
-        def load(_: qt.Work) -> None:
+        def load(_: Work) -> None:
             from seg.forest import warm_up
 
             warm_up()
 
-        self._warming = qt.Work(load, self).start()
+        self._warming = Work(load, self).start()
 
     def predict(self) -> None:
         """Predict the plane on show."""
         session = self._need()
         if self.shown is None:
             predicted, _ = layers.labelling_layers(session.stack, session.labels, session.schema)
-            (self.shown,) = qt.add_layers(self.viewer, [predicted])
+            (self.shown,) = viewing.add_layers(self.viewer, [predicted])
             self.viewer.layers.move(self.viewer.layers.index(self.shown), self.viewer.layers.index(self.layer))
             self.viewer.layers.selection.active = self.layer
         self._predict(quiet=False)
@@ -255,7 +258,7 @@ class DrawingWidget(LabelPanel):
         if self.model.currentText() == FOREST:
             strokes = strokes_near(session.labels, session.axes, self._touched, plane)
             request = forest_parts(
-                forest, strokes, plane, qt.view_of(self.viewer, self.layer), quiet=quiet,
+                forest, strokes, plane, viewing.view_of(self.viewer, self.layer), quiet=quiet,
                 whole=forest.fits or not quiet,
             )  # fmt: skip
         else:
@@ -265,7 +268,7 @@ class DrawingWidget(LabelPanel):
                 modality_name=self.modality.currentText(),
             )  # fmt: skip
 
-            def parts(work: qt.Work) -> Iterator[Prediction]:
+            def parts(work: Work) -> Iterator[Prediction]:
                 yield network(call=work.compute).predict(plane)
 
             request = Request(plane, parts)
@@ -330,11 +333,11 @@ class DrawingWidget(LabelPanel):
             raise UsageError("The cursor is outside of the image.")
         return tuple(at)
 
-    def _busy(self, work: qt.Work, what: str) -> None:
+    def _busy(self, work: Work, what: str) -> None:
         """Show progress; labels cannot change while they are written or read."""
         layer = self.layer
         work.failed.connect(qt.show_error)
-        work.ended.connect(qt.lock(self.viewer, layer) if layer is not None else lambda: None)
+        work.ended.connect(viewing.lock(self.viewer, layer) if layer is not None else lambda: None)
         self.line.follow(work)
         self.line.text.setText(f"{what} ...")
         work.start()

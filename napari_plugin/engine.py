@@ -1,5 +1,8 @@
 """A Python process beside napari that computes with torch; functions and results go through its pipes.
 
+The pipes carry pickles. Only this process and the child that it started itself write to them; nothing that comes from a
+file or a network is ever unpickled.
+
 Not a thread: torch brings a compiler whose LLVM crashes beside that of Mesa's OpenGL drivers, which draw napari on many
 Linux machines; memory of a GPU is given back only when a process ends; and a process can be stopped at any time.
 """

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
-    QScrollArea,
     QSpinBox,
     QToolButton,
     QVBoxLayout,
@@ -23,8 +22,9 @@ from qtpy.QtWidgets import (
 
 from napari_plugin import qt
 from napari_plugin.files_queue import FAILED, LABELLED, NEW, STARTED, FilesQueue
+from napari_plugin.metric_choice import MetricChoice
 from napari_plugin.settings import Settings
-from seg.analysis import load_analysis
+from napari_plugin.work import ProgressLine
 from seg.labels import LabelSchema
 from seg.modality import MODALITIES
 from seg.resources import config_names
@@ -33,6 +33,7 @@ FOREST = "forest from my strokes"
 AUTO = "auto: shipped network"
 OTHER = "other network ..."
 MARKS = {NEW: "○", STARTED: "◐", LABELLED: "●", FAILED: "✕"}
+FILES_SHOWN = 5  # rows of the list of files; more are scrolled
 CLASS_STYLE = """
 QToolButton { border: 1px solid transparent; border-radius: 3px; padding: 3px; text-align: left; }
 QToolButton:hover { background: #414851; }
@@ -69,20 +70,13 @@ class LabelPanel(QWidget):
         ):
             column.addWidget(part)
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setWidget(inside)
         self.status = qt.note("Open an image, or label the one that is selected.")
-        self.line = qt.ProgressLine()
+        self.line = ProgressLine()
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
-        outer.addWidget(scroll, 1)
+        outer.addWidget(qt.Column(inside), 1)
         outer.addWidget(self.line)
         outer.addWidget(self.status)
-        # Room for the scroll bar, so that nothing is cut off when a list of files makes the column longer.
-        self.setMinimumWidth(345 + scroll.verticalScrollBar().sizeHint().width())
 
     def _button(self, text: str, name: str, tip: str = "") -> QPushButton:
         return qt.button(text, partial(self.pressed.emit, name), tip)
@@ -101,7 +95,6 @@ class LabelPanel(QWidget):
         fields.addRow("instrument", self.modality)
         fields.addRow("axes", self.axes)
         self.files = QListWidget()
-        self.files.setMaximumHeight(86)
         self.files.itemActivated.connect(lambda item: self.file_pressed.emit(self.files.row(item)))
         self.files.hide()
         layout.addLayout(fields)
@@ -167,10 +160,8 @@ class LabelPanel(QWidget):
 
     def _build_next(self) -> QWidget:
         part, layout = qt.section("Label this next")
-        self.analysis, self.metric = QComboBox(), QComboBox()
-        self.analysis.addItems(config_names("analysis"))
-        self.analysis.setCurrentText("optical-plan")
-        self.analysis.currentTextChanged.connect(lambda _: self._fill_metrics())
+        choice = MetricChoice()
+        self.analysis, self.metric = choice.analysis, choice.metric
         fields = qt.form()
         fields.addRow("analysis", self.analysis)
         fields.addRow("number wanted", self.metric)
@@ -178,20 +169,9 @@ class LabelPanel(QWidget):
         layout.addWidget(self._button("Which frame?", "suggest", "By doubt, novelty and effect on that number"))
         self.advice = qt.note("")
         layout.addWidget(self.advice)
-        self._fill_metrics()
         return part
 
     # --- filling ----------------------------------------------------------------------------------------------------
-
-    def _fill_metrics(self) -> None:
-        from napari_plugin.suggest import metrics_of_frames
-
-        self.metric.clear()
-        self.metric.addItems(metrics_of_frames(load_analysis(self.analysis.currentText())))
-        for preferred in ("covered_fraction", "contact_angle", "void_fraction"):
-            if self.metric.findText(preferred) >= 0:
-                self.metric.setCurrentText(preferred)
-                return
 
     def fill_classes(self, schema: LabelSchema) -> None:
         """A button for every class, with its colour and its number key."""
@@ -211,7 +191,7 @@ class LabelPanel(QWidget):
             made.setIcon(QIcon(picture))
             made.setIconSize(QSize(14, 14))
             key = f"{each.index % 10}  " if each.index <= 10 else ""
-            made.setText(f"{key}{each.name}")
+            made.setText(f" {key}{each.name.replace('_', ' ')}")
             made.setToolTip(each.description)
             made.setMinimumWidth(150)
             made.clicked.connect(partial(self.class_pressed.emit, each.index))
@@ -233,6 +213,8 @@ class LabelPanel(QWidget):
             self.files.addItem(shown)
         if queue.position is not None:
             self.files.setCurrentRow(queue.position)
+        rows = min(self.files.count(), FILES_SHOWN)
+        self.files.setFixedHeight(rows * self.files.sizeHintForRow(0) + 2 * self.files.frameWidth())
 
     def _model_chosen(self, index: int) -> None:
         if self.model.itemText(index) == OTHER:

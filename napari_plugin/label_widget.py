@@ -11,11 +11,12 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_plugin import edits, qt
+from napari_plugin import edits, qt, viewing
 from napari_plugin.drawing_widget import DrawingWidget
 from napari_plugin.files_queue import FilesQueue
 from napari_plugin.labelling import Saved, open_session
 from napari_plugin.prediction import strokes_of
+from napari_plugin.work import Work
 from seg.analysis import load_analysis
 from seg.errors import UsageError
 from seg.labels import load_schema
@@ -41,10 +42,10 @@ class LabelWidget(DrawingWidget):
 
     def label_selected(self) -> None:
         """Begin to label the selected image layer; where it was not read from a file, it is saved first."""
-        layer = qt.selected_image(self.viewer)
+        layer = viewing.selected_image(self.viewer)
         chosen = self.axes.currentText().split(":")[0]
-        stack = qt.stack_of(layer, axes=None if chosen.startswith("as") else chosen)
-        path = qt.path_of(layer)
+        stack = viewing.stack_of(layer, axes=None if chosen.startswith("as") else chosen)
+        path = viewing.path_of(layer)
         if path is None:
             name, _ = QFileDialog.getSaveFileName(
                 self, "Where to keep this image and its labels", f"{layer.name}.ome.tif"
@@ -54,7 +55,7 @@ class LabelWidget(DrawingWidget):
             from napari_plugin.readers import write_image_layer
 
             (written,) = write_image_layer(
-                name, layer.data, {**qt.layer_state(layer), "axis_labels": tuple(stack.axes)}
+                name, layer.data, {**viewing.layer_state(layer), "axis_labels": tuple(stack.axes)}
             )
             path = Path(written)
         schema = load_schema(self.schema_name.currentText())
@@ -79,7 +80,7 @@ class LabelWidget(DrawingWidget):
         queue = self._need_queue()
         if self.session is not None:
             self.session.note_changes()
-        work = qt.Work(lambda _: queue.go_to(position), self)
+        work = Work(lambda _: queue.go_to(position), self)
         work.returned.connect(self.begin)
         work.failed.connect(lambda _: self.show_files(self.queue))
         self._busy(work, "Opening")
@@ -187,7 +188,7 @@ class LabelWidget(DrawingWidget):
         session, forest = self._need(), self.forest
         labelled = list(strokes_of(session.labels, session.axes, session.labelled_frames()))
         config, metric = load_analysis(self.analysis.currentText()), self.metric.currentText()
-        work = qt.Work(lambda w: advise(forest, labelled, config, metric, progress=w.progress), self)
+        work = Work(lambda w: advise(forest, labelled, config, metric, progress=w.progress), self)
         work.returned.connect(self._show_advice)
         self._busy(work, "Looking at frames")
 
@@ -202,7 +203,7 @@ class LabelWidget(DrawingWidget):
         """Write the label file in a thread; nothing can be drawn meanwhile."""
         session = self._need()
         session.note_changes()
-        work = qt.Work(lambda _: session.save(), self)
+        work = Work(lambda _: session.save(), self)
         work.returned.connect(self._saved)
         self._busy(work, "Saving")
 

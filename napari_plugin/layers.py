@@ -144,8 +144,8 @@ def labelling_layers(stack: Stack, labels: np.ndarray, schema: LabelSchema) -> t
     blank = Stack(np.zeros(labels.shape, np.uint8), axes, stack.calibration, stack.name)
     drawn = Stack(labels, axes, stack.calibration, stack.name)
     return (
-        labels_layer(Segmentation(blank, schema), name="prediction", opacity=0.3),
-        labels_layer(Segmentation(drawn, schema), name="labels", opacity=0.75),
+        labels_layer(Segmentation(blank, schema), name="prediction", opacity=0.4),
+        labels_layer(Segmentation(drawn, schema), name="labels", opacity=0.7),
     )
 
 

@@ -9,9 +9,9 @@ from functools import partial
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_plugin import qt
 from napari_plugin.forest_predictor import ForestPredictor
 from napari_plugin.prediction import Plane, Prediction
+from napari_plugin.work import Work
 from seg.errors import LabelError
 
 SHOW_EVERY_S = 0.15  # parts are gathered for so long: drawing a frame costs the main thread about a tenth of it
@@ -23,7 +23,7 @@ class Request:
     """What to predict: a function of the work that yields parts, and the plane they are of."""
 
     plane: Plane
-    parts: Callable[[qt.Work], Iterator[Prediction]]
+    parts: Callable[[Work], Iterator[Prediction]]
 
 
 class LivePrediction(QObject):
@@ -43,7 +43,7 @@ class LivePrediction(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._work: qt.Work | None = None
+        self._work: Work | None = None
         self._next: Request | None = None
         self._now: Request | None = None
         self._preparing = False
@@ -85,7 +85,7 @@ class LivePrediction(QObject):
         request, self._next, self._preparing = self._next, None, False
         assert request is not None
         self._now = request
-        work = qt.Work(lambda w: _run(w, request), self)
+        work = Work(lambda w: _run(w, request), self)
         work.partial.connect(self._pass_on)
         work.failed.connect(self.failed)
         self._start(work)
@@ -94,7 +94,7 @@ class LivePrediction(QObject):
         if found[0] is self._now:  # else the image was changed meanwhile
             self.arrived.emit(found[1])
 
-    def _start(self, work: qt.Work) -> None:
+    def _start(self, work: Work) -> None:
         work.ended.connect(self._ended)
         self._work = work
         work.start()
@@ -111,14 +111,14 @@ class LivePrediction(QObject):
             self._prepare()
 
     def _compute_features(self, forest: ForestPredictor, plane: Plane) -> None:
-        def compute(work: qt.Work) -> None:
+        def compute(work: Work) -> None:
             for _ in forest.prepare(plane):
                 if work.stopping:
                     return
 
         if not forest.ready(plane):
             self._preparing = True
-            work = qt.Work(compute, self)
+            work = Work(compute, self)
             work.failed.connect(self.failed)
             self._start(work)
 
@@ -128,7 +128,7 @@ def forest_parts(
 ) -> Request:
     """Fit to the strokes and predict; `quiet`: with strokes of too few classes nothing happens."""
 
-    def parts(_: qt.Work) -> Iterator[Prediction]:
+    def parts(_: Work) -> Iterator[Prediction]:
         try:
             yield from forest.update_in_parts(strokes, plane, view, whole=whole)
         except LabelError:
@@ -138,7 +138,7 @@ def forest_parts(
     return Request(plane, parts)
 
 
-def _run(work: qt.Work, request: Request) -> None:
+def _run(work: Work, request: Request) -> None:
     waiting: list[Prediction] = []
     shown = -float("inf")
     for part in request.parts(work):

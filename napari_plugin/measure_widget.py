@@ -10,36 +10,27 @@ import pandas as pd
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QLabel,
-    QSplitter,
-    QTableWidget,
-    QTableWidgetItem,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSplitter, QTableWidget, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 
-from napari_plugin import layers, overlays, qt, run_job
-from napari_plugin.curves import FRAME, TIME, Results
+from napari_plugin import layers, overlays, qt, run_job, viewing
+from napari_plugin.curve_plot import CurvePlot
+from napari_plugin.curves import Results, object_texts
+from napari_plugin.work import ProgressLine, Work
 from seg.electrochem import read_cycler
 from seg.errors import UsageError
 from seg.io import read_labels
 from seg.io.results import write_table
 from seg.labels import load_schema
+from seg.report import words
 from seg.resources import config_names
 from seg.segmentation import Segmentation
 
 if TYPE_CHECKING:
     import napari
 
-AXIS_TITLES = {FRAME: "frame", "voltage_V": "voltage / V", "capacity_mAh": "capacity / mAh"}
-COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00")
 OBJECT_ON_SCREEN_PX = 60
-GROUND, INK, FAINT = "#262930", "#e6e6e6", "#7f8791"
-OBJECT_COLUMNS = ("object_id", "class", "area", "volume", "equivalent_diameter", "circularity", "touches_border")
+SELECTED = "#f0e442"
 
 
 class MeasureWidget(QWidget):
@@ -53,20 +44,16 @@ class MeasureWidget(QWidget):
         self.instances: Any = None
         self._cycler: pd.DataFrame | None = None
         self._plain: Results | None = None
-        self._curves: list[Any] = []
+        self._listed: tuple[Path, int] | None = None
+        self._unmarked: dict[str, Any] = {}
         self._quiet = False
         self._build()
         self.viewer.dims.events.current_step.connect(self._frame_changed)
         self.viewer.mouse_drag_callbacks.append(self._clicked)
 
     def _build(self) -> None:
-        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
-        from matplotlib.figure import Figure
-
-        self.figure = Figure(figsize=(4, 3), layout="constrained", facecolor=GROUND)
-        self.canvas = FigureCanvasQTAgg(self.figure)
-        self.canvas.setMinimumHeight(240)
-        self.canvas.mpl_connect("button_press_event", self._plot_clicked)
+        self.plot = CurvePlot()
+        self.plot.frame_clicked.connect(self.go_to_frame)
         self.metric, self.against, self.analysis = QComboBox(), QComboBox(), QComboBox()
         self.analysis.addItems(config_names("analysis"))
         self.analysis.setCurrentText("optical-plan")
@@ -83,7 +70,7 @@ class MeasureWidget(QWidget):
         self.table.verticalHeader().hide()
         self.table.cellClicked.connect(lambda row, _: qt.told(self.centre_on_row)(row))
         self.heading = qt.note("Open a result folder, or measure a labels layer.")
-        self.line = qt.ProgressLine()
+        self.line = ProgressLine()
         self.objects_title = QLabel("objects")
 
         upper, lower = QWidget(), QWidget()
@@ -97,7 +84,7 @@ class MeasureWidget(QWidget):
         column.addWidget(self.line)
         column.addWidget(self.heading)
         column.addLayout(qt.row(self.metric, "against", self.against, stretch=0))
-        column.addWidget(self.canvas, 1)
+        column.addWidget(self.plot, 1)
         column.addLayout(
             qt.row(qt.button("Cycler file ...", self._ask_cycler), "its zero at / s", self.offset, stretch=2)
         )
@@ -118,7 +105,7 @@ class MeasureWidget(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.addWidget(split)
-        self.setMinimumWidth(430)
+        self.setMinimumWidth(455)
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -132,14 +119,15 @@ class MeasureWidget(QWidget):
         self.results = self._plain = Results(folder)
         self.segmentation = read_labels(folder / "labels.ome.tif")
         names = {layer.name for layer in self.viewer.layers}
-        qt.add_layers(self.viewer, [one for one in layers.result_layers(folder) if one[1]["name"] not in names])
+        viewing.add_layers(self.viewer, [one for one in layers.result_layers(folder) if one[1]["name"] not in names])
         self.instances = next((one for one in self.viewer.layers if one.name == f"{folder.name} objects"), None)
         self._quiet = True
         self.metric.clear()
         self.metric.addItems(self.results.metric_names())
         self._fill_axes()
         self._quiet = False
-        self.heading.setText(f"{folder.name}: {len(self.results.metrics)} numbers")
+        by = f" by {self.results.analysis}" if self.results.analysis else ""
+        self.heading.setText(f"{folder.name}: {len(self.results.metrics)} numbers{by}")
         self.heading.setToolTip(str(folder))
         if self.analysis.findText(self.results.analysis) >= 0:
             self.analysis.setCurrentText(self.results.analysis)
@@ -162,17 +150,17 @@ class MeasureWidget(QWidget):
         if not chosen:
             raise UsageError("Select a labels layer to measure.")
         layer = chosen[0]
-        found = layers.segmentation_of_layer(layer.data, qt.layer_state(layer), load_schema())
-        source = qt.path_of(layer)
+        found = layers.segmentation_of_layer(layer.data, viewing.layer_state(layer), load_schema())
+        source = viewing.path_of(layer)
         out = (source.parent if source else Path.cwd()) / "results"
         analysis = self.analysis.currentText()
 
-        def measure(work: qt.Work) -> Any:
+        def measure(work: Work) -> Any:
             path = run_job.write_layer_labels(found, out / "labels")
             job = run_job.make_job("measure", [path], analysis=analysis, out=out)
             return work.compute(run_job.execute, job)
 
-        work = qt.Work(measure, self)
+        work = Work(measure, self)
         work.returned.connect(self._measured)
         work.failed.connect(qt.show_error)
         self.line.follow(work)
@@ -194,70 +182,7 @@ class MeasureWidget(QWidget):
     def _draw(self) -> None:
         if self._quiet or self.results is None or not self.metric.currentText() or not self.against.currentText():
             return
-        metric, against = self.metric.currentText(), self.against.currentText()
-        self.figure.clear()
-        axes = self.figure.add_subplot()
-        self._curves = self.results.curves(metric, against)
-        for n, curve in enumerate(self._curves):
-            color, x = COLORS[n % len(COLORS)], self._shown(curve.x)
-            order = np.argsort(curve.frames)
-            axes.fill_between(x[order], curve.low[order], curve.high[order], color=color, alpha=0.25, linewidth=0)
-            doubtful = np.array(
-                [bool(set(flags.split(";")) & {"low-confidence", "artifact-frame"}) for flags in curve.flags]
-            )
-            axes.plot(x[order], curve.value[order], "-", color=color, linewidth=1.4, label=curve.label)
-            axes.plot(x[~doubtful], curve.value[~doubtful], "o", color=color, markersize=4)
-            axes.plot(x[doubtful], curve.value[doubtful], "o", color=color, markersize=5, markerfacecolor="none")
-        unit = self._curves[0].unit if self._curves else ""
-        axes.set_ylabel(metric.replace("_", " ") + (f" / {unit}" if unit not in ("", "1") else ""), color=INK)
-        title = f"time / {self._time_unit()[1]}" if against == TIME else AXIS_TITLES.get(against, against)
-        axes.set_xlabel(title.replace("_", " "), color=INK)
-        axes.set_facecolor(GROUND)
-        axes.tick_params(colors=INK)
-        for side in axes.spines.values():
-            side.set_color(FAINT)
-        axes.grid(color=FAINT, alpha=0.25)
-        if any(curve.label != metric for curve in self._curves):
-            axes.legend(fontsize=8, labelcolor=INK, facecolor=GROUND, edgecolor=FAINT)
-        self._axes, self._now = axes, None
-        self._mark_frame()
-        self.canvas.draw_idle()
-
-    def _shown(self, x: np.ndarray) -> np.ndarray:
-        return x / self._time_unit()[0] if self.against.currentText() == TIME else x
-
-    def _time_unit(self) -> tuple[float, str]:
-        """Seconds, minutes or hours, by how long the series is."""
-        times = self._need().frame_times_s
-        span = float(np.ptp(times)) if len(times) else 0.0
-        return (1.0, "s") if span < 180 else (60.0, "min") if span < 3 * 3600 else (3600.0, "h")
-
-    def _mark_frame(self) -> None:
-        """A ring around the points of the frame on show."""
-        if not self._curves:
-            return
-        frame = self._frame()
-        xs, ys = [], []
-        for curve in self._curves:
-            here = curve.frames == frame
-            xs += self._shown(curve.x)[here].tolist()
-            ys += curve.value[here].tolist()
-        if self._now is None:
-            (self._now,) = self._axes.plot(xs, ys, "o", markersize=11, markerfacecolor="none", markeredgecolor=INK)
-        else:
-            self._now.set_data(xs, ys)
-
-    def _plot_clicked(self, event: Any) -> None:
-        if event.inaxes is None or self.results is None or not self._curves:
-            return
-        low, high = event.inaxes.get_xlim()
-        bottom, top = event.inaxes.get_ylim()
-        factor = self._time_unit()[0] if self.against.currentText() == TIME else 1.0
-        frame = self.results.nearest_frame(
-            self._curves, event.xdata * factor, event.ydata, x_range=(high - low) * factor, y_range=top - bottom
-        )
-        if frame is not None:
-            self.go_to_frame(frame)
+        self.plot.show_metric(self.results, self.metric.currentText(), self.against.currentText(), self._frame())
 
     # --- the viewer -------------------------------------------------------------------------------------------------
 
@@ -285,8 +210,7 @@ class MeasureWidget(QWidget):
     def _frame_changed(self, event: Any = None) -> None:
         if not isalive(self) or self.results is None:
             return
-        self._mark_frame()
-        self.canvas.draw_idle()
+        self.plot.mark(self._frame())
         self._fill_objects()
 
     def _fill_objects(self) -> None:
@@ -294,21 +218,14 @@ class MeasureWidget(QWidget):
         if self.results is None or self.results.objects is None:
             return
         frame = self._frame()
-        if getattr(self, "_listed", None) == (self.results.folder, frame):
+        if self._listed == (self.results.folder, frame):
             return
         self._listed = (self.results.folder, frame)
+        self._unmark()  # ids are those of a frame
         found = self.results.objects[self.results.objects["frame"] == frame].reset_index(drop=True)
         self._objects = found
-        self.objects_title.setText(f"{len(found)} objects in frame {frame}")
-        columns = [c for c in found.columns if c.startswith(OBJECT_COLUMNS)]
-        self.table.setColumnCount(len(columns))
-        self.table.setHorizontalHeaderLabels([c.replace("_", " ") for c in columns])
-        self.table.setRowCount(len(found))
-        for n, column in enumerate(columns):
-            for row, value in enumerate(found[column]):
-                text = f"{value:.4g}" if isinstance(value, float) else str(value)
-                self.table.setItem(row, n, QTableWidgetItem(text))
-        self.table.resizeColumnsToContents()
+        self.objects_title.setText(f"{words.count(len(found), 'object')} in frame {frame}")
+        qt.fill_table(self.table, object_texts(found, self.results.length_unit))
         if self.instances is not None:
             self.instances.features = found.rename(columns={"object_id": "index"})
 
@@ -320,17 +237,30 @@ class MeasureWidget(QWidget):
         centre = layers.centre_of(record, stack)
         if stack.spatial_axes == "zyx":
             self.viewer.dims.set_point(self._axis_of("z"), centre[stack.axes.index("z")])
-        self.viewer.camera.center = (0.0, *centre[-2:])
+        camera = viewing.camera_of(self.viewer)
+        camera.center = (0.0, *centre[-2:])
         sizes = [record[c] for c in record.index if c.startswith("equivalent_diameter")]
         if sizes and sizes[0] > 0:  # at least so near that the object is seen
-            self.viewer.camera.zoom = max(self.viewer.camera.zoom, OBJECT_ON_SCREEN_PX / float(sizes[0]))
+            camera.zoom = max(camera.zoom, OBJECT_ON_SCREEN_PX / float(sizes[0]))
         self._mark_object(int(record["object_id"]))
 
     def _mark_object(self, object_id: int) -> None:
-        if self.instances is not None:
-            self.instances.visible = True
-            self.instances.selected_label = object_id
-            self.instances.show_selected_label = True
+        """Outline an object; what the layer looked like before comes back with `_unmark`."""
+        layer = self.instances
+        if layer is None or layer not in self.viewer.layers:
+            return
+        if not self._unmarked:
+            self._unmarked = {name: getattr(layer, name) for name in ("colormap", "contour", "opacity", "visible")}
+        layer.colormap = {None: "transparent", 0: "transparent", object_id: SELECTED}
+        layer.contour, layer.opacity, layer.visible = 2, 1.0, True
+        layer.selected_label = object_id
+
+    def _unmark(self) -> None:
+        self.table.clearSelection()
+        if self.instances is not None and self._unmarked:
+            for name, value in self._unmarked.items():
+                setattr(self.instances, name, value)
+        self._unmarked = {}
 
     def _clicked(self, viewer: Any, event: Any) -> None:
         if isalive(self) and self.instances is not None and self.instances in self.viewer.layers:
@@ -347,8 +277,7 @@ class MeasureWidget(QWidget):
             self.table.selectRow(int(rows[0]))
             self._mark_object(object_id)
         else:
-            self.table.clearSelection()
-            self.instances.show_selected_label = False
+            self._unmark()
 
     # --- cycler -----------------------------------------------------------------------------------------------------
 
@@ -409,7 +338,7 @@ class MeasureWidget(QWidget):
         name = found[1]["name"]
         for old in [one for one in self.viewer.layers if one.name == name]:
             self.viewer.layers.remove(old)
-        qt.add_layers(self.viewer, [found])
+        viewing.add_layers(self.viewer, [found])
 
     def _ask_export(self) -> None:
         name, _ = QFileDialog.getSaveFileName(self, "Export the curve", f"{self.metric.currentText()}.csv")

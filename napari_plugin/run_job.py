@@ -14,8 +14,10 @@ from seg.analysis import AnalysisConfig, load_analysis
 from seg.batch import RunResult
 from seg.errors import UsageError
 from seg.io import find_inputs, open_stack, parse_duration_s, write_image, write_labels
+from seg.metrics.names import text_result
 from seg.pipeline import RunOptions, measure, run
 from seg.progress import Progress, silent
+from seg.report.words import plain
 from seg.segmentation import Segmentation
 from seg.stack import Stack
 
@@ -171,5 +173,6 @@ def result_text(result: RunResult) -> str:
     rows: Any = result.headline
     for row in rows.itertuples() if len(rows) else ():
         if row.value == row.value and len(numbers) < 2:
-            numbers.append(f"{row.metric} {row.value:.3g} {row.unit}".rstrip(" 1"))
+            found = text_result(row.metric, str(row.method)) or plain(row.value, row.unit)
+            numbers.append(f"{row.metric.replace('_', ' ')} {found}")
     return ", ".join(numbers) or "done"

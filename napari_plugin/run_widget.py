@@ -19,8 +19,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_plugin import layers, qt, run_job
+from napari_plugin import layers, qt, run_job, viewing
 from napari_plugin.run_job import Job, make_job
+from napari_plugin.work import ProgressLine, Work
 from seg.batch import RunResult
 from seg.errors import UsageError
 from seg.resources import config_names
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import napari
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
+NAME_PX, STATUS_PX = 140, 64  # widths of the columns beside the result
 OF_ANALYSIS = "as the analysis says"
 
 
@@ -63,11 +65,10 @@ class RunWidget(QWidget):
         self.table.setHorizontalHeaderLabels(["input", "status", "result"])
         self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.table.verticalHeader().hide()
-        self.table.setWordWrap(False)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self.table.cellDoubleClicked.connect(lambda row, _: qt.told(self.show_result)(row))
-        self.line = qt.ProgressLine()
+        self.line = ProgressLine()
         self.shown_command = QPlainTextEdit()
         self.shown_command.setReadOnly(True)
         self.shown_command.setMaximumHeight(74)
@@ -108,8 +109,8 @@ class RunWidget(QWidget):
 
     def run_layer(self) -> None:
         """Run on the selected image layer; one that is no file is written beside the results first."""
-        self._layer = qt.selected_image(self.viewer)
-        stack, path = qt.stack_of(self._layer), qt.path_of(self._layer)
+        self._layer = viewing.selected_image(self.viewer)
+        stack, path = viewing.stack_of(self._layer), viewing.path_of(self._layer)
         if path is None:
             path = run_job.write_layer_image(stack, self._out(Path.cwd() / "napari") / "inputs")
         self._run([str(path)], stack=stack)
@@ -146,7 +147,7 @@ class RunWidget(QWidget):
         for path in self.job.inputs:
             self._add_row(path.name, WAITING)
         job = self.job
-        work = qt.Work(lambda w: w.compute(run_job.execute, job), self)
+        work = Work(lambda w: w.compute(run_job.execute, job), self)
         work.progressed.connect(self._mark)
         work.returned.connect(self._finished)
         work.failed.connect(qt.show_error)
@@ -163,12 +164,16 @@ class RunWidget(QWidget):
         for column, text in enumerate(texts):
             self._set(row, column, text)
         self.table.resizeColumnToContents(0)
+        self.table.setColumnWidth(0, min(self.table.columnWidth(0), NAME_PX))
+        self.table.setColumnWidth(1, STATUS_PX)
 
     def _set(self, row: int, column: int, text: str) -> None:
         item = QTableWidgetItem(text)
         item.setToolTip(text)
         item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
         self.table.setItem(row, column, item)
+        if column == 2:
+            self.table.resizeRowToContents(row)
 
     def _mark(self, what: str, done: int, total: int) -> None:
         """Stages are called ``segment NAME`` and ``measure NAME``: the input that runs, and that earlier ones ended."""
@@ -207,11 +212,11 @@ class RunWidget(QWidget):
         if row >= len(self.results) or self.results[row].error:
             raise UsageError("This input has no result to show.")
         result = self.results[row]
-        if not any(qt.path_of(layer) == result.source for layer in self.viewer.layers):
+        if not any(viewing.path_of(layer) == result.source for layer in self.viewer.layers):
             from seg.io import open_stack
 
-            qt.add_layers(self.viewer, [layers.image_layer(open_stack(result.source))])
-        qt.add_layers(self.viewer, layers.result_layers(result.folder))
+            viewing.add_layers(self.viewer, [layers.image_layer(open_stack(result.source))])
+        viewing.add_layers(self.viewer, layers.result_layers(result.folder))
 
 
 def _models() -> list[str]:

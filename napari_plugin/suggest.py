@@ -55,7 +55,14 @@ class Candidate:
     @property
     def effect(self) -> float:
         """Doubt of the model relative to the interval; NaN where the metric is not defined."""
-        return self.doubt / self.interval if self.interval > 0 else math.nan
+        if self.interval > 0:
+            return self.doubt / self.interval
+        return 0.0 if self.doubt == 0 else math.nan  # all parts of the forest see an empty frame
+
+    @property
+    def widening(self) -> float:
+        """Share by which the doubt widens the interval."""
+        return math.hypot(1, self.effect) - 1
 
 
 @dataclass(frozen=True)
@@ -132,13 +139,19 @@ def _advice(best: tuple[Candidate, ...], metric: str) -> Advice:
     effects = np.array([c.effect for c in best])
     if np.isfinite(effects).all() and effects.max() < STOP_SHARE:
         gain = 1 - 1 / math.hypot(1, float(effects.max()))
-        return Advice(best, True, f"Enough: more labels would narrow the interval of {metric} by {gain:.0%} at most.")
+        return Advice(
+            best, True, f"Enough: more labels would narrow the interval of {metric} by {max(gain, 0.01):.0%} at most."
+        )
     first = best[0]
-    parts = {"the model disagrees with itself": first.disagreement / max(c.disagreement for c in best)}
-    parts["it looks unlike the labelled frames"] = first.novelty / max(c.novelty for c in best)
-    if math.isfinite(first.effect):
-        parts[f"doubt adds {first.effect:.1f} of the interval of {metric}"] = first.effect / np.nanmax(effects)
-    reason = max(parts, key=lambda key: parts[key] if math.isfinite(parts[key]) else -1.0)
+    reasons = {
+        "disagreement": "the model disagrees with itself",
+        "novelty": "it looks unlike the labelled frames",
+        "effect": f"doubt of the model widens the interval of {metric} by {first.widening:.0%}",
+    }
+    # What it has the largest share of is the reason.
+    shares = {name: _shares([getattr(c, name) for c in best])[0] for name in reasons}
+    largest = max(shares, key=lambda name: float(shares[name]))
+    reason = reasons[largest] if shares[largest] > 0 else "nothing tells the frames apart"
     where = ", ".join(map(str, first.plane)) or "this one"
     return Advice(best, False, f"Label frame {where} next: {reason}.")
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
@@ -20,30 +23,30 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_plugin import layers, qt
+from napari_plugin import layers, qt, viewing
+from napari_plugin.curve_plot import COLORS, GROUND, INK, dress
 from napari_plugin.labelling import labels_path
-from napari_plugin.measure_widget import COLORS, FAINT, GROUND, INK
+from napari_plugin.metric_choice import MetricChoice
 from napari_plugin.settings import load_settings
-from napari_plugin.suggest import metrics_of_frames
 from napari_plugin.training_job import (
     Comparison,
     TrainingJob,
     compare_models,
+    most_different,
     picture,
     prepare_job,
     read_state,
 )
+from napari_plugin.work import Work, duration
 from seg.analysis import load_analysis
 from seg.errors import UsageError
 from seg.io import find_inputs, open_stack, read_labels
 from seg.modality import MODALITIES
 from seg.models.bundle import find_model
-from seg.resources import config_names
 from seg.segmentation import Segmentation
 from seg.stack import Stack
 
@@ -71,22 +74,19 @@ class TrainWidget(QWidget):
         self._timer.timeout.connect(self._look)
 
     def _build(self) -> None:
-        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
-        from matplotlib.figure import Figure
-
-        self.images = qt.PathField("folder", "folder of the labelled images")
+        self.images = qt.PathField("folder", "folder; empty: those in the viewer")
         self.name = QLineEdit("mine")
-        self.start_from, self.modality, self.analysis, self.metric = QComboBox(), QComboBox(), QComboBox(), QComboBox()
+        self.start_from, self.modality = QComboBox(), QComboBox()
+        choice = MetricChoice()
+        self.analysis, self.metric = choice.analysis, choice.metric
         settings = load_settings()
         self.start_from.addItems(["auto", SCRATCH, "other folder ..."])
         qt.choose_text(self.start_from, settings.network)
         self.start_from.activated.connect(self._start_chosen)
         self.modality.addItems(list(MODALITIES))
         self.modality.setCurrentText(settings.instrument)
-        self.analysis.addItems(config_names("analysis"))
-        self.analysis.setCurrentText("optical-plan")
-        self.analysis.currentTextChanged.connect(lambda _: self._fill_metrics())
         self.minutes = QDoubleSpinBox()
+        self.minutes.setDecimals(1)
         self.minutes.setRange(0.1, 10_000)
         self.minutes.setValue(settings.training_min)
         self.minutes.setSuffix(" min")
@@ -96,8 +96,8 @@ class TrainWidget(QWidget):
         fields.addRow("start from", self.start_from)
         fields.addRow("instrument", self.modality)
         fields.addRow("time", self.minutes)
-        fields.addRow("judge by", self.analysis)
-        fields.addRow("", self.metric)
+        fields.addRow("analysis", self.analysis)
+        fields.addRow("judge by", self.metric)
         self.figure = Figure(figsize=(4, 2), layout="constrained", facecolor=GROUND)
         self.canvas = FigureCanvasQTAgg(self.figure)
         self.canvas.setMinimumHeight(CURVE_PX)
@@ -129,14 +129,7 @@ class TrainWidget(QWidget):
             qt.button("Copy command", lambda: QApplication.clipboard().setText(self.shown_command.toPlainText()))
         ))  # fmt: skip
         self.setMinimumWidth(360)
-        self._fill_metrics()
         self._draw(np.zeros(0), np.zeros(0))
-
-    def _fill_metrics(self) -> None:
-        self.metric.clear()
-        self.metric.addItems(metrics_of_frames(load_analysis(self.analysis.currentText())))
-        if self.metric.findText("covered_fraction") >= 0:
-            self.metric.setCurrentText("covered_fraction")
 
     def _start_chosen(self, index: int) -> None:
         if self.start_from.itemText(index) == "other folder ...":
@@ -149,7 +142,7 @@ class TrainWidget(QWidget):
         """Images with saved labels: of the folder given, else those in the viewer."""
         if self.images.path is not None:
             return [p for p in find_inputs([self.images.path]) if labels_path(p).is_file()]
-        found = dict.fromkeys(qt.path_of(layer) for layer in self.viewer.layers if type(layer).__name__ == "Image")
+        found = dict.fromkeys(viewing.path_of(layer) for layer in self.viewer.layers if type(layer).__name__ == "Image")
         return [path for path in found if path is not None and labels_path(path).is_file()]
 
     # --- the run ----------------------------------------------------------------------------------------------------
@@ -207,7 +200,7 @@ class TrainWidget(QWidget):
             below = "" if self.preview.isHidden() else " Below: image, labels, and what the network says by now."
             self.status.setText(
                 f"{self._said}Step {state.steps[-1]}, loss {state.losses[-1]:.3f}, {state.share:.0%} done, "
-                f"{qt.duration(state.remaining_s)} left.{below}"
+                f"{duration(state.remaining_s)} left.{below}"
             )
         code = self.process.poll()
         if code is None:
@@ -235,13 +228,10 @@ class TrainWidget(QWidget):
     @staticmethod
     def _plot(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
         axes.plot(steps, losses, "-o" if len(steps) < 20 else "-", color=COLORS[0], linewidth=1.4, markersize=3)
-        axes.set_xlabel("step", color=INK)
-        axes.set_ylabel("loss", color=INK)
-        axes.set_facecolor(GROUND)
-        axes.tick_params(colors=INK)
-        axes.grid(color=FAINT, alpha=0.25)
-        for side in axes.spines.values():
-            side.set_color(FAINT)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0, max(10, 1.05 * steps[-1] if len(steps) else 0))
+        axes.set_ylim(0, 1.1 * losses.max() if len(losses) else 1)
+        dress(axes, x="step", y="loss")
 
     # --- old against new --------------------------------------------------------------------------------------------
 
@@ -255,7 +245,7 @@ class TrainWidget(QWidget):
         models = {"old": "auto" if start == SCRATCH else start, "new": job.model_dir}
         config, metric = load_analysis(self.analysis.currentText()), self.metric.currentText()
         self.status.setText("Comparing the old and the new model on the frames held out ...")
-        work = qt.Work(lambda w: w.compute(compare_models, job, models, config, metric, modality_name), self)
+        work = Work(lambda w: w.compute(compare_models, job, models, config, metric, modality_name), self)
         work.returned.connect(self._show_comparison)
         work.failed.connect(lambda reason: (self.status.setText(reason), qt.show_error(reason)))
         work.start()
@@ -268,34 +258,28 @@ class TrainWidget(QWidget):
         self.canvas.setMinimumHeight(PICTURES_PX)
         if table["image"].nunique() == 1:
             table = table.drop(columns="image")
-        self.table.setColumnCount(len(table.columns))
-        self.table.setHorizontalHeaderLabels(list(table.columns))
-        self.table.setRowCount(len(table))
-        for row, record in enumerate(table.itertuples(index=False)):
-            for column, value in enumerate(record):
-                text = ("" if value != value else f"{value:.3g}") if isinstance(value, float) else str(value)
-                self.table.setItem(row, column, QTableWidgetItem(text))
-        self.table.resizeColumnsToContents()
+        qt.fill_table(self.table, table.map(_cell))
         stretched = list(table.columns).index("quantity")
         self.table.horizontalHeader().setSectionResizeMode(stretched, QHeaderView.ResizeMode.Stretch)
         for image in dict.fromkeys(item.image for item in items):
             self._show_masks([item for item in items if item.image == image])
         assert self.job is not None
         self.status.setText(
-            f"Done; both models are shown on the frames held out. The new one: {self.job.run_dir.name}/model."
+            "Done. Pictures: where old and new model differ most on a frame held out; layers: all of those frames. "
+            f"The new model is {'/'.join(self.job.model_dir.parts[-3:])} beside the images."
         )
 
-    def _show_pictures(self, item: Comparison, schema: Any) -> None:
-        """Labels, old and new model side by side under the loss."""
+    def _show_pictures(self, item: Comparison, schema: Any, aspect: float) -> None:
+        """Labels, old and new model side by side under the loss, where the models differ most."""
         loss = self.figure.axes[0].lines[0].get_data()
         self.figure.clear()
         upper, lower = self.figure.subfigures(2, 1, height_ratios=[1, 1.2])
         upper.set_facecolor(GROUND)
         lower.set_facecolor(GROUND)
         self._plot(upper.add_subplot(), *loss)
-        shown = {"labels": item.truth, **item.masks}
+        shown, box = {"labels": item.truth, **item.masks}, most_different(list(item.masks.values()))
         for axes, (name, labels) in zip(lower.subplots(1, len(shown)), shown.items(), strict=True):
-            axes.imshow(picture(item.grey, labels, schema))
+            axes.imshow(picture(item.grey, labels, schema)[box], aspect=aspect)
             axes.set_title(name if name == "labels" else f"{name} model", color=INK, fontsize=9)
             axes.set_axis_off()
         self.canvas.draw_idle()
@@ -311,11 +295,12 @@ class TrainWidget(QWidget):
             title = f"{name} model"
             for old in [one for one in self.viewer.layers if one.name == title]:
                 self.viewer.layers.remove(old)
-            qt.add_layers(self.viewer, [layers.labels_layer(shown, name=title, opacity=0.5)])
+            viewing.add_layers(self.viewer, [layers.labels_layer(shown, name=title, opacity=0.5)])
         for layer in self.viewer.layers:
             if layer.name in ("labels", "prediction", "old model"):
                 layer.visible = False
-        self._show_pictures(items[0], labels.schema)
+        sizes = grid.calibration.pixel_size_um
+        self._show_pictures(items[0], labels.schema, sizes.get("y", 1.0) / sizes.get("x", 1.0))
         if len(grid.axes) > 2:
             axis = self.viewer.dims.ndim - len(grid.axes)
             self.viewer.dims.set_current_step(axis, items[0].frame)
@@ -325,3 +310,10 @@ class TrainWidget(QWidget):
         if self.process is not None:
             self.process.terminate()
         super().closeEvent(event)
+
+
+def _cell(value: Any) -> str:
+    """Text of a cell; a number that a column does not have for this row is empty."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3g}"
+    return str(value)

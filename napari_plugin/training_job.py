@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from scipy import ndimage
 
 from napari_plugin.labelling import labels_path, worked_on
+from napari_plugin.prediction import Box
 from seg.analysis import AnalysisConfig
 from seg.errors import UsageError
 from seg.io import open_stack, read_labels, write_labels
@@ -23,6 +25,7 @@ from seg.labels import LabelSchema
 from seg.measure import measure_frames
 from seg.preprocess import SeriesNormalisation, to_grey
 from seg.progress import Progress, silent
+from seg.report.words import unit_text
 from seg.segmentation import Segmentation
 from seg.stack import Calibration, Stack
 
@@ -284,6 +287,18 @@ def picture(grey: np.ndarray, labels: np.ndarray, schema: LabelSchema) -> np.nda
     return base.astype(np.uint8)
 
 
+def most_different(masks: Sequence[np.ndarray], share: float = 1 / 3) -> Box:
+    """Rows and columns, `share` of each side, where two masks (of volumes: their middle planes) differ most."""
+    first, second = (m[len(m) // 2] if m.ndim == 3 else m for m in masks)
+    size = tuple(max(1, round(share * n)) for n in first.shape)
+    filtered = ndimage.uniform_filter((first != second).astype(np.float32), size, mode="constant")
+    # Where a box lies inside the frame its middle is half of it from every edge.
+    starts = [slice(n // 2, n // 2 + whole - n + 1) for n, whole in zip(size, first.shape, strict=True)]
+    inside = filtered[tuple(starts)]
+    corner = np.unravel_index(int(inside.argmax()), inside.shape)
+    return (slice(int(corner[0]), int(corner[0]) + size[0]), slice(int(corner[1]), int(corner[1]) + size[1]))
+
+
 def _one_frame(stack: Stack, frame: int) -> Stack:
     """One frame of a series, or one plane of a volume, as a stack of its own."""
     axes = stack.axes
@@ -313,4 +328,5 @@ def _scores(item: Comparison, labels: Segmentation, config: AnalysisConfig, metr
         values = [m.value for m in whole if math.isfinite(m.value)]
         numbers[name] = float(np.mean(values)) if values else math.nan
         unit = whole[0].unit if whole else unit
-    return [*rows, {**where, "quantity": f"{metric} ({unit})", **numbers}]
+    unit = unit_text(unit)
+    return [*rows, {**where, "quantity": f"{metric} / {unit}" if unit else metric, **numbers}]

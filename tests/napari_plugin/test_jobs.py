@@ -10,10 +10,18 @@ import pandas as pd
 import pytest
 
 from napari_plugin import edits, overlays
-from napari_plugin.curves import FRAME, TIME, Results
+from napari_plugin.curves import FRAME, TIME, Results, object_texts
 from napari_plugin.files_queue import FAILED, LABELLED, NEW, STARTED, FilesQueue
 from napari_plugin.labelling import open_session
-from napari_plugin.training_job import Comparison, _scores, picture, prepare_job, read_state, split_frames
+from napari_plugin.training_job import (
+    Comparison,
+    _scores,
+    most_different,
+    picture,
+    prepare_job,
+    read_state,
+    split_frames,
+)
 from seg.analysis import load_analysis
 from seg.errors import DataError, UsageError
 from seg.io import read_labels, write_image
@@ -138,6 +146,18 @@ def test_picture_shows_classes_over_the_image(schema):
     assert shown[0, 1].tolist() == [int(0.55 * c) for c in schema.by_name("deposit").rgb]
 
 
+def test_pictures_are_cut_where_old_and_new_model_differ_most():
+    old, new = np.ones((30, 60), np.uint8), np.ones((30, 60), np.uint8)
+    new[22:28, 41:50] = 3
+    new[2, 3] = 3
+    rows, columns = most_different([old, new])
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (10, 20)
+    assert (new[rows, columns] == 3).sum() == 6 * 9
+    volumes = [np.stack([old, old, old]), np.stack([old, new, old])]
+    assert most_different(volumes) == (rows, columns)
+    assert most_different([old, old])[0].stop <= 30
+
+
 @pytest.mark.parametrize("init", [None, "generalist-2d"])
 def test_training_reads_the_job(folder, schema, init):
     from training.config import compose_config, to_train_config
@@ -187,7 +207,7 @@ def test_scores_count_labelled_pixels_only(schema):
     by_name = {row["quantity"]: row["new"] for row in rows}
     assert by_name["IoU deposit"] == pytest.approx(100 / 150)
     assert by_name["IoU electrolyte"] == pytest.approx(50 / 100)
-    assert by_name["covered_fraction (1)"] == pytest.approx(1 - 50 / 600)
+    assert by_name["covered_fraction"] == pytest.approx(1 - 50 / 600)
     assert "truth" not in rows[-1]  # not labelled throughout
 
 
@@ -236,6 +256,19 @@ def test_cycler_slides_on_the_clock_of_the_images(results):
     assert later[2:] == pytest.approx([0.0, 0.025, 0.05])
     with pytest.raises(UsageError, match="load a cycler file"):
         results.curves("covered_fraction", "voltage_V")
+
+
+def test_objects_are_listed_in_the_units_of_the_instrument():
+    table = pd.DataFrame({
+        "frame": [3], "object_id": [7], "class": ["deposit"], "y_um": [0.3], "area_um2": [0.002807],
+        "equivalent_diameter_um": [0.05978], "circularity": [0.684], "touches_border": [True],
+    })  # fmt: skip
+    in_nm = object_texts(table, "nm")
+    assert list(in_nm.columns) == ["id", "class", "area / nm²", "diameter / nm", "circularity", "at border"]
+    assert in_nm.iloc[0].tolist() == ["7", "deposit", "2\u2009810", "59.8", "0.684", "yes"]
+    assert object_texts(table, "um")["diameter / µm"][0] == "0.0598"
+    uncalibrated = table.rename(columns={"area_um2": "area_px2"})
+    assert object_texts(uncalibrated, "nm")["area / px²"][0] == "0.00281"
 
 
 def test_click_finds_the_frame_of_the_nearest_point(results):

@@ -1,12 +1,14 @@
 """Forest, network and the choice of the next frame, on a texture that brightness does not tell apart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_plugin import forest_predictor
 from napari_plugin.forest_predictor import ForestPredictor
 from napari_plugin.prediction import NetworkPredictor, Planes, strokes_of
-from napari_plugin.suggest import _shares, advise, metrics_of_frames
+from napari_plugin.suggest import Candidate, _advice, _shares, advise, metrics_of_frames
 from seg.analysis import load_analysis
 from seg.errors import LabelError, UsageError
 from seg.stack import Calibration, Stack
@@ -254,6 +256,20 @@ def test_metric_that_single_frames_do_not_give_is_named(fitted):
     assert "covered_fraction" in metrics_of_frames(config)
     with pytest.raises(UsageError, match="does not give 'nucleation_rate'"):
         advise(predictor, [(0,)], config, "nucleation_rate")
+
+
+def test_empty_frame_without_doubt_is_no_reason_to_go_on(schema):
+    sure = Candidate((1,), disagreement=0.0, novelty=0.0, value=0.4, interval=0.1, doubt=0.01)
+    empty = Candidate((0,), disagreement=0.0, novelty=0.0, value=0.0, interval=0.0, doubt=0.0)
+    assert empty.effect == 0
+    assert _advice((sure, empty), "covered_fraction").stop
+    # with a doubt of 0.1 the interval of 0.1 becomes sqrt(2) times as wide
+    unsure = replace(sure, doubt=0.1)
+    advice = _advice((unsure, empty), "covered_fraction")
+    assert not advice.stop
+    assert advice.text == "Label frame 1 next: doubt of the model widens the interval of covered_fraction by 41%."
+    undefined = replace(sure, value=np.nan, interval=np.nan, doubt=np.nan)
+    assert "nothing tells" in _advice((undefined,), "covered_fraction").text
 
 
 def test_what_is_not_defined_counts_as_nothing():

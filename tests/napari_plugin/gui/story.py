@@ -1,7 +1,8 @@
-"""The first five minutes of a user, driven: ``xvfb-run -a -s "-screen 0 1500x950x24" python story.py OUT``.
+"""The first five minutes of a user, driven: ``xvfb-run -a -s "-screen 0 1500x950x24" python story.py [PART] OUT``.
 
-Open the sample, draw, predict, accept, get killed, reopen, save, train, run, measure, click; a picture of each step and
-the seconds it took are left in OUT.
+Open the sample, draw, predict, correct, accept, get killed, reopen, save, train, run, measure, click; a picture of each
+step and the seconds it took are left in OUT. PART is one of the functions named in `PARTS`; without it they all run, in
+their order and each in a napari of its own.
 """
 
 import json
@@ -13,8 +14,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 FRAMES = (6, 12, 18)
+CORRECTIONS = 4
+BRUSH_PX = 5
 SIZE = (1500, 950)
 
 
@@ -53,24 +57,31 @@ class Stage:
         self.seconds[name] = round(seconds, 3)
         self.file.write_text(json.dumps(self.seconds, indent=1))
 
-    def picture(self, name: str) -> None:
+    def picture(self, name: str, *, whole: bool = True) -> None:
+        self.pause(0.3)
+        if whole:
+            self.viewer.reset_view()
         self.pause(0.7)
         self.viewer.screenshot(str(self.out / f"{name}.png"), canvas_only=False, flash=False)
 
     def widget(self, name: str):
-        return self.viewer.window.add_plugin_dock_widget("operandoseg", name)
+        began = time.perf_counter()
+        _, widget = self.viewer.window.add_plugin_dock_widget("operandoseg", name)
+        self.note(f"open {name}", time.perf_counter() - began)
+        return widget
+
+    def open_image(self, name: str):
+        from napari_plugin import readers, viewing
+
+        return viewing.add_layers(self.viewer, readers.read(str(self.out / "samples" / name / "image.ome.tif")))
 
 
-def stroke(layer, frame: int, points, value: int) -> None:
-    """What a brush does between pressing and releasing the button."""
-    with layer.block_history():
-        for (a, b), (c, d) in zip(points[:-1], points[1:], strict=True):
-            for s in np.linspace(0, 1, 25):
-                layer.paint((frame, a + (c - a) * s, b + (d - b) * s), value)
+# --- the parts ------------------------------------------------------------------------------------------------------
 
 
-def draw(stage: Stage, label) -> None:
-    """Open the sample, draw three strokes, accept; then the power goes."""
+def draw(stage: Stage) -> None:
+    """Open the sample, draw, correct what is wrong, accept; then the power goes."""
+    label = stage.widget("Label")
     began = time.perf_counter()
     stage.viewer.open_sample("operandoseg", "optical")
     stage.note("open sample (drawn on the spot the first time)", time.perf_counter() - began)
@@ -81,54 +92,62 @@ def draw(stage: Stage, label) -> None:
     for n, frame in enumerate(FRAMES):
         stage.viewer.dims.set_current_step(0, frame)
         stage.pause(0.3)
-        label.layer.brush_size = 5
-        for value, line in _lines(truth[frame]):
-            label.choose(value)
-            before = label.prediction
-            began = time.perf_counter()
-            stroke(label.layer, frame, line, value)
-            if label.forest.forest is not None:
-                stage.until(lambda before=before: label.prediction is not before)
-                stage.note("stroke to prediction, 512 x 512", time.perf_counter() - began)
-        stage.until(lambda: not label.predictions.busy and label.line.isHidden())
+        label.layer.brush_size = BRUSH_PX
+        for value, line in _first_strokes(truth[frame]):
+            _draw_and_wait(stage, label, frame, line, value)
+        for _ in range(CORRECTIONS):
+            value, line = _correction(label.shown.data[frame], truth[frame])
+            _draw_and_wait(stage, label, frame, line, value)
         if n == 1:
             label.choose(3)
             stage.picture("2_predicted")
+        stage.note(
+            f"pixels predicted rightly in frame {frame}", float((label.shown.data[frame] == truth[frame]).mean())
+        )
         label.accept_frame()
         stage.until(lambda: not label.predictions.busy and label.line.isHidden())
         if n == 1:
             stage.picture("3_accepted")
+    stage.pause(0.3)
     (stage.out / "left.npy").unlink(missing_ok=True)
     np.save(stage.out / "left.npy", label.session.labels)
     assert label.session.unsaved
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def go_on(stage: Stage, label) -> None:
-    """Reopen where it was, save, train, run, measure, click."""
+def reopen(stage: Stage) -> None:
+    """Go on where it was, fill the frames between, save, and ask what to label next."""
     from napari_plugin.samples import sample_image
 
+    label = stage.widget("Label")
     label.open_files([sample_image("optical")])
     stage.until(lambda: label.session is not None)
     assert label.session.recovered
     assert np.array_equal(label.session.labels, np.load(stage.out / "left.npy"))
     stage.viewer.dims.set_current_step(0, FRAMES[1])
     stage.picture("4_reopened")
+    stage.viewer.dims.set_current_step(0, FRAMES[1] + 2)
     label.interpolate()
     stage.until(lambda: not label.predictions.busy and label.line.isHidden())
     began = time.perf_counter()
     label.save()
     stage.until(lambda: label.session.unsaved == 0 and label.line.isHidden())
     stage.note("save and read back", time.perf_counter() - began)
+    label.predict()
+    stage.until(lambda: label.forest.forest is not None and not label.predictions.busy)
     label.suggest()
     stage.until(lambda: label.advice.text() != "" and label.line.isHidden())
     stage.seconds["advice"] = label.advice.text()
+    stage.until(lambda: label.plane in label._complete and not label.predictions.busy)
     stage.picture("5_next")
-    _close(stage, label)
 
-    dock, train = stage.widget("Train")
-    train.further = [
-        "trainer.max_steps=8",
+
+def train(stage: Stage) -> None:
+    """Fine-tune for a few steps; old and new model side by side."""
+    stage.open_image("optical")
+    widget = stage.widget("Train")
+    widget.further = [
+        "trainer.max_steps=12",
         "trainer.patience=0",
         "data.patch_px=128",
         "data.batch=4",
@@ -136,49 +155,143 @@ def go_on(stage: Stage, label) -> None:
         "data.workers=0",
     ]
     began = time.perf_counter()
-    train.train()
-    stage.until(lambda: train.preview.isVisible() or train.process is None, 600)
+    widget.train()
+    stage.until(lambda: widget.preview.isVisible() or widget.process is None, 600)
+    stage.until(lambda: len(widget.figure.axes[0].lines[0].get_xdata()) > 4 or widget.process is None, 600)
     stage.picture("6_training")
-    stage.until(lambda: train.process is None, 900)
-    stage.until(lambda: train.table.rowCount() > 0, 300)
-    stage.note("train 8 steps and compare", time.perf_counter() - began)
+    stage.until(lambda: widget.process is None, 900)
+    stage.until(lambda: widget.table.rowCount() > 0, 300)
+    stage.note("train 12 steps and compare", time.perf_counter() - began)
     stage.picture("6_trained")
-    _close(stage, train, dock)
 
-    for layer in [one for one in stage.viewer.layers if one.name != "image.ome.tif"]:
-        stage.viewer.layers.remove(layer)
-    dock, run = stage.widget("Run")
-    run.echem.edit.setText(str(stage.out / "samples" / "optical" / "cycler.csv"))
-    run.offset.setText("-37s")
+
+def run(stage: Stage) -> None:
+    """Masks and numbers by the shipped model, with the cycler file of the sample."""
+    stage.open_image("optical")
+    widget = stage.widget("Run")
+    widget.echem.edit.setText(str(stage.out / "samples" / "optical" / "cycler.csv"))
+    widget.offset.setText("-37s")
     began = time.perf_counter()
-    run.run_layer()
-    stage.until(lambda: "segment" in run.line.text.text() or run.job is None, 120)
+    widget.run_layer()
+    stage.until(lambda: "segment" in widget.line.text.text() or widget.job is None, 120)
+    stage.pause(1.5)
     stage.picture("7_running")
-    stage.until(lambda: run.job is None, 900)
+    stage.until(lambda: widget.job is None, 900)
     stage.note("run 20 x 512 x 512", time.perf_counter() - began)
+    assert not widget.results[0].error, widget.results[0].error
     stage.viewer.dims.set_current_step(0, 14)
     stage.picture("8_run")
-    folder = run.results[0].folder
-    assert not run.results[0].error, run.results[0].error
-    _close(stage, run, dock)
 
-    _, measure = stage.widget("Measure")
-    measure.open_result(folder)
-    measure.metric.setCurrentText("areal_density")
-    measure.against.setCurrentText("capacity_mAh")
+
+def measure(stage: Stage) -> None:
+    """A curve against the capacity; a click on a point, a row, an object."""
+    from napari_plugin.viewing import camera_of
+
+    stage.open_image("optical")
+    widget = stage.widget("Measure")
+    widget.open_result(stage.out / "samples" / "optical" / "results" / "image")
+    widget.metric.setCurrentText("areal_density")
+    widget.against.setCurrentText("capacity_mAh")
+    stage.pause(0.5)
+    _click_point(widget, 14)
+    assert widget._frame() == 14
+    sizes = widget._objects["equivalent_diameter_um"].to_numpy()
+    from_middle = np.hypot(widget._objects["y_um"] - 73, widget._objects["x_um"] - 73).to_numpy()
+    widget.centre_on_row(int(np.argmin(np.where(sizes > np.median(sizes), from_middle, np.inf))))
+    widget.select_at((stage.viewer.dims.point[0], *camera_of(stage.viewer).center[-2:]))
+    stage.picture("9_measure", whole=False)
+
+
+def contacts(stage: Stage) -> None:
+    """Contact angles of droplets in profile: the curve, and what was fitted."""
+    from napari_plugin.run_job import make_job
+    from napari_plugin.samples import sample_image
+
+    labels = sample_image("tem").with_name("labels.ome.tif")
+    job = make_job(
+        "measure",
+        [labels],
+        analysis="tem-insitu",
+        out=labels.parent / "results",
+        image=labels.with_name("image.ome.tif"),
+    )
+    (result,) = job.execute()
+    assert not result.error, result.error
+    stage.open_image("tem")
+    widget = stage.widget("Measure")
+    widget.open_result(result.folder)
+    widget.metric.setCurrentText("contact_angle")
+    stage.pause(0.5)
+    _click_point(widget, int(widget.plot.curves[0].frames[len(widget.plot.curves[0].frames) // 2]))
+    widget.show_contacts()
+    for layer in stage.viewer.layers:
+        if layer.name.endswith((" events", " tracks")):
+            layer.visible = False
+    stage.picture("10_contacts")
+
+
+PARTS = {part.__name__: part for part in (draw, reopen, train, run, measure, contacts)}
+
+
+# --- what a person would do -----------------------------------------------------------------------------------------
+
+
+def _draw_and_wait(stage: Stage, label, frame: int, line, value: int) -> None:
+    """Draw a line as a brush does between pressing and releasing the button; wait for the answer."""
+    label.choose(value)
+    label._complete.pop(label.plane, None)
+    (a, b), (c, d) = line
+    began = time.perf_counter()
+    with label.layer.block_history():
+        for s in np.linspace(0, 1, 60):
+            label.layer.paint((frame, a + (c - a) * s, b + (d - b) * s), value)
+    stage.pause(0.05)
+    if len(np.unique(label.session.labels[frame])) > 2:
+        stage.until(lambda: label.plane in label._complete and not label.predictions.busy)
+        stage.note("stroke to prediction, 512 x 512", time.perf_counter() - began)
+
+
+def _first_strokes(truth: np.ndarray) -> list[tuple[int, list[tuple[float, float]]]]:
+    """Along large and small grains, over bare ground, through the bubble."""
+    grains, _ = ndimage.label(truth == 3)
+    edge = np.unique(np.concatenate([grains[0], grains[-1], grains[:, 0], grains[:, -1]]))
+    grains, n = ndimage.label(np.where(np.isin(grains, edge), 0, grains))
+    by_size = 1 + np.argsort(-np.bincount(grains.ravel())[1:])
+    found = [(3, _through(grains == by_size[k], 0.7)) for k in (0, 1, n // 3, n // 2, 2 * n // 3)]
+    ground = ndimage.binary_erosion(truth == 2, iterations=4)
+    rows = np.arange(len(truth))[:, np.newaxis]
+    found += [(2, _through(ground & (rows == share * len(truth) // 4), 0.8)) for share in (1, 2, 3)]
+    marks, n_marks = ndimage.label(ndimage.binary_erosion(truth == 10, iterations=2))
+    if n_marks:
+        found.append((10, _through(marks == 1 + np.argmax(np.bincount(marks.ravel())[1:]), 0.8)))
+    return found
+
+
+def _correction(found: np.ndarray, truth: np.ndarray) -> tuple[int, list[tuple[float, float]]]:
+    """A stroke through the largest region that is predicted wrongly."""
+    regions, _ = ndimage.label((found != truth) & (truth > 0))
+    region = regions == 1 + np.argmax(np.bincount(regions.ravel())[1:])
+    value = int(np.bincount(truth[region]).argmax())
+    return value, _through(region & (truth == value), 0.8)
+
+
+def _through(mask: np.ndarray, share: float) -> list[tuple[float, float]]:
+    """The ends of the longest run of a row within a mask, shortened to a share of it."""
+    best = (0, 0, 0)
+    for y in np.flatnonzero(mask.any(axis=1)):
+        runs, _ = ndimage.label(mask[y])
+        for (box,) in ndimage.find_objects(runs):
+            if box.stop - box.start > best[2] - best[1]:
+                best = (int(y), box.start, box.stop)
+    y, first, stop = best
+    cut = (stop - first) * (1 - share) / 2
+    return [(y, first + cut), (y, stop - 1 - cut)]
+
+
+def _click_point(widget, frame: int) -> None:
     from matplotlib.backend_bases import MouseEvent
 
-    stage.pause(0.5)
-    curve = measure._curves[0]
-    x, y = measure._axes.transData.transform((curve.x[14], curve.value[14]))
-    measure._plot_clicked(MouseEvent("button_press_event", measure.canvas, x, y, 1))
-    assert measure._frame() == 14
-    sizes = measure._objects["equivalent_diameter_um"].to_numpy()
-    row = int(np.argsort(sizes)[len(sizes) * 3 // 4])
-    measure.centre_on_row(row)
-    stage.viewer.camera.zoom *= 1.0
-    measure.select_at((stage.viewer.dims.point[0], *stage.viewer.camera.center[-2:]))
-    stage.picture("9_measure")
+    widget.plot.clicked(MouseEvent("button_press_event", widget.plot, *widget.plot.point(frame), 1))
 
 
 def _truth(stage: Stage) -> np.ndarray:
@@ -187,47 +300,16 @@ def _truth(stage: Stage) -> np.ndarray:
     return np.asarray(read_labels(stage.out / "samples" / "optical" / "labels.ome.tif").stack.data)
 
 
-def _lines(truth: np.ndarray) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Strokes a person would draw: one inside each class, and ground close to outlines, where a forest errs."""
-    from scipy import ndimage
-
-    found = []
-    for value in (3, 2, 10):
-        places = np.argwhere(_inner(truth == value))
-        if len(places):
-            y, x = (int(n) for n in places[len(places) // 2])
-            found.append((value, [(y, x - 6), (y, x + 6)]))
-    grains, n_grains = ndimage.label(truth == 3)
-    tops = [np.argwhere(grains == n + 1)[0] for n in range(n_grains)]  # the first in reading order is the uppermost
-    free = [(int(y), int(x)) for y, x in tops if y > 12 and (truth[y - 11 : y - 3, max(x - 9, 0) : x + 10] == 2).all()]
-    return found + [(2, [(y - 7, x - 5), (y - 7, x + 5)]) for y, x in free[:4]]
-
-
-def _inner(mask: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    inner = ndimage.binary_erosion(mask, iterations=8)
-    return inner if inner.any() else mask
-
-
-def _close(stage: Stage, widget, dock=None) -> None:
-    stage.viewer.window.remove_dock_widget(dock if dock is not None else widget)
-
-
 def main(part: str, out: Path) -> None:
-    if part == "all":
-        out.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run([sys.executable, __file__, "draw", str(out)])
-        assert done.returncode == -signal.SIGKILL, done.returncode
-        subprocess.run([sys.executable, __file__, "go_on", str(out)], check=True)
-        return
-    stage = Stage(out)
-    began = time.perf_counter()
-    _, label = stage.widget("Label")
-    stage.note("activate plugin and open Label", time.perf_counter() - began)
-    {"draw": draw, "go_on": go_on}[part](stage, label)
+    if part:
+        PARTS[part](Stage(out))
+        os._exit(0)  # tearing down Qt's objects has taken minutes
+    out.mkdir(parents=True, exist_ok=True)
+    for name in PARTS:
+        done = subprocess.run([sys.executable, __file__, name, str(out)])
+        assert done.returncode == (-signal.SIGKILL if name == "draw" else 0), (name, done.returncode)
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    main(arguments[0] if len(arguments) > 1 else "all", Path(arguments[-1]).resolve())
+    main(arguments[0] if len(arguments) > 1 else "", Path(arguments[-1]).resolve())

@@ -49,10 +49,19 @@ def open_widget(viewer, name):
     return viewer.window.add_plugin_dock_widget("operandoseg", name)[1]
 
 
-def open_image(viewer, path):
-    from napari_plugin import qt, readers
+def press(viewer, key: str, *, shift: bool = False) -> None:
+    """A key on the canvas, as the keyboard sends it."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
 
-    return qt.add_layers(viewer, readers.read(str(path)))[0]
+    held = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+    QTest.keyClick(viewer.window._qt_viewer.canvas.native, getattr(Qt.Key, key), held)
+
+
+def open_image(viewer, path):
+    from napari_plugin import readers, viewing
+
+    return viewing.add_layers(viewer, readers.read(str(path)))[0]
 
 
 def test_label_from_stroke_to_saved_file(viewer, image):
@@ -71,7 +80,7 @@ def test_label_from_stroke_to_saved_file(viewer, image):
     assert (widget.shown.data[1] == truth[1]).mean() > 0.95
     strokes = widget.layer.data.copy()
     assert widget.session.unsaved == 2
-    widget.accept_frame()
+    press(viewer, "Key_A", shift=True)
     assert (widget.layer.data[1] != 0).all()
     widget.layer.undo()
     until(lambda: widget.session.unsaved == 4)  # two strokes, the acceptance, and its undo
@@ -92,9 +101,11 @@ def test_number_keys_choose_classes_and_clicks_find_pixels(viewer, image):
     widget = open_widget(viewer, "Label")
     widget.label_selected()
     viewer.dims.set_current_step(0, 0)
-    widget._key_class(4, widget.layer)
+    press(viewer, "Key_4")
     assert widget.layer.selected_label == 4
     assert widget._class_buttons[4].isChecked()
+    press(viewer, "Key_0")  # the tenth class
+    assert widget.layer.selected_label == 10
     world = (3.0, 20 * 0.6, 30 * 0.4)
     assert widget._pixel(world) == (20, 30)
     widget.shown.data[0] = movie()[1][0]
@@ -161,13 +172,11 @@ def test_measure_links_points_objects_and_rows(viewer, tmp_path):
     widget = open_widget(viewer, "Measure")
     widget.open_result(result.folder)
     widget.metric.setCurrentText("covered_fraction")
-    (curve,) = widget._curves
+    (curve,) = widget.plot.curves
     assert curve.value == pytest.approx([(10 + 4 * t) * 20 / (48 * 64) for t in range(4)])
     from matplotlib.backend_bases import MouseEvent
 
-    widget.canvas.draw()
-    x, y = widget._axes.transData.transform((curve.x[2], curve.value[2]))  # so short that it is shown in s
-    widget._plot_clicked(MouseEvent("button_press_event", widget.canvas, x, y, 1))
+    widget.plot.clicked(MouseEvent("button_press_event", widget.plot, *widget.plot.point(2), 1))
     assert viewer.dims.current_step[0] == 2
     assert widget.table.rowCount() == 1
     widget.centre_on_row(0)
@@ -181,7 +190,7 @@ def test_measure_links_points_objects_and_rows(viewer, tmp_path):
     cycler.write_text("time_s,voltage_V,current_mA,capacity_mAh\n0,0.1,-1,0\n100,0.5,-1,10\n")
     widget.load_cycler(cycler, -2.0)
     assert widget.against.currentText() == "capacity_mAh"
-    assert widget._curves[0].x == pytest.approx([0.5, 0.75, 1.0, 1.25])
+    assert widget.plot.curves[0].x == pytest.approx([0.5, 0.75, 1.0, 1.25])
     exported = widget.export(tmp_path / "curve.csv").read_text()
     assert exported.startswith("metric,curve,frame,capacity_mAh,value,low,high,unit,flags")
 
@@ -202,11 +211,11 @@ def test_train_shows_its_command_and_why_it_failed(viewer, image):
 
 
 def test_cancelled_work_leaves_no_process(viewer):
-    from napari_plugin import qt
     from napari_plugin.engine import ENGINE, idle
+    from napari_plugin.work import Work
 
     seen = []
-    work = qt.Work(lambda w: w.compute(idle))
+    work = Work(lambda w: w.compute(idle))
     work.progressed.connect(lambda *a: seen.append(a))
     work.cancelled.connect(lambda: seen.append("cancelled"))
     work.ended.connect(lambda: seen.append("ended"))

@@ -1,0 +1,86 @@
+"""Between the viewer and `layers`: what a layer says, which one is meant, adding, locking, what is on show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_plugin import layers
+from seg.errors import UsageError
+from seg.stack import Stack
+
+if TYPE_CHECKING:
+    import napari
+
+
+def layer_state(layer: Any) -> dict[str, Any]:
+    """What `napari_plugin.layers.stack_of_layer` wants to know of a layer."""
+    return {
+        "name": layer.name, "scale": layer.scale, "translate": layer.translate, "units": layer.units,
+        "axis_labels": layer.axis_labels, "metadata": layer.metadata, "rgb": getattr(layer, "rgb", False),
+    }  # fmt: skip
+
+
+def stack_of(layer: Any, *, axes: str | None = None) -> Stack:
+    """The stack a layer shows."""
+    return layers.stack_of_layer(layer.data, layer_state(layer), axes=axes)
+
+
+def path_of(layer: Any) -> Path | None:
+    """The file a layer was read from, where there is one."""
+    kept = layer.metadata.get(layers.KEY, {}).get("source")
+    path = kept or layer.source.path
+    return Path(path) if path and Path(path).exists() else None
+
+
+def selected_image(viewer: napari.Viewer) -> Any:
+    """The image layer that is selected, else the first one."""
+    images = [one for one in viewer.layers if type(one).__name__ == "Image"]
+    if not images:
+        raise UsageError("There is no image; open one with File > Open, or try File > Open Sample > OperandoSeg.")
+    return next((one for one in images if one in viewer.layers.selection), images[0])
+
+
+def view_of(viewer: napari.Viewer, layer: Any) -> tuple[slice, slice] | None:
+    """Rows and columns of a layer that are on show; None where they are not to be told, as in three dimensions."""
+    if viewer.dims.ndisplay != 2 or tuple(viewer.dims.order[-2:]) != (viewer.dims.ndim - 2, viewer.dims.ndim - 1):
+        return None
+    (top, left), (bottom, right) = (corner[-2:] for corner in layer.corner_pixels)
+    return slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+
+
+def lock(viewer: napari.Viewer, layer: Any) -> Callable[[], None]:
+    """Let nobody draw on a layer until the function given back is called, which also gives back the tool in hand."""
+    mode, was = layer.mode, layer.editable
+    layer.editable = False
+
+    def release() -> None:
+        if layer in viewer.layers:
+            layer.editable = was
+            layer.mode = mode
+
+    return release
+
+
+def add_layers(viewer: napari.Viewer, found: Iterable[layers.LayerData]) -> list[Any]:
+    """Add layer data to the viewer."""
+    from napari.layers import Layer
+
+    made = []
+    for data in found:
+        layer = Layer.create(*data)
+        viewer.add_layer(layer)
+        made.append(layer)
+    return made
+
+
+def name_axes(viewer: napari.Viewer, axes: str) -> None:
+    """Say t, z, y, x on the sliders."""
+    if viewer.dims.ndim == len(axes):
+        viewer.dims.axis_labels = tuple(axes)
+
+
+def camera_of(viewer: napari.Viewer) -> Any:
+    """The camera; since napari 0.9 it belongs to the scene."""
+    return getattr(viewer, "scene", viewer).camera
