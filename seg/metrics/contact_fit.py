@@ -59,7 +59,8 @@ def measure_contact(
     clearly better (half of a flat ellipse passes for a wide arc); a rough boundary may leave up to 2 px that average
     out along it. Where neither fits, the boundary near each contact decides: a straight stretch of 1.5 times the run
     that a circle of that size would show is a facet, which has no contact angle in the sense of wetting (refused);
-    anything else gets a parabola over half a radius. In volumes a ball on a plane or ball has one angle; where either
+    anything else that a circle describes within 2 px is turned from it as said below, and what no circle describes gets
+    a parabola over half a radius. In volumes a ball on a plane or ball has one angle; where either
     does not describe its surface, the angle is the mean along the contact line.
     A curve that fits on the whole may still leave the outline at the contact, as when facets begin to form: where the
     residuals there slope by more than chance, the angle turns to the outline (flag ``faceted-contact``), and a straight
@@ -80,6 +81,9 @@ def measure_contact(
 
     circle = fit_circle(free, spacing)
     fit = _shape(free, circle, spacing)
+    loose = fit is None and ndim == 2 and circle is not None and circle.rms_px <= MAX_ROUGHNESS_PX
+    if loose and circle is not None and circle.curve.side == 1:
+        fit = circle  # the nearest drop; what the outline does beside it at the contact is looked at below
     if fit is None:
         if ndim == 3:
             return contact_along_line(outline, contact, surface, spacing, substrate=substrate, ball=None, tilt=tilt)
@@ -115,11 +119,11 @@ def measure_contact(
     doubtful: tuple[str, ...] = ()
     # A rough outline slopes everywhere; the error of its fit allows for that. A circle that describes its outline is
     # that of a drop, and a few steps of the pixels at the contact say nothing against it.
-    if ends is not None and isinstance(fit.curve, Ellipse) and fit.rms_px <= MAX_RMS_PX:
+    if ends is not None and (loose or (isinstance(fit.curve, Ellipse) and fit.rms_px <= MAX_RMS_PX)):
         extent = float(np.linalg.norm(np.ptp(free.position, axis=0)))
         left = [departure(free, fit.curve, end, min(circle.curve.radius, extent / 2), spacing) for end in ends]
         trusted = [_trust(turn, error) for turn, error, _ in left]
-        if any(straight and trust > 0 for (_, _, straight), trust in zip(left, trusted, strict=True)):
+        if any(straight and (loose or trust > 0) for (_, _, straight), trust in zip(left, trusted, strict=True)):
             model = f"{model}: straight at the contact"
             return Contact(cap_height=height, flags=("faceted-contact",), model=model, rms_px=fit.rms_px, **tilt)
         angles, errors = _turned(angles, errors, left, trusted)
