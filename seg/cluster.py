@@ -11,7 +11,8 @@ import atexit
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 # How many threads a worker computes with: Dask sets those of its children to one.
 THREADS = "OPERANDOSEG_THREADS"
+# How often a cluster that returns nothing is asked for its workers, and how long it may have none.
+ASK_EVERY_S = 5.0
+WORKERLESS_S = 60.0
 KINDS = "local:N, tcp://HOST:PORT or slurm:FILE"
 
 
@@ -78,13 +82,14 @@ def compute(task: Task, parts: Sequence[Part], where: str, *, progress: Progress
         What is wrong with the input, as in one process; and where a part ended its worker, or failed, three times. A
         worker that dies otherwise is replaced and its part done elsewhere.
     """
-    from distributed import KilledWorker, as_completed
+    from distributed import KilledWorker
 
     client = connect(where)
     logger.info("%s: %d part(s) on %s", task.path.name, len(parts), where)
     futures = {client.submit(_compute_one, task, part, retries=ATTEMPTS - 1, pure=False): part for part in parts}
     try:
-        for future in progress(as_completed(futures), total=len(futures), desc=f"segment {task.path.name}"):
+        ended = _as_they_end(client, futures, where)
+        for future in progress(ended, total=len(futures), desc=f"segment {task.path.name}"):
             frame, z_start = futures[future].places[0]
             where_it_is = f"{task.path.name!r}, frame {frame}, plane {z_start}"
             try:
@@ -101,6 +106,35 @@ def compute(task: Task, parts: Sequence[Part], where: str, *, progress: Progress
                 raise refused
     finally:
         client.cancel(list(futures))
+
+
+def _as_they_end(client: Any, futures: Iterable[Any], where: str) -> Iterator[Any]:
+    """The futures in the order in which they end; a cluster without workers is named, not waited for in silence.
+
+    A queue may be long, and a scheduler may get its workers later, so these are waited for; what this process
+    started itself and lost does not come back.
+    """
+    from distributed import as_completed
+
+    ending = as_completed(futures)
+    last_seen = last_asked = time.monotonic()
+    while ending.count():
+        ready = ending.next_batch(block=False)
+        yield from ready
+        now = time.monotonic()
+        if ready or now - last_asked < ASK_EVERY_S:
+            time.sleep(0 if ready else 0.05)
+            continue
+        last_asked = now
+        if client.scheduler_info()["workers"]:
+            last_seen = now
+        elif where.startswith("local:") and now - last_seen > WORKERLESS_S:
+            raise SegError(
+                f"All processes of --cluster {where} have ended and none came back within {WORKERLESS_S:.0f} s, "
+                "perhaps for want of memory; what is finished is kept, the same command continues."
+            )
+        elif now - last_seen > WORKERLESS_S:
+            logger.warning("%s has no worker since %.0f s; waiting.", where, now - last_seen)
 
 
 @cache

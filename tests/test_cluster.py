@@ -190,6 +190,18 @@ def test_a_dead_worker_is_replaced_and_a_poisoned_part_is_named(tmp_path):
     assert len(list(tmp_path.glob("2-*"))) == 1 + 3
 
 
+def test_a_cluster_that_has_lost_all_its_workers_is_not_waited_for(tmp_path, monkeypatch):
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr(cluster, "ASK_EVERY_S", 0.05)
+    monkeypatch.setattr(cluster, "WORKERLESS_S", 0.3)
+    task = cluster.Task(tmp_path / "volume.tif", {}, tmp_path, cluster.InferenceSettings(device="cpu"), None, None)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty, Client(empty) as client:
+        monkeypatch.setattr(cluster, "connect", lambda where: client)
+        with pytest.raises(SegError, match="All processes of --cluster local:2 have ended"):
+            cluster.compute(task, [Part(0, range(0, 1), ((0, 0),), 1)], "local:2")
+
+
 def test_masks_of_two_processes_are_those_of_one(tiny_volume, tmp_path):
     config, path = tiny_volume
     from seg.io import read_labels
