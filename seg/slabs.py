@@ -66,7 +66,8 @@ class SlabFolder:
     def finished(self) -> frozenset[tuple[int, int]]:
         """The ``(frame, z_start)`` of all saved parts; damaged ones are deleted, to be made again."""
         damaged = "A finished part (%s) is damaged; it is made again."
-        return _finished(self.path.glob("*.npz"), _archive_is_whole, damaged)
+        members = _MEMBERS if self.peaks is None else _MEMBERS | {"sure.npy"}
+        return _finished(self.path.glob("*.npz"), lambda file: _archive_is_whole(file, members), damaged)
 
     def frames(self, n_frames: int) -> Iterator[np.ndarray]:
         """Labels frame by frame, shape ([Z,] Y, X); one frame in memory at a time."""
@@ -144,24 +145,26 @@ class SlabStore:
         """Write one part and flush it, then leave a mark; a part without its mark counts as absent."""
         import zarr
 
-        store = self.path / LABELS / "0"
-        array = zarr.open_array(str(store), mode="r+")
         volume = slab.labels.ndim == 3
         planes = slice(slab.z_start, slab.z_start + len(slab.labels)) if volume else slice(None)
         key = {"t": slab.frame, "z": planes}
         place = tuple(key.get(axis, slice(None)) for axis in self.axes)
-        array[place] = slab.labels
+        written = {self.path / LABELS / "0": slab.labels}
         if self.peaks is not None:
-            zarr.open_array(str(self.path / SURE), mode="r+")[place] = _sure(slab, self.peaks)
-        depths = range(slab.z_start, planes.stop) if volume else [0]
+            written[self.path / SURE] = _sure(slab, self.peaks)
+        for store, values in written.items():
+            zarr.open_array(str(store), mode="r+")[place] = values
+            self._flush(store, slab.frame, range(slab.z_start, planes.stop) if volume else range(1))
+        mark = {"confidence": _mean(slab), "pixels": slab.labels.size}
+        write_json(mark, self.path / "done" / f"{_name(slab.frame, slab.z_start)}.json")
+
+    def _flush(self, store: Path, frame: int, depths: range) -> None:
         for z in depths:
-            chunk = store.joinpath("c", *(str({"t": slab.frame, "z": z}[axis]) for axis in self.axes if axis in "tz"))
+            chunk = store.joinpath("c", *(str({"t": frame, "z": z}[axis]) for axis in self.axes if axis in "tz"))
             for file in chunk.rglob("*"):
                 if file.is_file():
                     with file.open("rb") as opened:
                         os.fsync(opened.fileno())
-        mark = {"confidence": _mean(slab), "pixels": slab.labels.size}
-        write_json(mark, self.path / "done" / f"{_name(slab.frame, slab.z_start)}.json")
 
     def finished(self) -> frozenset[tuple[int, int]]:
         """The ``(frame, z_start)`` of all saved parts."""
@@ -269,10 +272,10 @@ def _finished(
     return frozenset(found)
 
 
-def _archive_is_whole(file: Path) -> bool:
+def _archive_is_whole(file: Path, expected: set[str]) -> bool:
     try:
         with zipfile.ZipFile(file) as members:
-            return members.testzip() is None and set(members.namelist()) >= _MEMBERS
+            return members.testzip() is None and set(members.namelist()) >= expected
     except Exception:  # of a damaged archive zipfile raises whatever its parsing runs into
         return False
 
