@@ -15,6 +15,8 @@ from scipy import ndimage, sparse
 
 from seg.memory import memory_left_bytes
 
+# Voxels whose ids are counted, or used as indices, at a time: numpy converts them to 64 bits.
+PIECE_VOXELS = 2**19
 # Voxels of a slab, fewer where memory is short. Labels, masks and ids of one take up to this many bytes per voxel.
 SLAB_VOXELS = 16_000_000
 SLAB_BYTES_PER_VOXEL = 64
@@ -92,7 +94,8 @@ def slabs(shape: Sequence[int], *, halo: int = 1, max_voxels: int | None = None)
         Of a slab without its halo, which has at least one slice. None: `SLAB_VOXELS`, or what memory is left for.
     """
     if max_voxels is None:
-        left = memory_left_bytes() if math.prod(shape) > _SMALL_VOXELS else None
+        # Planes are never measured from disk: asking for each of them how much memory is left would be in vain.
+        left = memory_left_bytes() if len(shape) > 2 and math.prod(shape) > _SMALL_VOXELS else None
         max_voxels = SLAB_VOXELS if left is None else min(SLAB_VOXELS, left // (2 * SLAB_BYTES_PER_VOXEL))
     thick = max(1, max_voxels // max(math.prod(shape[1:]), 1))
     for start in range(0, shape[0], thick):
@@ -213,7 +216,13 @@ class RegionFinder:
             old, new = tail[-(shared.stop - shared.start) :], ids[: shared.stop - shared.start]
             self._pairs.append(_distinct_pairs(old, new) + np.array([earlier_before, before]))
         owned = ids[slab.inner]
-        self._sizes.append(np.bincount(owned.ravel(), minlength=n + 1)[1:])
+        flat = owned.reshape(-1)
+        # Counting and indexing convert ids to 64 bits: piece by piece, so that this is never done for all at once.
+        pieces = [slice(start, start + PIECE_VOXELS) for start in range(0, flat.size, PIECE_VOXELS)]
+        sizes = np.zeros(n + 1, np.int64)
+        for piece in pieces:
+            sizes += np.bincount(flat[piece], minlength=n + 1)
+        self._sizes.append(sizes[1:])
         low, high = np.tile(np.iinfo(np.int64).max, (n, mask.ndim)), np.zeros((n, mask.ndim), np.int64)
         for index, box in enumerate(ndimage.find_objects(owned, max_label=n)):
             if box is not None:
@@ -224,8 +233,9 @@ class RegionFinder:
         self._high.append(high)
         first = np.full(n + 1, np.iinfo(np.int64).max)
         # Later assignments win: in reverse order the first voxel of each does.
-        at = np.flatnonzero(owned)[::-1]
-        first[owned.ravel()[at]] = at + start * math.prod(self.shape[1:])
+        for piece in reversed(pieces):
+            at = np.flatnonzero(flat[piece])[::-1]
+            first[flat[piece][at]] = at + piece.start + start * math.prod(self.shape[1:])
         self._first.append(first[1:])
         # The next slab reads these slices again.
         self._last = slab, ids[-2 * slab.halo :].copy(), before

@@ -215,7 +215,8 @@ def _fill(
         task = Task(path.resolve(), options.reading, bundle.path.resolve(), settings, normalisation, slabs.resolved())
         compute(task, left, options.cluster, progress=progress)
         return []
-    plan = plan_segmentation(stack, runner, left, joined=isinstance(slabs, SlabFolder))
+    joined, cleaned = isinstance(slabs, SlabFolder), slabs.peaks is not None
+    plan = plan_segmentation(stack, runner, left, joined=joined, cleaned=cleaned)
     logger.info("%s %s", stack.name, plan)
     limit = memory_limit_bytes()
     if limit is not None and plan.host_bytes > limit:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from seg.blocks import slabs
 from seg.inference import Part
 from seg.io.arrays import LAZY_ABOVE_BYTES
+from seg.postprocess import SLAB_VOXELS
 from seg.regrid import DECIDED_PX, grid_shape, pixel_size_fit
 from seg.runner import Runner
 from seg.stack import Stack
@@ -26,6 +28,9 @@ ALIVE = 3
 # What the writer of TIFF files gathers, and what the allocator keeps between parts.
 JOINING_BYTES = 2**26
 SLACK_BYTES = 2**25
+# Of the clean-up of masks, for each voxel of a slab with its halo: 24 measured; masks of pixel noise, in which every
+# third pixel is a region of its own, take up to 110.
+CLEANING_BYTES_PER_VOXEL = 26
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Plan:
         return f"needs {', '.join(needs)}, about {f'{minutes:.0f} min' if minutes < 90 else f'{minutes / 60:.1f} h'}"
 
 
-def plan_segmentation(stack: Stack, runner: Runner, parts: Sequence[Part], *, joined: bool = True) -> Plan:
+def plan_segmentation(
+    stack: Stack, runner: Runner, parts: Sequence[Part], *, joined: bool = True, cleaned: bool = True
+) -> Plan:  # fmt: skip
     """Plan the segmentation of `parts` of a stack.
 
     Parameters
@@ -66,6 +73,8 @@ def plan_segmentation(stack: Stack, runner: Runner, parts: Sequence[Part], *, jo
         Those still to be computed.
     joined : bool
         Whether the parts of a frame are joined in memory in the end.
+    cleaned : bool
+        Whether the masks are cleaned after that.
     """
     plane = math.prod(stack.spatial_shape[-2:])
     solid = runner.network.dims == 3
@@ -92,10 +101,17 @@ def plan_segmentation(stack: Stack, runner: Runner, parts: Sequence[Part], *, jo
         blended += 4 * 3 * runner.n_classes * max(DECIDED_PX, plane if solid else stack.spatial_shape[-1])
     on_cpu = runner.device.type == "cpu"
     host = ALIVE * (raw + results) + feeding + blended + (network if on_cpu else 0)
+    frame_px = math.prod(stack.spatial_shape)
+    cleaning = 0
+    if cleaned:  # the first slab has one halo: twice as thick, it stands for those with two
+        slab = next(slabs(stack.spatial_shape, halo=2, max_voxels=SLAB_VOXELS)).read
+        cleaning = CLEANING_BYTES_PER_VOXEL * (slab.stop - slab.start) * frame_px // stack.spatial_shape[0]
     if joined:
-        total_px = math.prod(stack.spatial_shape) * stack.n_frames
-        joining = 3 * math.prod(stack.spatial_shape) + JOINING_BYTES
-        host = max(host, joining) + min(total_px, LAZY_ABOVE_BYTES)  # small masks are read back whole
+        joining = (5 if cleaned else 3) * frame_px + JOINING_BYTES  # with where they are certain, and the clean ones
+        # Small masks are read back whole.
+        host = max(host, joining + cleaning) + min(frame_px * stack.n_frames, LAZY_ABOVE_BYTES)
+    else:
+        host += cleaning  # the allocator keeps what the network had
     host += SLACK_BYTES
     device = 0 if on_cpu else network + batch * 8 + 2**29  # and what CUDA itself takes
     seconds = None

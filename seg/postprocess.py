@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from seg.blocks import RegionFinder, Slab, neighbourhood, slabs
+from seg.blocks import PIECE_VOXELS, RegionFinder, Slab, neighbourhood, slabs
 from seg.cleanup import N_VALUES, ClassLimits, CleanUp, Rules, make_rules
 from seg.labels import LabelSchema
 
@@ -143,9 +143,11 @@ def clean_slabs(
     shape = tuple(shape)
     cuts = list(slabs(shape, halo=1, max_voxels=SLAB_VOXELS if max_voxels is None else max_voxels))
     census = _Census(shape, rules)
+    ids: np.ndarray | None = None
     for slab in cuts:
         labels, sure = read(slab.read)
         seen = [other(slab.read) for other in neighbours] if rules.min_frames > 1 else []
+        ids = None  # those of the slab before go before these are made
         ids = census.add(slab, labels, sure, seen)
     new, gone = census.decide()
     if changed is not None:
@@ -210,36 +212,41 @@ class _Census:
             found, before = self.finders[value].add(mask, slab)
             n = self.finders[value].count - before
             numbering.append((value, self.count))
-            np.add(found, self.count, out=ids, where=mask)
+            np.add(found, self.count - first, out=ids, where=mask)
             self.places[value].append(np.arange(self.count + 1, self.count + n + 1))
             self.count += n
             classes.append(np.full(n, value))
-            sizes.append(np.bincount(found.ravel(), minlength=n + 1)[1:])
+            sizes.append(sum(np.bincount(piece, minlength=n + 1) for piece in _pieces(found))[1:])
+            del found  # before the next are made
         self.numbering.append(numbering)
-        local = np.where(ids > 0, ids - first, 0) if first else ids
         kind, size = np.concatenate(classes), np.concatenate(sizes)
         flags = np.zeros((len(kind) + 1, 3), bool)
+        of = np.zeros(len(kind) + 1, np.int64)
         if sure is None:
             flags[:, 0] = True
         else:
-            flags[local[sure], 0] = True
+            for piece, certain in zip(_pieces(ids), _pieces(sure), strict=True):
+                flags[piece[certain], 0] = True
             flags[1:, 0] |= rules.peak[kind] == 0
         if seen:
-            flags[local[met], 2] = True
-        for axis in range(local.ndim):
+            for piece, there in zip(_pieces(ids), _pieces(met), strict=True):
+                flags[piece[there], 2] = True
+        for piece, together in zip(_pieces(ids), _pieces(group_ids), strict=True):
+            inside = together > 0
+            of[piece[inside]] = together[inside] + group_before
+        self.unions.append(of[1:])
+        for axis in range(ids.ndim):
             ends = [0] * (axis > 0 or slab.read.start == 0) + [-1] * (axis > 0 or slab.read.stop == self.shape[0])
-            flags[local.take(ends, axis=axis), 1] = True
+            flags[ids.take(ends, axis=axis), 1] = True
         flags = flags[1:]
         self.flags.append(flags)
-        of = np.zeros(len(kind) + 1, np.int64)
-        inside = group_ids > 0
-        of[local[inside]] = group_ids[inside] + group_before
-        self.unions.append(of[1:])
         # Sizes only grow and certainty only comes as slabs are joined: what has both already will stay.
         safe = (size >= rules.least_px[kind]) & flags[:, 0]
         if seen:
             safe &= flags[:, 2]
-        self._touch(slab, ids, np.concatenate([[False], ~safe])[local])
+        candidates = np.concatenate([[False], ~safe])[ids]
+        np.add(ids, first, out=ids, where=ids > 0)
+        self._touch(slab, ids, candidates)
         return ids
 
     def _touch(self, slab: Slab, ids: np.ndarray, candidates: np.ndarray) -> None:
@@ -305,6 +312,12 @@ class _Census:
         return target, gone
 
 
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array in flat pieces: what converts ids to 64 bits does it for one at a time."""
+    flat = array.reshape(-1)
+    return (flat[start : start + PIECE_VOXELS] for start in range(0, flat.size, PIECE_VOXELS))
+
+
 def _any(which: np.ndarray, n: int) -> np.ndarray:
     """Which of 0..n-1 are among `which`; bool, shape (n,)."""
     found = np.zeros(n, bool)
@@ -330,8 +343,11 @@ def _resolve(new: np.ndarray, moving: np.ndarray, body: np.ndarray, pairs: np.nd
         if not len(use):
             return
         bodies, row = np.unique(body[use[:, 0]], return_inverse=True)
-        votes = np.zeros((len(bodies), N_VALUES), np.int64)
-        np.add.at(votes, (row, new[use[:, 1]]), use[:, 2])
+        choices, vote = np.unique(row * N_VALUES + new[use[:, 1]], return_inverse=True)
+        faces = np.bincount(vote, use[:, 2])
+        # By body, then by votes from most to least; of equal votes the smaller label value.
+        order = np.lexsort((choices, -faces, choices // N_VALUES))
+        _, first = np.unique(choices[order] // N_VALUES, return_index=True)
         settled = left & np.isin(body, bodies)
-        new[settled] = votes.argmax(axis=1)[np.searchsorted(bodies, body[settled])]
+        new[settled] = (choices[order][first] % N_VALUES)[np.searchsorted(bodies, body[settled])]
         left &= ~settled
