@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from napari_plugin.edits import Edit
 from napari_plugin.files_queue import FilesQueue
 from napari_plugin.forest_predictor import ForestPredictor
 from napari_plugin.label_panel import FOREST, LabelPanel
-from napari_plugin.labelling import LabellingSession, accepted
+from napari_plugin.labelling import HAND, LabellingSession, accepted
 from napari_plugin.live_prediction import LivePrediction, Request, forest_parts
 from napari_plugin.prediction import NetworkPredictor, Plane, Planes, Prediction, strokes_near
 from napari_plugin.settings import load_settings
@@ -50,6 +50,7 @@ class DrawingWidget(LabelPanel):
         self._complete: dict[Plane, str] = {}
         self._then: tuple[Plane, Callable[[], None]] | None = None
         self._touched: set[int] = set()
+        self._refused = ""  # why the journal could not be written
         self.pressed.connect(self._do)
         self.class_pressed.connect(self.choose)
         self._later = QTimer(self)
@@ -88,7 +89,7 @@ class DrawingWidget(LabelPanel):
             self.planes, session.schema, cache_bytes=set_to.memory_mib << 20, n_trees=set_to.trees, depth=set_to.depth,
             max_pixels=set_to.pixels,
         )  # fmt: skip
-        self.prediction, self._then, self._complete = None, None, {}
+        self.prediction, self._then, self._complete, self._refused = None, None, {}, ""
         self._touched = set(session.labelled_frames())
         self.fill_classes(session.schema)
         self._bind()
@@ -188,13 +189,26 @@ class DrawingWidget(LabelPanel):
         if not isalive(self) or self.session is None:
             return
         deep = self.session.leading is not None and self.layer.n_edit_dimensions > len(self.session.frame_axes)
-        if self.session.note_changes(None if deep else [self.frame]):
+        if self._note(None if deep else [self.frame], HAND):
             self._touched.add(self.frame)
             self._after_edit()
 
     def _note_undo(self) -> None:
-        if self.session is not None and self.session.note_changes(self._touched | {self.frame}, kind="undo"):
+        if self.session is not None and self._note(self._touched | {self.frame}, "undo"):
             self._after_edit()
+
+    def _note(self, frames: Iterable[int] | None, kind: str) -> int:
+        """Journal what was drawn; where the disk refuses, say so until it takes it: the next edit tries again."""
+        assert self.session is not None
+        try:
+            n = self.session.note_changes(frames, kind=kind)
+        except OSError as error:
+            self._refused = str(error)
+            qt.show_error(f"What was drawn is not on disk: {error}. Make room, then draw on or press Save.")
+            self._tell()
+            return 0
+        self._refused = ""
+        return n
 
     def _after_edit(self) -> None:
         if self.session is None or self.layer is None:  # the layer was removed meanwhile
@@ -347,4 +361,6 @@ class DrawingWidget(LabelPanel):
             self.status.setText(text)
             return
         waiting = f"{self.session.unsaved} edit(s) in the journal" if self.session.unsaved else "All saved"
+        if self._refused:
+            waiting = f"The last edits are NOT on disk: {self._refused}"
         self.status.setText(f"{text}{waiting}.")

@@ -251,7 +251,7 @@ class LabellingSession:
         models = ", ".join(sorted({entry["model"] for entry in self.log if entry["model"]}))
         provenance = Provenance(
             software=f"operandoseg {__version__}", model=models,
-            input_fingerprint=fingerprint(self.source) if self.source is not None else "", settings=settings,
+            input_fingerprint=self._fingerprint(), settings=settings,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         frames = (self.labels[t] for t in range(self.shape[0])) if "t" in self.axes else iter([self.labels])
@@ -263,6 +263,16 @@ class LabellingSession:
         self.journal.remove()
         self._unsaved = 0
         return Saved(self.path, int(np.count_nonzero(self.labels)), len(self.labelled_frames()))
+
+    def _fingerprint(self) -> str:
+        """Of the image file; empty where there is none any more: its labels are saved all the same."""
+        if self.source is None:
+            return ""
+        try:
+            return fingerprint(self.source)
+        except (DataError, OSError) as error:
+            logger.warning("the labels of %s are saved without its fingerprint: %s", self.stack.name, error)
+            return ""
 
     def _read_back(self) -> None:
         found = read_labels(self.path)
@@ -326,11 +336,18 @@ def open_session(
     image: Path | str, schema: LabelSchema, *, path: Path | None = None, stack: Stack | None = None,
     user: str | None = None,
 ) -> LabellingSession:  # fmt: skip
-    """Label an image file; its labels are in `path`, by default ``labels/NAME.ome.tif`` beside it."""
+    """Label an image file; its labels are in `path`, by default ``labels/NAME.ome.tif`` beside it.
+
+    Raises
+    ------
+    DataError
+        Where nothing can be written there.
+    """
     image = Path(image)
-    return LabellingSession(
-        stack if stack is not None else open_stack(image), schema, path or labels_path(image), source=image, user=user
-    )
+    path = path or labels_path(image)
+    _check_place(path)
+    stack = stack if stack is not None else open_stack(image)
+    return LabellingSession(stack, schema, path, source=image, user=user)
 
 
 def worked_on(log: Sequence[Mapping[str, Any]], frames: Iterable[int]) -> list[int]:
@@ -342,6 +359,7 @@ def worked_on(log: Sequence[Mapping[str, Any]], frames: Iterable[int]) -> list[i
 
 def labels_path(image: Path) -> Path:
     """Where the labels of an image are kept: the place that ``data.sources.*.labels=labels/*.ome.tif`` names."""
+    image = image if image.name not in ("", "..") else image.resolve()  # "." names a folder as well
     stem = image.name.removesuffix(".ome.tif") if image.name.endswith(".ome.tif") else image.stem
     return image.parent / "labels" / f"{stem}.ome.tif"
 
@@ -365,6 +383,15 @@ def accepted(
         index,
         lambda labels: edits.accept(labels, prediction, model=model, classes=classes, where=where, overwrite=overwrite),
     )
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a place that cannot be written before a stroke is drawn that could not be kept."""
+    folder = next(one for one in path.absolute().parents if one.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise DataError(
+            f"Labels would be kept as {path}, but {folder} may not be written; copy the image to a folder of your own."
+        )
 
 
 def _check_memory(shape: tuple[int, ...], name: str) -> None:

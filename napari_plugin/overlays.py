@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,12 @@ def contact_strokes(
         ends = contact_points(found, base.curve) if found is not None else None
         if found is not None and ends is not None:
             strokes += _strokes_of(int(object_id), found, base.curve, ends, angles, spacing)
-    return strokes
+    return [replace(s, points=_inside(s.points, labels.shape)) if s.kind == "baseline" else s for s in strokes]
+
+
+def _inside(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The points within the image, in their order."""
+    return points[((points >= -0.5) & (points <= np.asarray(shape) - 0.5)).all(axis=1)]
 
 
 def _fitted(outline: CrackPoints, base: Substrate, method: str, spacing: Sequence[float]):

@@ -165,6 +165,30 @@ def test_failed_save_keeps_the_journal(image, schema, monkeypatch):
     assert journal_path(session.path).exists()
 
 
+def test_labels_are_saved_though_the_image_is_gone(image, schema, caplog):
+    session = open_session(image, schema)
+    session.labels[1, 3:5, 4:9] = 3
+    session.note_changes()
+    image.unlink()
+    session.save()
+    assert "without its fingerprint" in caplog.text
+    found = read_labels(session.path)
+    assert np.array_equal(found.stack.data, session.labels)
+    assert found.provenance.input_fingerprint == ""
+
+
+def test_place_that_cannot_be_written_is_refused_before_a_stroke(image, schema):
+    (image.parent / "labels").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match="may not be written; copy the image"):
+        open_session(image, schema)
+
+
+def test_labels_of_the_folder_one_is_in_have_its_name(tmp_path, monkeypatch):
+    (tmp_path / "frames").mkdir()
+    monkeypatch.chdir(tmp_path / "frames")
+    assert labels_path(Path()) == tmp_path / "labels" / "frames.ome.tif"
+
+
 def test_save_that_writes_something_else_is_noticed(image, schema, monkeypatch):
     from seg.io import write_labels
 

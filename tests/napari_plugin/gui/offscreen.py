@@ -184,6 +184,25 @@ def test_empty_labels_predict_nothing_and_say_so(label, tmp_path, monkeypatch):
     assert not read_labels(labels_path(tmp_path / "movie.ome.tif")).stack.data.any()
 
 
+def test_full_disk_is_said_until_it_takes_the_strokes(label, tmp_path, monkeypatch):
+    from napari_plugin import qt
+    from napari_plugin.journal import Journal
+
+    said = []
+    monkeypatch.setattr(qt, "show_error", said.append)
+    path = image_file(tmp_path, pixels())
+    begin(label, path)
+    with monkeypatch.context() as full:
+        full.setattr(Journal, "start", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        label.layer.paint((0, 20, 30), 3)
+        until(lambda: bool(said))
+    assert "NOT on disk" in label.status.text()
+    label.layer.paint((0, 55, 10), 2)
+    until(lambda: label.session.unsaved > 0)
+    assert "NOT on disk" not in label.status.text()
+    assert np.array_equal(open_session(path, load_schema()).labels, label.layer.data)
+
+
 def test_two_viewers_label_two_images(label, tmp_path):
     from napari.components import ViewerModel
 
