@@ -1,4 +1,4 @@
-"""Measuring beside reading and scikit-image's ``regionprops_table``, on the same frames in one run.
+"""Measuring beside reading, scikit-image, cc3d and pointpats, on the same data in one run; who is absent is skipped.
 
 Tiny by default so that it cannot rot. For figures (1000 frames of 1024 x 1024 px with 300 objects, volumes of 512^3)::
 
@@ -25,6 +25,7 @@ from seg.io import read_labels
 from seg.labels import load_schema
 from seg.metrics import facets, shape
 from seg.metrics.frame import Frame
+from seg.metrics.point_pattern import Window, arrangement_test, clark_evans, mean_neighbour_distance, ripley_l
 from seg.metrics.table import Scale
 from seg.objects import label_objects
 from seg.tabulate import write_tables
@@ -34,6 +35,7 @@ VOLUME_PX = int(os.environ.get("OPERANDOSEG_BENCHMARK_VOLUME_PX", "64"))
 SPACING = (0.1, 0.1)
 pytestmark = pytest.mark.timeout(7200 if FULL or VOLUME_PX > 128 else 120)
 
+SQUARES: dict[int, float] = {}  # of the sizes of the objects of a volume, as the first contender found them
 COMMON = ("counting", "size", "cover", "events", "nucleation", "growth")
 PROPERTIES = ("label", "area", "bbox", "centroid", "perimeter_crofton", "axis_major_length", "axis_minor_length")
 
@@ -112,6 +114,54 @@ class TestShape:
         assert len([row for row in rows if row.metric == "facet_count"]) == frame.instances.max()
 
 
+N_POINTS, SIDE, SIMULATIONS, FIELDS = 300, 100.0, 199 if FULL else 9, 40 if FULL else 4
+
+
+@pytest.fixture(scope="module")
+def fields():
+    return np.random.default_rng(0).uniform(0, SIDE, (FIELDS, N_POINTS, 2))
+
+
+@pytest.mark.benchmark(group="arrangement of 300 points, 199 simulations")
+class TestArrangement:
+    """Ripley's function at 20 radii with an envelope of random points; Clark and Evans' mean distance.
+
+    The extra info has the mean of K(r) / (pi r^2) at the largest radius over random fields: 1 without bias.
+    """
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning")  # of its own libraries
+    def test_pointpats(self, benchmark, fields):
+        pointpats = pytest.importorskip("pointpats")
+        radii = np.linspace(0, SIDE / 4, 21)
+
+        def measure():
+            found = pointpats.k_test(fields[0], support=radii, n_simulations=SIMULATIONS, n_jobs=1,
+                                     keep_simulations=True)  # fmt: skip
+            return pointpats.PointPattern(fields[0]).mean_nnd, found
+
+        mean, found = benchmark.pedantic(measure, rounds=1)
+        ratios = [pointpats.k(points, support=radii)[1][-1] / (np.pi * radii[-1] ** 2) for points in fields]
+        benchmark.extra_info |= {"k_over_csr": float(np.mean(ratios))}
+        assert mean == pytest.approx(mean_neighbour_distance(fields[0])[0], rel=1e-12)
+        # Without edge correction it counts the same pairs: ours, of a window without edges, is theirs.
+        pairs = np.linalg.norm(fields[0][:, None] - fields[0], axis=2) <= radii[-1]
+        assert found.statistic[-1] == pytest.approx(SIDE**2 * (pairs.sum() - N_POINTS) / N_POINTS**2, rel=0.05)
+
+    def test_ours(self, benchmark, fields):
+        window = Window(np.ones((200, 200), bool), (SIDE / 200,) * 2)
+        rng = np.random.default_rng(1)
+
+        def measure():
+            ratio, _, _ = clark_evans(fields[0], window, rng=rng)
+            return ratio, arrangement_test(fields[0], window, rng=rng, n_simulations=SIMULATIONS, n_radii=20)
+
+        _, (radii, _, _) = benchmark.pedantic(measure, rounds=1)
+        ratios = [((ripley_l(points, window, radii) + radii)[-1] / radii[-1]) ** 2 for points in fields]
+        benchmark.extra_info |= {"k_over_csr": float(np.mean(ratios))}
+        # The standard error of the mean over the fields is about 0.02 / sqrt(fields).
+        assert np.mean(ratios) == pytest.approx(1, abs=0.05)
+
+
 # Each case in a process of its own, for the peak of its memory. Balls of 4 to 9 voxels on a jittered grid.
 VOLUME = """
 import json, sys, time
@@ -132,27 +182,42 @@ if who == "ours":
     from seg.objects import label_objects, object_table
     schema, scale = load_schema("lithium"), Scale((0.5, 0.5, 0.5))
     labels = np.where(mask, schema.index("void"), schema.index("separator")).astype(np.uint8)
+elif who == "cc3d":
+    import cc3d
 else:
     from skimage.measure import label, regionprops_table
 start, cpu = time.perf_counter(), time.process_time()
 if who == "ours":
     instances = label_objects(mask, scale=scale, split_touching=False)
-    found = len(object_table(Frame(labels, schema, scale, instances=instances, object_classes=("void",))))
+    table = object_table(Frame(labels, schema, scale, instances=instances, object_classes=("void",)))
+    found, sizes = len(table), table["volume_um3"] / 0.5**3
+elif who == "cc3d":
+    statistics = cc3d.statistics(cc3d.connected_components(mask, connectivity=26))
+    sizes = statistics["voxel_counts"][1:]
+    found = len(sizes)
 else:
     properties = ("label", "area", "bbox", "centroid", "axis_major_length", "axis_minor_length")
-    found = len(regionprops_table(label(mask), properties=properties)["label"])
+    sizes = regionprops_table(label(mask), properties=properties)["area"]
+    found = len(sizes)
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1e3
-print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_mb": peak, "objects": found}))
+print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_mb": peak, "objects": found,
+                  "squares": float((np.asarray(sizes, float) ** 2).sum())}))
 """
 
 
 @pytest.mark.benchmark(group=f"objects of a volume of {VOLUME_PX}^3")
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
-@pytest.mark.parametrize("who", ["scikit-image", "ours"])
+@pytest.mark.parametrize("who", ["scikit-image", "cc3d", "ours"])
 def test_volume(benchmark, who):
-    """Ours also gives the surface of every object, scikit-image has none."""
+    """Ours also gives axes and surface of every object, scikit-image no surface, cc3d sizes, boxes and centroids only.
+
+    The sums of the squares of the sizes have to agree between all.
+    """
+    if who == "cc3d":
+        pytest.importorskip("cc3d")
     command = [sys.executable, "-c", VOLUME, who, str(VOLUME_PX)]
     done = benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True, text=True), rounds=1)
     benchmark.extra_info |= json.loads(done.stdout)
     assert benchmark.extra_info["objects"] == (VOLUME_PX // 24) ** 3
+    assert SQUARES.setdefault(VOLUME_PX, benchmark.extra_info["squares"]) == benchmark.extra_info["squares"]

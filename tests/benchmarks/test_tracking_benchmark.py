@@ -1,4 +1,4 @@
-"""Following objects through a series: our tracker and laptrack's, on the same frames in one run.
+"""Following objects through a series: our tracker, laptrack's and trackpy's, on the same frames in one run.
 
 Tiny by default so that it cannot rot. For figures (the time of laptrack grows with the square of the objects)::
 
@@ -42,6 +42,21 @@ def test_laptrack(benchmark, instances):
     peer = laptrack.OverLapTrack(**cutoffs)
     tracks, _, _ = benchmark.pedantic(lambda: peer.predict_overlap_dataframe(instances), rounds=1)
     starts = tracks.reset_index().groupby("track_id")["frame"].min()
+    assert (starts > 0).sum() == new_objects(instances)
+
+
+@pytest.mark.filterwarnings("ignore::Warning")  # its own, of pandas
+def test_trackpy(benchmark, instances):
+    """Links centroids, from a table that is made outside of the clock; it knows neither merges nor splits."""
+    trackpy = pytest.importorskip("trackpy")
+    trackpy.quiet()
+    centres = []
+    for k, ids in enumerate(instances):
+        found = np.array(ndimage.center_of_mass(ids > 0, ids, np.arange(1, ids.max() + 1)))
+        centres.append(pd.DataFrame({"y": found[:, 0], "x": found[:, 1], "frame": k}))
+    table = pd.concat(centres, ignore_index=True)
+    tracks = benchmark.pedantic(lambda: trackpy.link(table, 10, memory=2), rounds=1)
+    starts = tracks.groupby("particle")["frame"].min()
     assert (starts > 0).sum() == new_objects(instances)
 
 
