@@ -15,7 +15,7 @@ from seg.accuracy import bodies, plan, profile
 from seg.accuracy.faults import FAULTS
 from seg.accuracy.trials import Scene, as_markdown, run_scene
 
-__all__ = ["FAULTS", "SCENES", "Scene", "as_markdown", "run", "run_scene"]
+__all__ = ["FAULTS", "SCENES", "Scene", "as_markdown", "n_twins", "run", "run_scene"]
 
 _ALL = tuple(FAULTS)
 _NONE = ("exact",)
@@ -54,4 +54,9 @@ def run(
         for fault in scene.faults:
             if (scene.name, fault) in done:
                 continue
-            yield run_scene(scene, fault, twins=max(2, round(scene.twins * share)), seed=seed)
+            yield run_scene(scene, fault, twins=n_twins(scene, share), seed=seed)
+
+
+def n_twins(scene: Scene, share: float) -> int:
+    """How many twins of a scene, for each kind of masks, this share of a full run makes."""
+    return max(2, round(scene.twins * share))
