@@ -1,18 +1,19 @@
-"""From the file to the written mask: ours, MONAI as people run it, MONAI with our fastest network, a hand-written loop.
+"""From the file to the written mask: ours, MONAI (as people run it, or our network), nnU-Net, a loop by hand.
 
 Tiny by default so that it cannot rot. For figures::
 
     OPERANDOSEG_BENCHMARK_PX=2048 pytest tests/benchmarks/test_rivals_benchmark.py -s      # two frames of 2048 x 2048
     OPERANDOSEG_BENCHMARK_VOLUME_PX=512 pytest ...                          # a volume of 512^3 with a 3-D network
 
-Each contender is a process of its own, so that none profits from what another one loaded, and its peak of memory is its
-own. Compare processor seconds on a machine that others use as well.
+nnU-Net takes part where ``nnunetv2`` is installed. Each contender is a process of its own, so that none profits from
+what another one loaded, and its peak of memory is its own. Compare processor seconds on a machine that others use too.
 """
 
 import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ VOLUME_PX = int(os.environ.get("OPERANDOSEG_BENCHMARK_VOLUME_PX", "32"))
 FULL = {2: "OPERANDOSEG_BENCHMARK_PX" in os.environ, 3: "OPERANDOSEG_BENCHMARK_VOLUME_PX" in os.environ}
 # Each process loads torch, which takes longer than the tiny sizes themselves.
 CONTENDERS = ("ours", "monai-fast", "monai", "hand") if any(FULL.values()) else ("ours", "monai-fast")
+if any(FULL.values()) and find_spec("nnunetv2"):
+    CONTENDERS = (*CONTENDERS, "nnunet")
 THREADS = os.environ.get("OMP_NUM_THREADS", "1")
 
 pytestmark = [pytest.mark.timeout(7200), pytest.mark.slow]
