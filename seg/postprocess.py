@@ -152,26 +152,28 @@ def clean_slabs(
     new, gone = census.decide()
     if changed is not None:
         changed.regions += gone
-    numbers = iter(census.numbering)
-    for slab in cuts:
+    for slab, numbering in zip(cuts, census.numbering, strict=True):
         if len(cuts) > 1:
             labels = read(slab.read)[0]
-            ids = _number(labels, next(numbers))
-        raw = labels[slab.inner]
-        clean = new[ids[slab.inner]]
+            clean = _relabelled(labels, numbering, new)[slab.inner]
+        else:
+            clean = new[ids]
         if changed is not None:
-            changed.add(raw, clean)
+            changed.add(labels[slab.inner], clean)
         yield slab.owned, clean
 
 
-def _number(labels: np.ndarray, numbering: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Provisional ids of the regions of all classes in a slab, as `_Census.add` gave them."""
-    ids = np.zeros(labels.shape, np.int32)
-    for value, base in numbering:
-        mask = labels == value
-        found, _ = ndimage.label(mask, neighbourhood(labels.ndim, corners=True))
-        np.add(found, base, out=ids, where=mask)
-    return ids
+def _relabelled(labels: np.ndarray, numbering: Sequence[tuple[int, int, int]], new: np.ndarray) -> np.ndarray:
+    """Labels with the new value of each region; regions are found again, as `_Census.add` did, where some changed."""
+    clean = labels.copy()
+    for value, first, count in numbering:
+        targets = new[first : first + count + 1].copy()
+        targets[0] = value
+        if (targets != value).any():
+            mask = labels == value
+            found, _ = ndimage.label(mask, neighbourhood(labels.ndim, corners=True))
+            np.copyto(clean, targets[found], where=mask)
+    return clean
 
 
 class _Census:
@@ -184,7 +186,7 @@ class _Census:
         self.shape, self.rules = shape, rules
         self.finders: dict[int, RegionFinder] = {}
         self.places: dict[int, list[np.ndarray]] = {}  # provisional ids here of those of each finder
-        self.numbering: list[list[tuple[int, int]]] = []  # per slab: class, what is added to its ids in the slab
+        self.numbering: list[list[tuple[int, int, int]]] = []  # per slab: class, what is added to its ids, how many
         self.count = 0
         self.flags: list[np.ndarray] = []  # bool (n, 3): sure somewhere, at the border, seen before or after
         self.pairs: list[np.ndarray] = []  # (region, neighbour, faces between them)
@@ -211,7 +213,7 @@ class _Census:
             mask = labels == value
             found, before = self.finders[value].add(mask, slab)
             n = self.finders[value].count - before
-            numbering.append((value, self.count))
+            numbering.append((value, self.count, n))
             np.add(found, self.count - first, out=ids, where=mask)
             self.places[value].append(np.arange(self.count + 1, self.count + n + 1))
             self.count += n
