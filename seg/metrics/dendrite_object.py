@@ -66,6 +66,7 @@ def analyse_dendrite(
     spacing: Sequence[float],
     root: np.ndarray | None = None,
     border: np.ndarray | None = None,
+    outline_px: float = OUTLINE_PX,
 ) -> Dendrite:
     """Skeleton measures of one object.
 
@@ -80,14 +81,16 @@ def analyse_dendrite(
         is the root.
     border : ndarray of bool, shape of `mask`, optional
         Pixels of the object at the frame border: ends there are cut.
+    outline_px : float
+        How far the outline is smoothed, at most; 0: not at all.
 
     Notes
     -----
     A rough outline grows a spur at every bump, and lengths with them: the skeleton is that of the mask after a Gaussian
-    of 1 px, or an eighth of the width where that is less, cut at one half. Necks that this would cut are kept. On
-    predicted masks of silver dendrites it takes half of what roughness adds to lengths, tips and widths (tables in
+    of `outline_px`, or an eighth of the width where that is less, cut at one half. Necks that this would cut are kept.
+    On predicted masks of silver dendrites it takes half of what roughness adds to lengths, tips and widths (tables in
     ``docs/accuracy.md``). Outlines that are digitised exactly stay as they are but for the corners of forks: lengths
-    of drawn combs become 0.4 % shorter. Branches and gaps of 2 px stay, of 1 px go.
+    of drawn combs become 0.4 % shorter. Branches and gaps of 2 px (twice `outline_px`) stay, of 1 px go.
     Spurs up to the half width at their junction plus 2 px are pruned, shortest first. Every path is smoothed (Gaussian
     of 2 px, ends fixed) and gains 1 px at a tip, which thinning takes away, or the way to the surface at a root or a
     cut. The width w solves ``A = L w + (n pi / 8 - 0.35 m) w**2`` with n round tips and the area shared at m junctions
@@ -95,7 +98,7 @@ def analyse_dendrite(
     """
     given, mask = mask, _fill_small_holes(mask)
     size = float(mask.sum()) * math.prod(spacing)
-    mask = _fill_small_holes(_smooth_outline(mask))
+    mask = _fill_small_holes(_smooth_outline(mask, outline_px))
     ndim, pixel = mask.ndim, math.prod(spacing) ** (1 / mask.ndim)
     # No background outside of the array: a branch cut by the frame keeps its half width up to there.
     half_width = ndimage.distance_transform_edt(mask, sampling=spacing)
@@ -135,11 +138,11 @@ def analyse_dendrite(
     )
 
 
-def _smooth_outline(mask: np.ndarray) -> np.ndarray:
-    """Take away bumps and dents of the outline that are smaller than a pixel or so; necks stay."""
+def _smooth_outline(mask: np.ndarray, most_px: float = OUTLINE_PX) -> np.ndarray:
+    """Take away bumps and dents of the outline that are smaller than so much or so; necks stay."""
     depth = ndimage.distance_transform_edt(mask)[mask]
     # On average a pixel of a bar lies a quarter of its width deep, one of a tube a sixth.
-    sigma = min(OUTLINE_PX, OUTLINE_SHARE * 4 * float(depth.mean())) if len(depth) else 0.0
+    sigma = min(most_px, OUTLINE_SHARE * 4 * float(depth.mean())) if len(depth) else 0.0
     smooth = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest") > 0.5
     around = np.ones((3,) * mask.ndim)
     parts, n_parts = ndimage.label(smooth, around)

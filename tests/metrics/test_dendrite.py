@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from seg.errors import UsageError
 from seg.metrics.dendrite import analyse_dendrite, measure_frame
 from seg.metrics.dendrite_object import _smooth_outline
 from seg.metrics.frame import Frame
@@ -279,6 +280,9 @@ def test_a_rough_outline_adds_no_branches(seed):
     wander = ndimage.gaussian_filter(rng.standard_normal(away.shape), 0.8)
     rough = ndimage.label(away + 0.9 * wander / wander.std() < 8)[0] == 1
     found = analyse_dendrite(rough, spacing=(1.0, 1.0))
+    as_drawn = analyse_dendrite(rough, spacing=(1.0, 1.0), outline_px=0.0)
+    assert as_drawn.skeleton_length > found.skeleton_length - 2
+    assert (as_drawn.tip_count > 2) == (seed > 0)
     assert found.tip_count == 2
     assert 160 - 2 < found.skeleton_length < 160 + 2 * 8
 
@@ -294,3 +298,8 @@ def test_smoothing_keeps_gaps_and_necks(gap):
     assert ndimage.label(_smooth_outline(necked), np.ones((3, 3)))[1] == 1
     nothing = np.zeros((5, 5), bool)
     assert not _smooth_outline(nothing).any()
+
+
+def test_an_outline_cannot_be_smoothed_by_less_than_nothing(schema):
+    with pytest.raises(UsageError, match="outline_px is -1"):
+        measure_frame(Frame(np.full((20, 20), 4, np.uint8), schema, Scale((1.0, 1.0))), outline_px=-1)
