@@ -290,6 +290,14 @@ def test_no_objects_one_frame_and_unknown_scale():
     assert {row.value for row in event_measurements(empty, scale=SCALE)} == {0.0}
     single = event_measurements(follow([discs((40, 40, 6))]), scale=SCALE)
     assert all(math.isnan(row.value) and row.flags == ("single-frame",) for row in single)
+    blank = {
+        row.frame: row for row in event_measurements(empty, scale=SCALE, unseen=[1, 2]) if row.metric == "birth_count"
+    }
+    assert {math.isnan(row.value) for row in blank.values()} == {True}  # one frame that shows anything is no series
+    assert blank[None].flags == blank[2].flags == ("artifact-frame",)
+    partly = {row.frame: row.value for row in event_measurements(empty, scale=SCALE, unseen=[1])}
+    assert math.isnan(partly[1])
+    assert partly[None] == partly[2] == 0
     scale = Scale((1.0, 1.0), calibrated=False)
     found = follow([nothing, *[discs((10, 12, 4), shape=(20, 30))] * 2], scale=scale)
     assert found.events[["y_px", "x_px"]].to_numpy().tolist() == [[10.0, 12.0]]

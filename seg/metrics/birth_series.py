@@ -13,7 +13,7 @@ from seg.metrics.table import UM2_PER_CM2
 
 _BURST_SHARE = 0.05
 # A birth shows that there was some bare substrate, whatever the mask says.
-_LEAST_BARE = 1e-6
+LEAST_BARE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def birth_series(table: pd.DataFrame) -> BirthSeries:
     calibrated = str(areas["unit"].iloc[0]) == "um2"
     return BirthSeries(
         frames, times_s if timed else frames.astype(float), timed, np.rint(new).astype(int),
-        np.clip(bare, _LEAST_BARE, 1), area,
+        np.clip(bare, LEAST_BARE, 1), area,
         np.maximum(np.sqrt(area) - diameter, 0) ** 2, class_name,
         () if calibrated and timed else ("uncalibrated",), calibrated,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from seg.lineage import EVENTS
 from seg.metrics.history import History
@@ -28,10 +29,16 @@ def measure_whole(
     """
     if history.tracking is None:
         return []
-    return event_measurements(history.tracking, scale=history.scale, class_name="+".join(history.object_classes))
+    areas = history.table[(history.table["metric"] == "valid_area") & (history.table["value"] == 0)]
+    return event_measurements(
+        history.tracking, scale=history.scale, class_name="+".join(history.object_classes),
+        unseen=areas["frame"].dropna().astype(int),
+    )  # fmt: skip
 
 
-def event_measurements(tracking: Tracking, *, scale: Scale, class_name: str = "") -> list[Measurement]:
+def event_measurements(
+    tracking: Tracking, *, scale: Scale, class_name: str = "", unseen: Collection[int] = ()
+) -> list[Measurement]:  # fmt: skip
     """How many events of each kind the series shows, and the births of every frame after the first.
 
     Parameters
@@ -40,17 +47,22 @@ def event_measurements(tracking: Tracking, *, scale: Scale, class_name: str = ""
     scale : Scale
     class_name : str
         Of the objects.
+    unseen : collection of int
+        Frames without a valid pixel.
 
     Returns
     -------
     list of Measurement
         ``birth_count``, ``merge_count``, ``split_count`` and ``disappearance_count`` of the series with exact Poisson
         intervals (k parents are k - 1 merges), and ``birth_count`` of each frame after the first. A single frame
-        gives NaN with the flag ``single-frame``.
+        gives NaN with the flag ``single-frame``; so does, with ``artifact-frame``, a series of which less than two
+        frames show anything, and an `unseen` frame.
     """
     rows = []
-    single = tracking.n_frames < 2
-    flags = (*scale.flags, *(("single-frame",) if single else ()))
+    unseen = set(unseen) & set(tracking.frames)
+    single = tracking.n_frames - len(unseen) < 2
+    why = "single-frame" if tracking.n_frames < 2 else "artifact-frame"
+    flags = (*scale.flags, *((why,) if single else ()))
     counts = tracking.events.groupby("event")["count"].sum()
     for kind in EVENTS:
         n = int(counts.get(kind, 0))
@@ -66,8 +78,9 @@ def event_measurements(tracking: Tracking, *, scale: Scale, class_name: str = ""
         n = int(births.get(frame, 0))
         rows.append(
             Measurement(
-                "birth_count", float(n), "1", class_name=class_name, frame=frame,
-                time_s=None if math.isnan(time_s) else time_s, n=n, method="overlap tracking", flags=scale.flags,
+                "birth_count", math.nan if frame in unseen else float(n), "1", class_name=class_name, frame=frame,
+                time_s=None if math.isnan(time_s) else time_s, n=n, method="overlap tracking",
+                flags=(*scale.flags, *(("artifact-frame",) if frame in unseen else ())),
             )
         )  # fmt: skip
     return rows

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from seg.metrics.birth_series import BirthSeries, SinceOnset, birth_series, since_onset
+from seg.metrics.birth_series import LEAST_BARE, BirthSeries, SinceOnset, birth_series, since_onset
 from seg.metrics.history import HalfCycle, History
 from seg.metrics.nucleation_laws import (
     MIN_BIRTHS,
@@ -261,8 +261,10 @@ def _rate_rows(series: BirthSeries, row: partial[Measurement]) -> list[Measureme
 
 
 def _exposure(series: BirthSeries) -> np.ndarray:
-    """Bare area times duration of every interval."""
-    return np.asarray(np.diff(series.clock) * (series.bare[1:] + series.bare[:-1]) / 2 * series.birth_area[1:])
+    """Bare area times duration of every interval; 0 where nothing is bare and nothing was born."""
+    bare = (series.bare[1:] + series.bare[:-1]) / 2
+    bare = np.where((bare <= LEAST_BARE) & (series.births[1:] == 0), 0.0, bare)
+    return np.asarray(np.diff(series.clock) * bare * series.birth_area[1:])
 
 
 def _rate(

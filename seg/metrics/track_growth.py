@@ -34,10 +34,11 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
     Returns
     -------
     list of Measurement
-        ``radial_velocity`` of the series (median over tracks, bootstrap over tracks) and of each frame (mean over the
-        objects that were there before, Student's interval); ``area_rate`` or ``volume_rate`` and ``radial_velocity``
-        of each track, with ``object_id`` the number of the track. Where half-cycles are known, ``side`` is plating or
-        stripping. Objects that the frame cuts are flagged ``touches-border`` and are in no median or mean.
+        ``radial_velocity`` of the series (median over tracks, bootstrap over tracks; of a single track its own) and
+        of each frame (mean over the objects that were there before, Student's interval); ``area_rate`` or
+        ``volume_rate`` and ``radial_velocity`` of each track, with ``object_id`` the number of the track. Where
+        half-cycles are known, ``side`` is plating or stripping. Objects that the frame cuts are flagged
+        ``touches-border`` and are in no median or mean.
     """
     scale = history.scale
     points = _points(history)
@@ -52,7 +53,7 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
     size_unit, length_unit = (rate_unit(scale.unit(unit), timed=timed) for unit in (size_unit, "um"))
 
     of_tracks: list[Measurement] = []
-    slopes: dict[str, list[float]] = {}
+    slopes: dict[str, list[tuple[float, float, float]]] = {}
     clocks, sizes, radii = (points[name].to_numpy(float) for name in ("clock", "size", "radius"))
     cuts = points["cut"].to_numpy(bool)
     for track, side, part in _parts(points, min_frames):
@@ -66,15 +67,16 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
         slope, low, high = robust_slope(clocks[part], radii[part], max_points=_MAX_POINTS)
         of_tracks.append(rated("radial_velocity", slope, length_unit, low=low, high=high))
         if not cut and math.isfinite(slope):
-            slopes.setdefault(side, []).append(slope)
+            slopes.setdefault(side, []).append((slope, low, high))
     whole = []
     for side, found in slopes.items():
-        low, high = bootstrap_interval(
-            np.array(found), lambda v: np.median(v, axis=1), rng=np.random.default_rng(0)
-        )  # fmt: skip
+        values = np.array(found)[:, 0]
+        low, high = bootstrap_interval(values, lambda v: np.median(v, axis=1), rng=np.random.default_rng(0))
+        if len(found) == 1:  # nothing to resample: what is known of the one
+            low, high = found[0][1:]
         method = f"median over {len(found)} tracks of the Theil-Sen slope of the equivalent radius"
         whole.append(
-            row("radial_velocity", float(np.median(found)), length_unit, low=low, high=high, side=side, n=len(found),
+            row("radial_velocity", float(np.median(values)), length_unit, low=low, high=high, side=side, n=len(found),
                 method=method, flags=flags)
         )  # fmt: skip
     if not whole:

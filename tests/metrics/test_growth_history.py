@@ -118,6 +118,13 @@ def test_without_half_cycles_there_is_one_rate(schema):
     assert current.value == pytest.approx(0.5 / STEP_S * 742.2, rel=0.02)
 
 
+def test_a_single_track_lends_the_series_its_interval(schema):
+    alone = measure_whole(history(schema, [[(40, 40, 5 + 0.6 * k)] for k in range(6)]))
+    (whole,), (track,) = (rows_of(alone, "radial_velocity", of=of) for of in ("series", "tracks"))
+    assert (whole.value, whole.low, whole.high) == (track.value, track.low, track.high)
+    assert whole.low <= 0.6 / STEP_S <= whole.high
+
+
 def test_rates_do_not_run_across_a_merge(schema):
     apart = [[(45.1, 35.1, 8 + k), (45.1, 53.6, 7 + k)] for k in range(2)]
     circles = apart + [[(45.1, 43.1, 13.0 + 0.4 * k)] for k in range(2, 7)]

@@ -291,6 +291,8 @@ def test_series_that_say_nothing():
     assert of(none, "nucleation_density")[-1].value == 0
     assert of(none, "nucleation_density")[-1].high > 0
     assert of(none, "nucleation_mode")[0].flags == ("ambiguous",)
+    full = measure_series(table([0, 0, 0], covered=[1.0] * 4))
+    assert {math.isnan(row.value) for row in of(full, "nucleation_rate")} == {True}  # no bare area to be born on
     few = measure_series(table([5, 3, 2, 0]))
     assert math.isnan(of(few, "nucleation_mode")[0].value)
     assert "no verdict (9 of 20 births)" in of(few, "nucleation_mode")[0].method
