@@ -23,6 +23,8 @@ from training.config import compose_config, to_train_config
 from training.plan import PLAN, planned
 
 GROUPS = ("experiment", "data", "model", "loss", "optimizer", "augment", "trainer", "debug")
+# How images are cut and predicted on: said again for every size of image and every change of the weights.
+_SAID_TOO_OFTEN = ("seg.runner", "seg.tiling")
 EPILOG = """examples:
   operandoseg-train experiment=generalist trainer.max_minutes=10
   operandoseg-train name=mine data=[folder] data.sources.mine.images='frames/*.tif' ... trainer.max_minutes=30
@@ -40,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, or show the configuration; returns the exit code."""
     args = _parser().parse_intermixed_args(argv)  # options and overrides in any order
     quiet = args.quiet or not _is_first_process()
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    shown = logging.StreamHandler(sys.stderr)
+    shown.addFilter(lambda record: record.levelno > logging.INFO or record.name not in _SAID_TOO_OFTEN)
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", handlers=[shown])
     try:
         if args.cfg == "job":
             config = compose_config(args.overrides, config_dir=args.config_dir)
@@ -105,7 +109,8 @@ def _train(overrides: Sequence[str], args: argparse.Namespace) -> int:
     result = train(config, data, progress=progress, quiet=args.quiet)
     if not _is_first_process():
         return 0
-    print(result.scores.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+    if not result.scores.empty:
+        print(result.scores.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     print(f"{result.steps} steps in {result.elapsed_s / 60:.1f} min; model: {result.model_dir}")
     return 0
 

@@ -403,7 +403,7 @@ def _write_run_files(run_dir: Path, config: TrainConfig) -> None:
 
 def _warn_if_worse(scores_csv: Path, table: pd.DataFrame) -> None:
     """Say so where the start scored better on the held-out images than what became of it."""
-    if not scores_csv.is_file():
+    if not scores_csv.is_file() or table.empty:
         return
     every = pd.read_csv(scores_csv)
     before, after = quality(summary(every[every["step"] == 0])), quality(table)
@@ -418,6 +418,12 @@ def _warn_if_worse(scores_csv: Path, table: pd.DataFrame) -> None:
 
 
 def _log_summary(table: pd.DataFrame, step: int) -> None:
+    if table.empty:
+        logger.warning(
+            "No image is held out, so nothing says how good the model is; hold some out with "
+            "data.sources.NAME.held_out=[SPECIMEN], held_out_share or held_out_block."
+        )
+        return
     logger.info("step %d, held-out IoU pooled over pixels:", step)
     for (source, method), part in table.groupby(["source", "method"], sort=False):
         shown = "  ".join(f"{r['class']} {r['iou']:.3f}" for _, r in part.iterrows())

@@ -115,6 +115,9 @@ class MLflow:
         import mlflow
 
         if "MLFLOW_TRACKING_URI" not in os.environ:
+            import alembic  # noqa: F401  both needed by the database, and not brought by mlflow-skinny
+            import sqlalchemy  # noqa: F401
+
             mlflow.set_tracking_uri(f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}")
         mlflow.set_experiment("operandoseg")
         self.mlflow = mlflow

@@ -49,7 +49,7 @@ def main(words=None):
     parser.add_argument("--cpu-minutes", type=float, default=8.0)
     parser.add_argument("--model", default="sem-2d", help="shipped model of untouched and finetuned")
     parser.add_argument("overrides", nargs="*")
-    asked = parser.parse_args(words)
+    asked = parser.parse_intermixed_args(words)  # overrides after options too
     overrides = asked.overrides or ["data=[sem_precipitates]"]
     if asked.contender == "table":
         return table(asked.out, overrides)

@@ -25,6 +25,12 @@ def test_a_run_ends_with_a_model_and_zero(words, tmp_path, capsys):
     assert written["model"]["width"] == 8
 
 
+def test_a_run_without_held_out_images_says_that_nothing_is_known_of_it(words, capsys, caplog):
+    assert main([*words, "data.sources.mine.held_out=[]", "trainer.max_steps=1"]) == 0
+    assert capsys.readouterr().out.startswith("1 steps in")
+    assert caplog.text.count("No image is held out, so nothing says how good the model is") == 1
+
+
 def test_config_is_shown_with_all_keys(words, capsys):
     assert main([*words, "--cfg", "job"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
