@@ -80,8 +80,8 @@ class Worked:
     known: Mapping[str, str] = field(default_factory=dict)
 
 
-# The bias is on from frame 0; a nucleus reaches the detection limit about one frame after its birth.
-_BIAS_ON = {"nucleation": {"onset_s": 0.05}}
+# The bias is on from frame 0; a nucleus reaches the detection limit one to two frames after its birth.
+_BIAS_ON = {"nucleation": {"onset_s": 0.0, "date_births": True}}
 WORKED: dict[str, Worked] = {
     "X01": Worked(
         "Size histogram of nuclei over time", {"nuclei": _NUCLEI},

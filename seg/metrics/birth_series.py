@@ -37,6 +37,8 @@ class BirthSeries:
     flags : tuple of str
         Of all rows.
     calibrated : bool
+    dated : str
+        How births were dated, where that is not by when they are first seen.
     """
 
     frames: np.ndarray
@@ -49,6 +51,7 @@ class BirthSeries:
     class_name: str
     flags: tuple[str, ...]
     calibrated: bool
+    dated: str = ""
 
     @property
     def per_area(self) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from seg.metrics.birth_dating import dated_births
 from seg.metrics.birth_series import LEAST_BARE, BirthSeries, SinceOnset, birth_series, since_onset
 from seg.metrics.history import HalfCycle, History
 from seg.metrics.nucleation_laws import (
@@ -79,7 +80,7 @@ def measure_series(
 
 
 def measure_whole(
-    history: History, *, onset_s: float | None = None, burst_s: float | None = None
+    history: History, *, onset_s: float | None = None, burst_s: float | None = None, date_births: bool = False
 ) -> list[Measurement]:  # fmt: skip
     """Nucleation over a series; where the current is known, over each plating half-cycle for itself.
 
@@ -89,6 +90,9 @@ def measure_whole(
         As for `measure_series`, with half-cycles where they are known.
     onset_s, burst_s : float or None
         As for `measure_series`; a given onset is that of the first half-cycle that ends after it.
+    date_births : bool
+        Date births back to when their growth began (`seg.metrics.birth_dating.dated_births`), for recordings in which
+        nuclei take some frames to reach the detection limit; all rows are flagged ``extrapolated`` then.
 
     Returns
     -------
@@ -99,7 +103,10 @@ def measure_whole(
         of the series are the rows of the first, which finds the substrate bare.
     """
     platings = [cycle for cycle in history.half_cycles() if cycle.kind == "plating"]
-    return _measure(birth_series(history.table), platings, onset_s, burst_s)
+    series = birth_series(history.table)
+    if date_births and history.tracking is not None and len(series.frames) > 1:
+        series = dated_births(series, history.tracking.tracks, platings)
+    return _measure(series, platings, onset_s, burst_s)
 
 
 def _measure(
@@ -151,6 +158,7 @@ def _part_rows(
     """Rate, law and parameters of a series or a half-cycle."""
     if text:
         row = partial(row, side="plating")
+    text = "; ".join(filter(None, (text, part.dated)))
     rate = _mean_rate(part, row, text)
     since = since_onset(part, onset_s, burst_s)
     flags = part.flags
@@ -203,6 +211,9 @@ def law_curves(
     With half-cycles the first one of plating, as in the rows of the series.
     """
     series = birth_series(table)
+    dated = table[table["metric"] == "nucleation_density"].drop_duplicates("frame").set_index("frame")["n"]
+    if set(series.frames) <= set(dated.index):  # births as the rows have them, dated back or not
+        series = replace(series, births=np.diff(dated.loc[series.frames].to_numpy(int), prepend=0))
     series = _parts(series, [cycle for cycle in half_cycles if cycle.kind == "plating"])[0][1]
     since = since_onset(series, onset_s, burst_s) if len(series.frames) > 1 else None
     if since is None:
@@ -226,6 +237,7 @@ def _density_rows(series: BirthSeries, row: partial[Measurement]) -> list[Measur
     window = float(np.nanmean(series.birth_area))
     total = np.cumsum(series.births)
     method = "births to date, exact Poisson interval" + (f", {first} of them before the first frame" if first else "")
+    method = "; ".join(filter(None, (method, series.dated)))
     for index, frame in enumerate(series.frames):
         n, seen = int(total[index]), int(total[index]) - first
         # One effective area for both kinds of births, so that the interval of their sum is a Poisson one.
