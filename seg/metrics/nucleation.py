@@ -211,7 +211,7 @@ def law_curves(
     With half-cycles the first one of plating, as in the rows of the series.
     """
     series = birth_series(table)
-    dated = table[table["metric"] == "nucleation_density"].drop_duplicates("frame").set_index("frame")["n"]
+    dated = table[table["metric"] == "nucleation_density"].drop_duplicates("frame").set_index("frame")["n"].dropna()
     if set(series.frames) <= set(dated.index):  # births as the rows have them, dated back or not
         series = replace(series, births=np.diff(dated.loc[series.frames].to_numpy(int), prepend=0))
     series = _parts(series, [cycle for cycle in half_cycles if cycle.kind == "plating"])[0][1]
