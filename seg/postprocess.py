@@ -13,8 +13,8 @@ are what counts, skeletons and tips are made of. The rules, in the words of `Cle
    certain: a pinhole.
 
 What goes takes the class that most of its border touches, of the regions that stay. Neighbours over edges and corners
-belong together. 2-D, 3-D, whole arrays and volumes in slabs are one path: regions are joined across slabs
-(`seg.blocks`), and no mask depends on how it is cut.
+belong together. 2-D, 3-D, whole arrays and volumes in slabs are one path: regions are joined across slabs,
+and no mask depends on how it is cut. All is worked out on runs of pixels along rows (`seg.runs`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from seg.blocks import PIECE_VOXELS, RegionFinder, Slab, neighbourhood, slabs
+from seg.blocks import Slab, slabs
 from seg.cleanup import N_VALUES, ClassLimits, CleanUp, Rules, make_rules
 from seg.labels import LabelSchema
+from seg.runs import Runs
 
 __all__ = ["Changed", "ClassLimits", "CleanUp", "Rules", "clean_labels", "clean_slabs", "make_rules"]
 
-# Looked at together: about 40 bytes each are taken for a while.
-SLAB_VOXELS = 4_000_000
+# Looked at together.
+SLAB_VOXELS = 1_000_000
 
 Read = Callable[[slice], tuple[np.ndarray, np.ndarray | None]]
 """Slices along the first axis -> labels (uint8), and where the class chosen reaches `Rules.peak` (bool), if known."""
@@ -143,153 +145,152 @@ def clean_slabs(
     shape = tuple(shape)
     cuts = list(slabs(shape, halo=1, max_voxels=SLAB_VOXELS if max_voxels is None else max_voxels))
     census = _Census(shape, rules)
-    ids: np.ndarray | None = None
     for slab in cuts:
         labels, sure = read(slab.read)
         seen = [other(slab.read) for other in neighbours] if rules.min_frames > 1 else []
-        ids = None  # those of the slab before go before these are made
-        ids = census.add(slab, labels, sure, seen)
+        runs, region = census.add(slab, labels, sure, seen)
     new, gone = census.decide()
     if changed is not None:
         changed.regions += gone
-    for slab, numbering in zip(cuts, census.numbering, strict=True):
+    for slab, first in zip(cuts, census.firsts, strict=True):
         if len(cuts) > 1:
             labels = read(slab.read)[0]
-            clean = _relabelled(labels, numbering, new)[slab.inner]
-        else:
-            clean = new[ids]
+            runs, region, _ = _regions(labels, rules)
+        value = new[first + region]
+        clean = runs.with_values(value).painted(np.uint8) if (value != runs.value).any() else labels
         if changed is not None:
-            changed.add(labels[slab.inner], clean)
-        yield slab.owned, clean
+            changed.add(labels[slab.inner], clean[slab.inner])
+        yield slab.owned, clean[slab.inner]
 
 
-def _relabelled(labels: np.ndarray, numbering: Sequence[tuple[int, int, int]], new: np.ndarray) -> np.ndarray:
-    """Labels with the new value of each region; regions are found again, as `_Census.add` did, where some changed."""
-    clean = labels.copy()
-    for value, first, count in numbering:
-        targets = new[first : first + count + 1].copy()
-        targets[0] = value
-        if (targets != value).any():
-            mask = labels == value
-            found, _ = ndimage.label(mask, neighbourhood(labels.ndim, corners=True))
-            np.copyto(clean, targets[found], where=mask)
-    return clean
+def _regions(labels: np.ndarray, rules: Rules) -> tuple[Runs, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Runs of labels, the number of the region of one value that each is in, and the pairs of runs that touch."""
+    runs = Runs.of(labels)
+    first, second = runs.touching()
+    same = runs.value[first] == runs.value[second]
+    return runs, runs.joined(first[same], second[same]), (first, second)
 
 
 class _Census:
     """Sizes, certainty and neighbours of all regions of a frame that is seen slab by slab.
 
-    Regions of all classes are numbered together as they are found (provisional ids); 0 stands for no label.
+    Regions are numbered from 1 as they are found (provisional ids), in every slab anew; 0 stands for no label. Slabs
+    overlap by the halo of two, where their runs are the same.
     """
 
     def __init__(self, shape: tuple[int, ...], rules: Rules) -> None:
         self.shape, self.rules = shape, rules
-        self.finders: dict[int, RegionFinder] = {}
-        self.places: dict[int, list[np.ndarray]] = {}  # provisional ids here of those of each finder
-        self.numbering: list[list[tuple[int, int, int]]] = []  # per slab: class, what is added to its ids, how many
-        self.count = 0
+        self.count = self.n_unions = 0
+        self.firsts: list[int] = []  # per slab: what is added to its numbers
+        self.kinds: list[np.ndarray] = []  # label value of each region
+        self.sizes: list[np.ndarray] = []  # pixels in the slab that owns them
         self.flags: list[np.ndarray] = []  # bool (n, 3): sure somewhere, at the border, seen before or after
+        self.unions: list[np.ndarray] = []  # region of the classes together that each is in, 0 for other classes
         self.pairs: list[np.ndarray] = []  # (region, neighbour, faces between them)
-        self.union = RegionFinder(shape, corners=True)
-        self.unions: list[np.ndarray] = []  # id in `union` of each region, 0 for other classes
+        self.links: list[np.ndarray] = []  # (region, region) that are one, from slab to slab
+        self.union_links: list[np.ndarray] = []
+        self.last: tuple[np.ndarray, np.ndarray, Slab] | None = None
         self.compares = False
 
-    def add(self, slab: Slab, labels: np.ndarray, sure: np.ndarray | None, seen: Sequence[np.ndarray]) -> np.ndarray:
-        """Take the next slab; gives the provisional ids in it."""
+    def add(
+        self, slab: Slab, labels: np.ndarray, sure: np.ndarray | None, seen: Sequence[np.ndarray]
+    ) -> tuple[Runs, np.ndarray]:
+        """Take the next slab; gives its runs and the numbers of their regions within the slab."""
         rules = self.rules
-        # A class that was seen once is looked for in every slab after: its regions are joined from slab to slab.
-        values = sorted({v for v in np.unique(labels).tolist() if v} | self.finders.keys())
-        group_ids, group_before = self.union.add(_any_of(labels, rules.together), slab)
-        met = np.zeros(labels.shape, bool)
-        for other in seen:
-            met |= _any_of(other, rules.together)
+        runs, region, (one, other) = _regions(labels, rules)
+        n = int(region.max(initial=0))
+        kind = np.zeros(n + 1, np.int64)
+        kind[region] = runs.value
+        inside = np.isin(runs.value, rules.together)
+        both = inside[one] & inside[other]
+        union = np.where(inside, runs.joined(one[both], other[both]), 0)
+        plane = runs.position(0)
+        owned = (plane >= slab.inner.start) & (plane < slab.inner.stop)
+        flags = np.zeros((n + 1, 3), bool)
+        flags[region[_touch_mask(runs, sure)] if sure is not None else slice(None), 0] = True
+        flags[:, 0] |= rules.peak[kind] == 0
+        flags[region[self._at_border(runs, slab)], 1] = True
+        for before_or_after in seen:
             self.compares = True
-        ids, numbering = np.zeros(labels.shape, np.int32), []
-        first = self.count
-        classes, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for value in values:
-            if value not in self.finders:
-                self.finders[value], self.places[value] = RegionFinder(self.shape, corners=True), []
-            mask = labels == value
-            found, before = self.finders[value].add(mask, slab)
-            n = self.finders[value].count - before
-            numbering.append((value, self.count, n))
-            np.add(found, self.count - first, out=ids, where=mask)
-            self.places[value].append(np.arange(self.count + 1, self.count + n + 1))
-            self.count += n
-            classes.append(np.full(n, value))
-            sizes.append(sum(np.bincount(piece, minlength=n + 1) for piece in _pieces(found))[1:])
-            del found  # before the next are made
-        self.numbering.append(numbering)
-        kind, size = np.concatenate(classes), np.concatenate(sizes)
-        flags = np.zeros((len(kind) + 1, 3), bool)
-        of = np.zeros(len(kind) + 1, np.int64)
-        if sure is None:
-            flags[:, 0] = True
-        else:
-            for piece, certain in zip(_pieces(ids), _pieces(sure), strict=True):
-                flags[piece[certain], 0] = True
-            flags[1:, 0] |= rules.peak[kind] == 0
-        if seen:
-            for piece, there in zip(_pieces(ids), _pieces(met), strict=True):
-                flags[piece[there], 2] = True
-        for piece, together in zip(_pieces(ids), _pieces(group_ids), strict=True):
-            inside = together > 0
-            of[piece[inside]] = together[inside] + group_before
-        self.unions.append(of[1:])
-        for axis in range(ids.ndim):
-            ends = [0] * (axis > 0 or slab.read.start == 0) + [-1] * (axis > 0 or slab.read.stop == self.shape[0])
-            flags[ids.take(ends, axis=axis), 1] = True
-        flags = flags[1:]
-        self.flags.append(flags)
+            flags[region[_touch_mask(runs, np.isin(before_or_after, rules.together))], 2] = True
+        of = np.zeros(n + 1, np.int64)
+        of[region] = np.where(union > 0, union + self.n_unions, 0)
+        sizes = np.bincount(region, runs.length * owned, n + 1).astype(np.int64)
         # Sizes only grow and certainty only comes as slabs are joined: what has both already will stay.
-        safe = (size >= rules.least_px[kind]) & flags[:, 0]
+        safe = (np.bincount(region, runs.length, n + 1) >= rules.least_px[kind]) & flags[:, 0]
         if seen:
             safe &= flags[:, 2]
-        candidates = np.concatenate([[False], ~safe])[ids]
-        np.add(ids, first, out=ids, where=ids > 0)
-        self._touch(slab, ids, candidates)
-        return ids
+        self._count_faces(runs, region, owned, ~safe)
+        self._link(slab, runs, region, union)
+        for found, kept in ((self.kinds, kind), (self.sizes, sizes), (self.flags, flags), (self.unions, of)):
+            found.append(kept[1:])
+        self.firsts.append(self.count)
+        self.count += n
+        self.n_unions += int(union.max(initial=0))
+        return runs, region
 
-    def _touch(self, slab: Slab, ids: np.ndarray, candidates: np.ndarray) -> None:
-        """Count the faces that candidates share with other regions; each voxel is asked in the slab that owns it."""
-        place = np.nonzero(candidates[slab.inner])
-        if not len(place[0]):
+    def _at_border(self, runs: Runs, slab: Slab) -> np.ndarray:
+        """Which runs touch the border of the frame."""
+        found = np.zeros(len(runs), bool)
+        for axis in range(len(self.shape) - 1):
+            position = runs.position(axis) + (slab.read.start if axis == 0 else 0)
+            found |= (position == 0) | (position == self.shape[axis] - 1)
+        column = runs.start % self.shape[-1]
+        return found | (column == 0) | (column + runs.length == self.shape[-1])
+
+    def _count_faces(self, runs: Runs, region: np.ndarray, owned: np.ndarray, candidate: np.ndarray) -> None:
+        """Count the faces that candidates share with other regions; each pixel is asked in the slab that owns it."""
+        asks = candidate[region] & owned
+        if not asks.any():
             return
-        place = (place[0] + slab.inner.start, *place[1:])
-        own = ids[place]
-        for axis in range(ids.ndim):
+        asking = runs.select(asks)
+        mine, theirs, faces = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        own, n_axes = region[asks], len(self.shape)
+        for axis in range(n_axes):
             for step in (-1, 1):
-                there = place[axis] + step
-                inside = (there >= 0) & (there < ids.shape[axis])
-                theirs = ids[tuple((there if a == axis else place[a])[inside] for a in range(ids.ndim))]
-                mine = own[inside]
-                differ = (mine != theirs) & (theirs > 0)
-                both = mine[differ].astype(np.int64) * 2**32 + theirs[differ]
-                pairs, faces = np.unique(both, return_counts=True)
-                self.pairs.append(np.column_stack([pairs // 2**32, pairs % 2**32, faces]))
+                offset = tuple(step if a == axis else 0 for a in range(n_axes))
+                first, second = asking.pairs(runs, offset)
+                shared = asking.shared_px(runs, first, second, offset[-1])
+                differ = own[first] != region[second]
+                mine.append(own[first[differ]])
+                theirs.append(region[second[differ]])
+                faces.append(shared[differ])
+        pairs, at = np.unique(np.concatenate(mine) * 2**32 + np.concatenate(theirs), return_inverse=True)
+        total = np.bincount(at, np.concatenate(faces), len(pairs)).astype(np.int64)
+        self.pairs.append(np.column_stack([pairs // 2**32 + self.count, pairs % 2**32 + self.count, total]))
+
+    def _link(self, slab: Slab, runs: Runs, region: np.ndarray, union: np.ndarray) -> None:
+        """Note which regions of the last slab are those of this one: the planes of both hold the same runs."""
+        per_plane = math.prod(self.shape[1:])
+        region, union = region + self.count, np.where(union > 0, union + self.n_unions, 0)
+        if self.last is not None:
+            regions, unions, earlier = self.last
+            shared = earlier.read.stop - slab.read.start
+            head = slice(0, int(np.searchsorted(runs.start, shared * per_plane)))
+            links = np.column_stack([regions, region[head]])
+            self.links.append(np.unique(links, axis=0))
+            self.union_links.append(np.unique(np.column_stack([unions, union[head]]), axis=0))
+        # The next slab reads the last planes again, which is one halo before its first and one behind.
+        again = max(slab.owned.stop - slab.halo, 0) - slab.read.start
+        tail = slice(int(np.searchsorted(runs.start, again * per_plane)), None)
+        self.last = region[tail], union[tail], slab
 
     def decide(self) -> tuple[np.ndarray, np.ndarray]:
         """New label value of each provisional id (entry 0: unlabelled), and how many regions of each value went."""
         rules = self.rules
-        region_of = np.zeros(self.count + 1, np.int64)  # regions of all classes, joined across slabs, from 0
-        kinds, sizes, total = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
-        for value, finder in self.finders.items():
-            joined = finder.regions()
-            region_of[np.concatenate(self.places[value])] = joined.of_provisional[1:] - 1 + total
-            kinds.append(np.full(joined.count, value))
-            sizes.append(joined.sizes[1:])
-            total += joined.count
-        kind, size = np.concatenate(kinds), np.concatenate(sizes)
+        region_of, total = _one_of(self.links, self.count)
+        kind = np.zeros(total, np.int64)
+        kind[region_of[1:]] = _all(self.kinds)
+        size = np.bincount(region_of[1:], _all(self.sizes), total).astype(np.int64)
         flags = np.concatenate([*self.flags, np.zeros((0, 3), bool)])
         sure, border, met = (_any(region_of[1:][flags[:, column]], total) for column in range(3))
         inside = np.isin(kind, rules.together)
         # Rule 1: the regions of the classes together. Each other region is a body of its own.
-        unions = self.union.regions()
-        of_union = np.concatenate([*self.unions, np.zeros(0, np.int64)])
+        union_of, n_unions = _one_of(self.union_links, self.n_unions)
+        of_union = _all(self.unions)
         body = np.arange(total)
-        body[region_of[1:][of_union > 0]] = total + unions.of_provisional[of_union[of_union > 0]]
-        n_bodies = total + unions.count + 1
+        body[region_of[1:][of_union > 0]] = total + union_of[of_union[of_union > 0]]
+        n_bodies = total + n_unions
         limit = min((rules.least_px[v] for v in rules.together), default=0.0)
         lost = (np.bincount(body, size, n_bodies) < limit) | ~_any(body[sure], n_bodies)
         if self.compares:
@@ -314,23 +315,31 @@ class _Census:
         return target, gone
 
 
-def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array in flat pieces: what converts ids to 64 bits does it for one at a time."""
-    flat = array.reshape(-1)
-    return (flat[start : start + PIECE_VOXELS] for start in range(0, flat.size, PIECE_VOXELS))
+def _touch_mask(runs: Runs, mask: np.ndarray) -> np.ndarray:
+    """Which runs hold a pixel of a mask of the same shape."""
+    if not len(runs):
+        return np.zeros(0, bool)
+    bounds = np.column_stack([runs.start, runs.start + runs.length]).ravel()
+    return np.logical_or.reduceat(np.append(mask, False), bounds)[::2]
+
+
+def _one_of(links: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, int]:
+    """What each of 1..count is part of, from 0, once those of each pair are one; and how many there are. Entry 0: 0."""
+    pairs = np.concatenate([*links, np.zeros((0, 2), np.int64)])
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count + 1, count + 1))
+    n, member = connected_components(graph, directed=False)
+    alone = member[0]  # nothing is linked to 0 but 0
+    return np.where(member > alone, member - 1, member), n - 1
+
+
+def _all(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([*parts, np.zeros(0, np.int64)])
 
 
 def _any(which: np.ndarray, n: int) -> np.ndarray:
     """Which of 0..n-1 are among `which`; bool, shape (n,)."""
     found = np.zeros(n, bool)
     found[which] = True
-    return found
-
-
-def _any_of(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    found = np.zeros(labels.shape, bool)
-    for value in values:  # a few comparisons cost less than a look-up
-        found |= labels == value
     return found
 
 

@@ -148,22 +148,33 @@ class Runs:
         end = np.minimum(here + self.length[first], there + other.length[second])
         return np.maximum(end - np.maximum(here, there), 0)
 
-    def components(self) -> np.ndarray:
-        """Number of the connected region of each run, 1, 2, ... in raster order; shape (R,).
+    def touching(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of runs that share a face, an edge or a corner, whatever their values; each pair at least once.
 
-        Neighbours over edges and corners belong together (8 in 2-D, 26 in 3-D), whatever their values.
+        Returns
+        -------
+        ndarray of int, shape (P,)
+            Index of one run of each pair.
+        ndarray of int, shape (P,)
+            Index of the other.
         """
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
         if not len(self):
-            return np.zeros(0, np.int64)
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         # Half of the rows around: the others see this one. Runs that touch in one row are of different values.
         rows = [o for o in product((-1, 0, 1), repeat=len(self.shape) - 1) if o >= (0,) * len(o)]
         if (self.value == self.value[0]).all() and len(rows) > 1:  # runs of one value touch in no row of their own
             rows = rows[1:]
         found = [self.pairs(self, (*offset, 0), reach_px=1) for offset in rows]
         first, second = (np.concatenate(side) for side in zip(*found, strict=True))
+        return first, second
+
+    def joined(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Number of the group of each run, 1, 2, ... in raster order, once the runs of each pair are in one group."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        if not len(self):
+            return np.zeros(0, np.int64)
         graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(self), len(self)))
         n, region = connected_components(graph, directed=False)
         start = np.empty(n, np.int64)
@@ -171,3 +182,10 @@ class Runs:
         number = np.empty(n, np.int64)
         number[np.argsort(start)] = np.arange(1, n + 1)
         return np.asarray(number[region])
+
+    def components(self) -> np.ndarray:
+        """Number of the connected region of each run, 1, 2, ... in raster order; shape (R,).
+
+        Neighbours over edges and corners belong together (8 in 2-D, 26 in 3-D), whatever their values.
+        """
+        return self.joined(*self.touching())
