@@ -151,6 +151,9 @@ def analysis_from_dict(data: Mapping[str, Any], *, where: str = "analysis") -> A
         values["postprocess"] = _clean_up(values["postprocess"], f"{where}, postprocess")
     if not isinstance(values["metrics"], Mapping):
         raise UsageError(f"{where}: metrics must map group names to their options, such as `counting: {{}}`.")
+    for group, options in values["metrics"].items():
+        if not isinstance(options or {}, Mapping):
+            raise UsageError(f"{where}: metrics, {group} is {options!r}; expected options such as `{group}: {{}}`.")
     values["metrics"] = {group: dict(options or {}) for group, options in values["metrics"].items()}
     return AnalysisConfig(**values)
 

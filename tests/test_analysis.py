@@ -46,6 +46,7 @@ def minimal(**changes):
         ({"view": "above"}, "plan, profile, section, volume"),
         ({"metrics": {"countng": {}}}, "did you mean 'counting'"),
         ({"metrics": {"cover": {"clases": ["deposit"]}}}, "did you mean 'classes'"),
+        ({"metrics": {"counting": "1e-3"}}, "counting is '1e-3'; expected options such as `counting: {}`"),
         ({"objects": {"min_diameter": 3}}, "did you mean 'min_diameter_px'"),
         ({"objects": {"classes": ["dendrit"]}}, "did you mean 'dendrite'"),
     ],

@@ -75,7 +75,10 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
         )
     lines = neware_lines(path) if path.suffix.lower() in (".nda", ".ndax") else _text(path).splitlines()
     headers, delimiter, first = _find_header(lines, path)
-    raw = _records(lines[first + 1 :], delimiter)
+    try:
+        raw = _records(lines[first + 1 :], delimiter)
+    except pd.errors.ParserError as error:  # such as a quotation mark that is never closed
+        raise DataError(f"{path.name} is damaged below its header ({error}); export the table again.") from error
     # Neware's layered export: cycle and step summaries stand in cells that are empty in the header of the records.
     n_lead = next(i for i, header in enumerate(headers) if header.strip())
     if n_lead and not raw.empty:

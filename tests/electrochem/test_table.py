@@ -174,6 +174,7 @@ def test_half_cycles_are_the_three_words_of_the_contract():
         ("empty.csv", b"time_s,voltage_V,current_mA\n", "0 record"),
         ("back.csv", b"time_s,voltage_V,current_mA\n5,1,2\n3,1,2\n9,1,2\n", "time goes backwards after record 1"),
         ("words.csv", b"time_s,voltage_V\n0,1\n1,1\na,1\nb,1\nc,1\n", "not readable"),
+        ("quote.csv", b'time_s,voltage_V,current_mA\n0,1,2\n1,"1,2\n2,1,2\n', "quote.csv is damaged below its header"),
         ("cell.mpr", b"BIO-LOGIC MODULAR FILE\x1a", "Export it from EC-Lab as text"),
         ("binary.csv", b"\x00\x01\x02\x03" * 50, "not a text file"),
     ],
