@@ -70,10 +70,16 @@ class DrawingWidget(LabelPanel):
 
     def begin(self, session: LabellingSession, image: Any = None) -> None:
         """Show an image with its labels and be ready for strokes."""
-        self._forget_layers(keep=image)
-        stack = session.stack
-        if image is None:
+        before, stack = self.image, session.stack
+        self._forget_layers(keep=(before, image))
+        new = image is None
+        if new:
             image = viewing.add_layers(self.viewer, [layers.image_layer(stack)])[0]
+        # Only now: into a viewer without any layer, a new one has crashed napari 0.9.2 in OpenGL after a brush that was
+        # larger than the canvas.
+        self._remove([before] if before is not image else [])
+        if new:
+            image.name = stack.name  # without the number it got where the one before had the same
         self.image = image
         predicted, labelled = layers.labelling_layers(stack, session.labels, session.schema)
         self.shown, self.layer = viewing.add_layers(self.viewer, [predicted, labelled])
@@ -91,6 +97,7 @@ class DrawingWidget(LabelPanel):
         )  # fmt: skip
         self.prediction, self._then, self._complete, self._refused = None, None, {}, ""
         self._touched = set(session.labelled_frames())
+        self.advice.setText("")
         self.fill_classes(session.schema)
         self._bind()
         self.choose(3 if 3 in self._class_buttons else session.schema.classes[0].index)
@@ -103,12 +110,15 @@ class DrawingWidget(LabelPanel):
             begin = f"{session.recovered} edit(s) recovered from the last session. "
         self._tell(begin)
 
-    def _forget_layers(self, keep: Any = None) -> None:
+    def _forget_layers(self, keep: Sequence[Any] = ()) -> None:
         self.predictions.stop()
         old = [self.image, self.shown, self.layer]
         self.session = self.layer = self.shown = self.forest = None
+        self._remove([layer for layer in old if not any(layer is one for one in keep)])
+
+    def _remove(self, old: Iterable[Any]) -> None:
         for layer in old:
-            if layer is not None and layer is not keep and layer in self.viewer.layers:
+            if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
 
     def _removed(self, event: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_plugin.journal import Journal
 from napari_plugin.labelling import LabellingSession, journal_path, labels_path, open_session
 from seg.errors import SegError, UsageError
-from seg.io import find_inputs
+from seg.io import find_inputs, open_stack
 from seg.labels import LabelSchema
 
 NEW, STARTED, LABELLED, FAILED = "new", "not saved", "labelled", "failed"
@@ -32,11 +32,15 @@ class FilesQueue:
     patterns : sequence of Path or str
         Files, folders and globs. Label files and what is no image are left out.
     schema : LabelSchema
+    axes : str or None
+        Of images that do not say; it may be changed between two images.
     user : str or None
     """
 
-    def __init__(self, patterns: Sequence[Path | str], schema: LabelSchema, *, user: str | None = None) -> None:
-        self.schema, self.user = schema, user
+    def __init__(
+        self, patterns: Sequence[Path | str], schema: LabelSchema, *, axes: str | None = None, user: str | None = None
+    ) -> None:
+        self.schema, self.axes, self.user = schema, axes, user
         self.images = [path for path in find_inputs(patterns) if path.parent.name != "labels"]
         if not self.images:
             raise UsageError("There is no image among the files given, only labels.")
@@ -72,7 +76,8 @@ class FilesQueue:
             self.session.save()
         image = self.images[position]
         try:
-            session = open_session(image, self.schema, user=self.user)
+            stack = open_stack(image, axes=self.axes) if self.axes else None
+            session = open_session(image, self.schema, stack=stack, user=self.user)
         except SegError as error:
             self._failed[image] = str(error)
             raise

@@ -43,8 +43,7 @@ class LabelWidget(DrawingWidget):
     def label_selected(self) -> None:
         """Begin to label the selected image layer; where it was not read from a file, it is saved first."""
         layer = viewing.selected_image(self.viewer)
-        chosen = self.axes.currentText().split(":")[0]
-        stack = viewing.stack_of(layer, axes=None if chosen.startswith("as") else chosen)
+        stack = viewing.stack_of(layer, axes=self._axes())
         path = viewing.path_of(layer)
         if path is None:
             name, _ = QFileDialog.getSaveFileName(
@@ -62,6 +61,10 @@ class LabelWidget(DrawingWidget):
         self.queue = None
         self.begin(open_session(path, schema, stack=stack), layer)
 
+    def _axes(self) -> str | None:
+        chosen = self.axes.currentText().split(":")[0]
+        return None if chosen.startswith("as") else chosen
+
     def open_files(self, patterns: Sequence[Path | str]) -> None:
         """Begin with the first open image of files, folders or globs."""
         self.queue = FilesQueue(patterns, load_schema(self.schema_name.currentText()))
@@ -78,6 +81,7 @@ class LabelWidget(DrawingWidget):
     def go_to(self, position: int) -> None:
         """Save, then open an image of the queue; both in a thread."""
         queue = self._need_queue()
+        queue.axes = self._axes()
         if self.session is not None:
             self.session.note_changes()
         work = Work(lambda _: queue.go_to(position), self)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from napari_plugin import edits, overlays
 from napari_plugin.curves import FRAME, TIME, Results, object_texts
@@ -97,6 +98,19 @@ def test_image_that_cannot_be_opened_is_marked_and_the_others_go_on(folder, sche
 
 
 # --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_axes_that_a_file_does_not_say_are_those_chosen(tmp_path, schema):
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(
+        path, np.zeros((4, 20, 30), np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None], photometric="minisblack"
+    )
+    queue = FilesQueue([path], schema)
+    with pytest.raises(DataError, match="time or depth"):
+        queue.go_to(0)
+    queue.axes = "tyx"
+    assert queue.go_to(0).axes == "tyx"
+    assert queue.items()[0].status == NEW
 
 
 def test_last_labelled_frames_are_held_out_with_a_gap():

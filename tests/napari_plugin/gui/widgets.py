@@ -133,7 +133,7 @@ def test_labels_of_a_series_of_volumes(viewer, tmp_path):
     until(lambda: widget.prediction is not None and not widget.predictions.busy)
     assert widget.prediction.plane == (1, 2)
     assert not widget.shown.data[0].any()
-    # the next image may have fewer axes
+    # the next image may have fewer axes, and the one after it more again
     flat = tmp_path / "flat.ome.tif"
     write_image(flat, data[0, :1], shape=(32, 40), dtype=data.dtype, axes="yx", calibration=Calibration({}, None))
     widget.open_files([flat])
@@ -141,6 +141,10 @@ def test_labels_of_a_series_of_volumes(viewer, tmp_path):
     assert widget.plane == ()
     widget.layer.paint((10, 10), 3)
     until(lambda: widget.session.unsaved == 1)
+    widget.layer.brush_size = 500  # larger than the canvas
+    widget.open_files([path])
+    until(lambda: widget.session is not None and widget.session.axes == "tzyx")
+    assert [layer.name for layer in viewer.layers] == ["cell.ome.tif", "prediction", "labels"]
 
 
 def test_run_gives_what_the_command_line_gives_bit_for_bit(viewer, image, tmp_path):
