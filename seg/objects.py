@@ -302,7 +302,9 @@ def _majority_class(frame: Frame, pixels: ObjectPixels) -> np.ndarray:
     present = frame.present(frame.object_classes)
     if len(present) == 1 and isinstance(frame.instances, np.ndarray) and frame.on_disk is None:
         index = frame.schema.index(present[0])
-        if not ((frame.labels != index) & (frame.instances != 0)).any():  # no need to look at each object
+        parts = [slab.owned for slab in slabs(frame.labels.shape, halo=0, max_voxels=2**20)]
+        if not any(((frame.labels[p] != index) & (frame.instances[p] != 0)).any() for p in parts):
+            # No need to look at each object.
             return np.where(np.arange(n) > 0, present[0], "").astype(object)
     for ids, labels in pixels.values_of(frame.labels):
         if len(labels) and labels.min() == labels.max():

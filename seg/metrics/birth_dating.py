@@ -33,7 +33,8 @@ def dated_births(series: BirthSeries, tracks: pd.DataFrame, platings: Sequence[H
     Returns
     -------
     BirthSeries
-        With the flag ``extrapolated`` where births were dated back; `dated` says how, or why they were not.
+        With the flag ``extrapolated`` where births were dated back, else ``low-confidence``; `dated` says how, or why
+        not.
 
     Notes
     -----
@@ -62,7 +63,9 @@ def dated_births(series: BirthSeries, tracks: pd.DataFrame, platings: Sequence[H
     best = min(_POWERS, key=lambda law: float(np.mean(left[_POWERS[law]] or [np.inf])))
     of_best, remains = np.array(ages[_POWERS[best]], float), left[_POWERS[best]]
     if np.count_nonzero(np.isfinite(of_best)) < _LEAST_TRACKS or float(np.mean(remains)) > _MOST_LEFT:
-        return replace(series, dated="births as first seen: too few of them grow by one law")
+        # Asked for because nuclei are seen late: what follows from the late births is to be doubted.
+        flags = tuple(dict.fromkeys((*series.flags, "low-confidence")))
+        return replace(series, flags=flags, dated="births as first seen: too few of them grow by one law")
     usual = float(np.nanmedian(of_best))
     index = np.searchsorted(series.frames, seen)
     times = series.clock[index] - np.maximum(np.where(np.isfinite(of_best), of_best, usual), 0)

@@ -62,7 +62,7 @@ def test_births_stay_as_seen_where_growth_says_nothing(rng):
         seen = birth_series(rows_of(tracks))
         dated = dated_births(seen, tracks)
         assert dated.births.tolist() == seen.births.tolist()
-        assert dated.flags == ()
+        assert dated.flags == ("low-confidence",)
         assert dated.dated.startswith("births as first seen")
 
 
