@@ -181,7 +181,7 @@ if who == "ours":
     from seg.metrics.table import Scale
     from seg.objects import label_objects, object_table
     schema, scale = load_schema("lithium"), Scale((0.5, 0.5, 0.5))
-    labels = np.where(mask, schema.index("void"), schema.index("separator")).astype(np.uint8)
+    labels = np.where(mask, np.uint8(schema.index("void")), np.uint8(schema.index("separator")))
 elif who == "cc3d":
     import cc3d
 else:
