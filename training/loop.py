@@ -40,6 +40,7 @@ from training.preview import Preview
 from training.records import Records, StopRequest, bar, open_log
 from training.resume import CHECKPOINT, find_checkpoint, restore, scaler_state, share_done
 from training.scoring import COLUMNS, score, summary
+from training.second_image import keep_some_back, named_rightly
 from training.sources import LabelledImage, load_sources
 from training.splits import presence, warn_of_absent_classes
 from training.synthetic import SyntheticPool
@@ -134,11 +135,14 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
             raise UsageError(f"data.{key}={getattr(config.data, key)} must be a multiple of {network.tile_multiple}.")
     checkpoint = find_checkpoint(run_dir, config, data.codes, fabric)
     anchor, seen, keep = None, data.images, 0.0
+    kept: list[LabelledImage] = []
+    if config.model.init is not None and config.loss.anchor and config.trainer.patience:
+        seen, kept = keep_some_back(data.images, seed=config.data.seed)
     if config.model.init is not None and (checkpoint is None or config.loss.anchor):
         known = load_initial_weights(network, config, data.codes, data.schema)
         if config.loss.anchor and len(known) > 1:
             anchor, seen, keep = make_anchor(
-                network, known, config.loss.anchor, data.images, data.codes, device=fabric.device,
+                network, known, config.loss.anchor, seen, data.codes, device=fabric.device,
                 precision=precision, seed=config.data.seed,
             )  # fmt: skip
     optimizer = make_optimizer(network, config.optimizer)
@@ -146,7 +150,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     place = restore(checkpoint, config, network, average, optimizer, fabric)
     step, elapsed_s = place.step, place.elapsed_s
     is_scored = any(item.held_out for item in data.images) or bool(data.synthetic_held_out)
-    best = Best(config.trainer.patience if is_scored else 0, checkpoint)
+    best = Best(config.trainer.patience if is_scored or kept else 0, checkpoint)
     if fabric.is_global_zero:
         _write_run_files(run_dir, config)
         presence(data.images, data.codes, data.schema).to_csv(run_dir / "split.csv", index=False)
@@ -179,6 +183,11 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     def shipped() -> nn.Module:
         return average.network if anchor is None else between(average.network, anchor.start, keep)
 
+    def worth(table: pd.DataFrame) -> float:
+        if not kept:
+            return quality(table)
+        return named_rightly(shipped(), kept, data.codes, device=fabric.device, precision=precision)
+
     def rate() -> pd.DataFrame:
         scores = score(
             shipped(), data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
@@ -192,10 +201,13 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         config.name, data.codes.n_classes, sum(p.numel() for p in network.parameters()) / 1e6,
         f"{fabric.device} {precision}", step, " (continued)" if step else "",
     )  # fmt: skip
-    if config.model.init is not None and step == 0 and is_scored and fabric.is_global_zero:
+    if config.model.init is not None and step == 0 and (is_scored or kept) and fabric.is_global_zero:
         table = summary(rate())  # what a run must improve on, and what it may fall back to
-        _log_summary(table, step)
-        best.update(quality(table), step, shipped())
+        if is_scored:
+            _log_summary(table, step)
+        best.update(worth(table), step, shipped())
+        if kept:
+            logger.info("strokes kept from training: %.0f %% named rightly before it", 100 * best.quality)
     done = share_done(step, elapsed_s, config.trainer)
     stopped_early = best.exhausted
     loader = make_loader(
@@ -240,9 +252,10 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
             if config.trainer.score_every and step % config.trainer.score_every == 0 and done < 1:
                 if fabric.is_global_zero:
                     table = summary(rate())
-                    _log_summary(table, step)
+                    if is_scored:
+                        _log_summary(table, step)
                     log.add_scores(table, step)
-                    best.update(quality(table), step, shipped())
+                    best.update(worth(table), step, shipped())
                 stopped_early = fabric.broadcast(best.exhausted)
                 elapsed_s, _ = _agreed(fabric, clock(), False)
                 if stopped_early:
@@ -254,9 +267,13 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
     scores = rate()
     final = shipped()
     if best.patience:
-        best.update(quality(summary(scores)), step, final)
+        best.update(worth(summary(scores)), step, final)
+        if kept:
+            logger.info("strokes kept from training: %.0f %% named rightly by step %d", 100 * best.quality, best.step)
         if best.step != step:
             logger.info("the weights of step %d scored best and are kept", best.step)
+            if not best.step:
+                logger.warning("Training made the model no better, so it is shipped as it was; draw more strokes.")
             final.load_state_dict(best.weights)
             scores = score(
                 final, data.images, data.synthetic_held_out, config.data, data.codes, data.schema,
