@@ -35,6 +35,8 @@ MAX_RMS_3D_PX = 0.4
 PLAIN_RMS_PX, ELLIPSE_GAIN = 0.3, 15.0
 # A rough boundary still has a shape: residuals up to this are accepted where they average out over twelve stretches.
 MAX_ROUGHNESS_PX, N_ARCS = 2.0, 12
+# An outline that leaves its curve at the contact by this much more or less says nothing about the angle.
+MAX_UNSURE_DEG = 30.0
 
 
 def measure_contact(
@@ -64,7 +66,7 @@ def measure_contact(
     does not describe its surface, the angle is the mean along the contact line.
     A curve that fits on the whole may still leave the outline at the contact, as when facets begin to form: where the
     residuals there slope by more than chance, the angle turns to the outline (flag ``faceted-contact``), and a straight
-    facet is refused.
+    facet is refused, and so is an angle that this leaves unsure by more than 30 degrees (``ambiguous``).
     Standard errors join the covariance of the fit and the error of the baseline, which dominates on substrates along
     an axis: ``sigma = (1/sqrt(12) px) / (R sin(angle))``.
     """
@@ -127,6 +129,9 @@ def measure_contact(
             model = f"{model}: straight at the contact"
             return Contact(cap_height=height, flags=("faceted-contact",), model=model, rms_px=fit.rms_px, **tilt)
         angles, errors = _turned(angles, errors, left, trusted)
+        if 1.96 * errors["mean"] > MAX_UNSURE_DEG:
+            model = f"{model}: known to {1.96 * errors['mean']:.0f} degrees only"
+            return Contact(cap_height=height, flags=("ambiguous",), model=model, rms_px=fit.rms_px, **tilt)
         if max(trusted) > 0.5:
             doubtful, model = ("faceted-contact",), f"{model}, turned to the outline at the contact"
     found = gated(angles, errors, base_width, height, model, substrate, contact, spacing, tilt)
