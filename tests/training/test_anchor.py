@@ -149,7 +149,6 @@ def test_little_is_kept_of_a_start_where_much_is_labelled(started, film_config):
 
 
 RECIPE = [
-    "trainer.baselines=false",
     "loss=ce",
     "loss.anchor=1",
     "optimizer.freeze_statistics=true",
@@ -193,7 +192,6 @@ def test_frozen_statistics_are_those_of_the_start_and_resume_is_exact(film_confi
 def test_the_start_is_kept_where_training_only_spoils_it(film_config, start, caplog):
     """A learning rate of 3 ruins the network; the start scored best and is shipped. Without patience: a warning."""
     settings = [
-        "trainer.baselines=false",
         f"model.init={start}",
         "trainer.max_steps=4",
         "optimizer.lr=3",
@@ -216,7 +214,6 @@ def test_patience_without_held_out_images_runs_to_the_end(film_config, start):
         "trainer.score_every=1",
         "trainer.patience=1",
         "data.sources.mine.held_out=[]",
-        "trainer.baselines=false",
     )
     assert train(config, prepare(config), quiet=True).steps == 3
 

@@ -126,7 +126,8 @@ def test_texture_twins_are_split_by_twin():
 
 
 def test_a_run_ends_with_baselines_and_a_temperature(film_config):
-    config = film_config("trainer.max_steps=30", "augment=light", "optimizer.lr=5e-3", "optimizer.ema_decay=0.9")
+    words = ["trainer.max_steps=30", "augment=light", "optimizer.lr=5e-3", "optimizer.ema_decay=0.9"]
+    config = film_config("trainer.baselines=true", *words)
     result = train(config, prepare(config), quiet=True)
     scores = pd.read_csv(result.run_dir / "assessment" / "evaluation.csv")
     assert set(scores["model"]) == {"network", *BASELINES}

@@ -67,7 +67,6 @@ def test_the_start_is_shipped_where_strokes_elsewhere_say_so(film_config, stroke
     config = film_config(
         f"model.init={start}", "data.sources.mine.held_out=[]", "loss.anchor=1", "trainer.max_steps=24",
         "trainer.score_every=8", "trainer.patience=4", f"optimizer.lr={rate}", "optimizer.ema_decay=0.1",
-        "trainer.baselines=false",
     )  # fmt: skip
     result = train(config, strokes, quiet=True)
     before, after = (load_bundle(m).network.state_dict() for m in (start, result.model_dir))
