@@ -233,7 +233,7 @@ class ForestPredictor:
         seen = _n_px(view)
         if seen > VIEW_PX and self.ready(plane):
             yield self._part(plane, view, math.ceil(math.sqrt(seen / PREVIEW_PX)), began)
-        elif seen <= VIEW_PX and view != everything:
+        elif seen <= VIEW_PX and 2 * seen <= _n_px(everything):  # else the strips, which predict it again, are as soon
             yield self._part(plane, view, 1, began)
         middle = (view[0].start + view[0].stop) / 2
         strips = self._strips(everything if whole else view)

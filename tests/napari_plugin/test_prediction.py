@@ -129,6 +129,15 @@ def test_what_is_on_show_is_predicted_first_and_then_everything(schema, monkeypa
     assert np.array_equal(together, whole.labels)
 
 
+def test_view_of_most_of_a_frame_is_not_predicted_twice(schema, monkeypatch):
+    predictor, truth = in_bands(schema, monkeypatch)
+    monkeypatch.setattr("napari_plugin.forest_predictor.VIEW_PX", truth[0].size)
+    height, width = truth[0].shape
+    parts = list(predictor.update_in_parts({(0,): strokes(truth[0])}, (0,), np.s_[1 : height - 1, 2:width]))
+    assert sum(part.labels.size for part in parts) == truth[0].size
+    assert parts[-1].complete
+
+
 def test_small_view_is_exact_at_once(schema, monkeypatch):
     predictor, truth = in_bands(schema, monkeypatch)
     drawn = {(0,): strokes(truth[0])}
