@@ -98,7 +98,7 @@ SCENES: dict[str, Scene] = {
         "pits", {"n_frames": 12, "burnt_in": False}, "optical-pits",
         ("pit_count", "pit_density", "pit_diameter", "pit_opening_area", "pit_rate_major", "pit_rate_minor",
          "pit_anisotropy", "rim_enrichment", "memory_fraction"),
-        ("pits", "events"),
+        ("pits", "events"), {"pits": {"band_um": 2.0}},  # as wide as the twin's
     ),
     "dead metal (optical)": Scene(
         "dead", {"n_frames": 8, "burnt_in": False}, "optical-profile",
@@ -245,9 +245,14 @@ def _cell(rows: pd.DataFrame) -> str:
     if not row["n"]:
         return "refused"
     size, unit = (100, " %") if row["relative"] else (1, "")
-    spread = "" if math.isnan(row["spread"]) else f" +- {size * row['spread']:.2g}"
+    spread = "" if math.isnan(row["spread"]) else f" +- {_short(size * row['spread'])}"
     refused = f" ({row['refused']} refused)" if row["refused"] else ""
-    return f"{size * row['bias']:+.2g}{spread}{unit}{refused}"
+    bias = size * row["bias"]
+    return f"{'-' if bias < 0 else '+'}{_short(abs(bias))}{spread}{unit}{refused}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def main() -> int:
