@@ -17,6 +17,7 @@ import numpy as np
 from napari_plugin import edits
 from napari_plugin.edits import Edit
 from napari_plugin.journal import Journal, edit_of
+from napari_plugin.places import check_place, journal_path, labels_path
 from seg import __version__
 from seg.errors import DataError, LabelError, UsageError
 from seg.io import fingerprint, open_stack, read_labels, write_labels
@@ -345,7 +346,7 @@ def open_session(
     """
     image = Path(image)
     path = path or labels_path(image)
-    _check_place(path)
+    check_place(path)
     stack = stack if stack is not None else open_stack(image)
     return LabellingSession(stack, schema, path, source=image, user=user)
 
@@ -355,18 +356,6 @@ def worked_on(log: Sequence[Mapping[str, Any]], frames: Iterable[int]) -> list[i
     worked = {f for entry in log if entry["kind"] not in DERIVED for f in entry["frames"]}
     derived = {f for entry in log if entry["kind"] in DERIVED for f in entry["frames"]} - worked
     return [i for i in frames if i not in derived]
-
-
-def labels_path(image: Path) -> Path:
-    """Where the labels of an image are kept: the place that ``data.sources.*.labels=labels/*.ome.tif`` names."""
-    image = image if image.name not in ("", "..") else image.resolve()  # "." names a folder as well
-    stem = image.name.removesuffix(".ome.tif") if image.name.endswith(".ome.tif") else image.stem
-    return image.parent / "labels" / f"{stem}.ome.tif"
-
-
-def journal_path(path: Path) -> Path:
-    """The journal of a label file."""
-    return path.with_name(f".{path.name.removesuffix('.ome.tif')}.journal")
 
 
 def accepted(
@@ -383,15 +372,6 @@ def accepted(
         index,
         lambda labels: edits.accept(labels, prediction, model=model, classes=classes, where=where, overwrite=overwrite),
     )
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a place that cannot be written before a stroke is drawn that could not be kept."""
-    folder = next(one for one in path.absolute().parents if one.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise DataError(
-            f"Labels would be kept as {path}, but {folder} may not be written; copy the image to a folder of your own."
-        )
 
 
 def _check_memory(shape: tuple[int, ...], name: str) -> None:

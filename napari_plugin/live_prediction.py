@@ -70,11 +70,13 @@ class LivePrediction(QObject):
     def prepare(self, forest: ForestPredictor, plane: Plane) -> None:
         """Compute the features of a plane when nothing else is to be done and it stays on show."""
         self._prepare = partial(self._compute_features, forest, plane)
+        if self._preparing and self._work is not None:
+            self._work.supersede()  # for a plane that is no longer on show
         self._rest.start()
 
     def stop(self) -> None:
         """Forget what waits and end what is going on, before the layers go."""
-        self._next = self._now = None
+        self._next = self._now = self._prepare = None
         self._rest.stop()
         if self._work is not None:
             self._work.supersede()
@@ -105,10 +107,13 @@ class LivePrediction(QObject):
             self._begin()
         else:
             self.rested.emit()
+            if self._prepare is not None:  # what was to be prepared meanwhile
+                self._rest.start()
 
     def _prepare_now(self) -> None:
         if self._prepare is not None and self._work is None:
-            self._prepare()
+            prepare, self._prepare = self._prepare, None
+            prepare()
 
     def _compute_features(self, forest: ForestPredictor, plane: Plane) -> None:
         def compute(work: Work) -> None:

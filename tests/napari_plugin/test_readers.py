@@ -104,7 +104,18 @@ def test_activation_loads_nothing_heavy():
 
 
 def test_logic_knows_neither_qt_nor_napari():
-    for module in ("labelling", "edits", "journal", "layers", "samples", "readers"):
+    for module in (
+        "labelling",
+        "places",
+        "edits",
+        "journal",
+        "layers",
+        "samples",
+        "readers",
+        "curves",
+        "overlays",
+        "suggest",
+    ):
         text = (ROOT / "napari_plugin" / f"{module}.py").read_text(encoding="utf-8")
         for word in ("import napari\n", "from napari ", "from napari.", "qtpy", "PySide", "PyQt"):
             assert word not in text, (module, word)

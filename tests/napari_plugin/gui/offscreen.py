@@ -184,6 +184,21 @@ def test_empty_labels_predict_nothing_and_say_so(label, tmp_path, monkeypatch):
     assert not read_labels(labels_path(tmp_path / "movie.ome.tif")).stack.data.any()
 
 
+def test_frame_on_show_is_prepared_though_another_was_being(label, tmp_path, monkeypatch):
+    begin(label, image_file(tmp_path, pixels()))
+    compute = label.forest.prepare
+
+    def slowly(plane):
+        for n in compute(plane):
+            time.sleep(0.6)  # longer than a frame has to rest before its turn comes
+            yield n
+
+    monkeypatch.setattr(label.forest, "prepare", slowly)
+    until(lambda: label.predictions._work is not None)
+    label.show_plane((2,))
+    until(lambda: label.forest.ready((2,)), 20)
+
+
 def test_full_disk_is_said_until_it_takes_the_strokes(label, tmp_path, monkeypatch):
     from napari_plugin import qt
     from napari_plugin.journal import Journal
