@@ -13,6 +13,7 @@ from skimage.measure import marching_cubes
 MIN_SPHERICITY_VOXELS = 33
 # Voxels that are blurred and meshed at a time; a constant, so that no result depends on how a volume is read.
 CHUNK_VOXELS = 4_000_000
+CHUNK_TRIANGLES = 2**15
 
 # The mask of a solid and those of what may lie against it, on some slices: (start, stop) -> masks.
 ReadMasks = Callable[[int, int], tuple[np.ndarray, ...]]
@@ -99,23 +100,25 @@ def _facing_areas(
     if min(part.shape) < 2 or not part.min() < 0.5 < part.max():
         return [0.0] * len(facing)
     vertices, triangles, _, _ = marching_cubes(part, 0.5, spacing=tuple(scale))
-    corners = vertices[triangles].astype(float)
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    twice = np.linalg.norm(cross, axis=1)
-    normal = cross / np.where(twice > 0, twice, 1)[:, None]
-    centre = corners.mean(axis=1)
-    centre[:, 0] += cells[0] * scale[0]
     last = np.asarray(field.shape) - 1
-    # Half a voxel at the frame is repeated, not seen; in z the cells of the halo stand for the neighbours there.
-    inside = np.all((centre[:, 1:] >= 0.5 * scale[1:]) & (centre[:, 1:] <= (last[1:] - 0.5) * scale[1:]), axis=1)
-    inside &= (centre[:, 0] >= 0.5 * scale[0]) & (centre[:, 0] <= (last[0] - 0.5) * scale[0])
-    areas = []
-    for mask in facing:
-        touches = np.zeros(len(triangles), bool)
-        for sign in (1.0, -1.0):
-            at = np.clip(np.rint(centre / scale + sign * normal).astype(int), 0, last)
-            touches |= mask[tuple(at.T)]
-        areas.append(float(twice[inside & touches].sum() / 2))
+    areas = [0.0] * len(facing)
+    # Piece by piece: what follows takes some 300 bytes for each triangle.
+    for start in range(0, len(triangles), CHUNK_TRIANGLES):
+        corners = vertices[triangles[start : start + CHUNK_TRIANGLES]].astype(float)
+        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        twice = np.linalg.norm(cross, axis=1)
+        normal = cross / np.where(twice > 0, twice, 1)[:, None]
+        centre = corners.mean(axis=1)
+        centre[:, 0] += cells[0] * scale[0]
+        # Half a voxel at the frame is repeated, not seen; in z the cells of the halo stand for the neighbours there.
+        inside = np.all((centre[:, 1:] >= 0.5 * scale[1:]) & (centre[:, 1:] <= (last[1:] - 0.5) * scale[1:]), axis=1)
+        inside &= (centre[:, 0] >= 0.5 * scale[0]) & (centre[:, 0] <= (last[0] - 0.5) * scale[0])
+        for i, mask in enumerate(facing):
+            touches = np.zeros(len(corners), bool)
+            for sign in (1.0, -1.0):
+                at = np.clip(np.rint(centre / scale + sign * normal).astype(int), 0, last)
+                touches |= mask[tuple(at.T)]
+            areas[i] += float(twice[inside & touches].sum() / 2)
     return areas
 
 
