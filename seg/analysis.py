@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -121,6 +121,16 @@ class AnalysisConfig:
         return asdict(self)
 
 
+# What YAML may give for a field of each type, and its name. Fields of other types are checked where they are built.
+_PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "str": (lambda v: isinstance(v, str), "text"),
+    "bool": (lambda v: isinstance(v, bool), "true or false"),
+    "int": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
+    "float": (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool), "a number"),
+    "tuple[str, ...]": (lambda v: isinstance(v, (list, tuple)) and all(isinstance(i, str) for i in v), "names"),
+}
+
+
 def _unknown(kind: str, name: str, known: Any) -> str:
     near = get_close_matches(str(name), list(known), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
@@ -139,6 +149,10 @@ def _build(cls: type, data: Any, where: str) -> Any:
     missing = [n for n in required if n not in data]
     if missing:
         raise UsageError(f"{where}: missing {', '.join(missing)}.")
+    for key, value in data.items():
+        fits, expected = _PLAIN.get(str(known[key].type), (None, ""))
+        if fits is not None and not fits(value):
+            raise UsageError(f"{where}: {key} is {value!r}; expected {expected}.")
     return {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
 
 
