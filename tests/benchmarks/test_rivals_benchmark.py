@@ -4,6 +4,7 @@ Tiny by default so that it cannot rot. For figures::
 
     OPERANDOSEG_BENCHMARK_PX=2048 pytest tests/benchmarks/test_rivals_benchmark.py -s      # two frames of 2048 x 2048
     OPERANDOSEG_BENCHMARK_VOLUME_PX=512 pytest ...                          # a volume of 512^3 with a 3-D network
+    OPERANDOSEG_BENCHMARK_NETWORK=small OPERANDOSEG_BENCHMARK_VOLUME_PX=512 pytest ...   # for memory, in minutes
 
 nnU-Net takes part where ``nnunetv2`` is installed. Each contender is a process of its own, so that none profits from
 what another one loaded, and its peak of memory is its own. Compare processor seconds on a machine that others use too.
@@ -93,7 +94,7 @@ def test_rivals(dims, tmp_path, capsys):
     full = max(data.shape) >= 256
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, data, imagej=True, metadata={"axes": "TYX" if dims == 2 else "ZYX"})
-    folder = model(tmp_path, dims, full)
+    folder = model(tmp_path, dims, full and os.environ.get("OPERANDOSEG_BENCHMARK_NETWORK") != "small")
     found, masks = {}, {}
     for contender in CONTENDERS:
         out = tmp_path / contender
