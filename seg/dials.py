@@ -62,8 +62,6 @@ class Scene:
         Options of groups, where they differ from the preset.
     word : str
         The ``morphology_class`` of these twins, if they are to be recognised.
-    across : bool
-        The model sees slices across the layers of a volume, which are stacked along z: ``--axes yzx``.
     """
 
     family: str
@@ -73,7 +71,6 @@ class Scene:
     groups: tuple[str, ...]
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     word: str = ""
-    across: bool = False
 
 
 _TREE = ("skeleton_length", "tip_count", "branch_point_count", "branch_width", "dendrite_height", "tip_velocity")
@@ -114,7 +111,7 @@ SCENES: dict[str, Scene] = {
         "interface", {"shape_px": (80, 96, 96)}, "xct-cell",
         ("void_fraction", "void_count", "void_diameter", "contact_loss_fraction", "interface_area",
          "penetration_depth", "dead_fraction", "deposit_volume"),
-        ("voids", "filaments", "dead", "cover", "balance"), across=True,
+        ("voids", "filaments", "dead", "cover", "balance"),
     ),
 }  # fmt: skip
 
@@ -152,30 +149,24 @@ def study(
     for dial in dials:
         made = [make_experiment(scene.family, seed + k, dial=dial, **scene.options) for k in range(twins)]
         folders = [write_experiment(one, out / f"dial_{dial:g}" / f"twin_{k}") for k, one in enumerate(made)]
-        options = RunOptions()
-        if scene.across:
-            sizes = made[0].labels.calibration.pixel_size_um
-            options = RunOptions(axes="yzx", pixel_size_um={"y": sizes["z"], "z": sizes["y"], "x": sizes["x"]})
         images = [folder / "image.ome.tif" for folder in folders]
-        results = predict(images, config, out / f"dial_{dial:g}" / "masks", options)
+        results = predict(images, config, out / f"dial_{dial:g}" / "masks", RunOptions())
         masks = {"model": [labels_of(result.folder) for result in results]}
         if dial == dials[0]:  # the true masks are the same at every dial
             masks["true"] = [folder / "labels.ome.tif" for folder in folders]
         for kind, paths in masks.items():
             for folder, path in zip(folders, paths, strict=True):
-                turn = scene.across and kind == "model"
-                measured = _measured(path, folder, config, folder / kind, turn=turn)
+                measured = _measured(path, folder, config, folder / kind)
                 truth = read_table(folder / "truth.csv")
                 found += [{"masks": kind, "dial": dial, **row} for row in compare(measured, truth, scene)]
         logger.info("%s, dial %g", name, dial)
     return summarise(found, scene=name)
 
 
-def _measured(labels: Path, twin: Path, config: AnalysisConfig, out: Path, *, turn: bool) -> pd.DataFrame:
+def _measured(labels: Path, twin: Path, config: AnalysisConfig, out: Path) -> pd.DataFrame:
     segmentation, image = read_labels(labels), open_stack(twin / "image.ome.tif")
-    data = np.asarray(segmentation.stack.data)
     # Times and pixel size of the twin hold for both masks.
-    stack = replace(segmentation.stack, data=data.swapaxes(0, 1) if turn else data, calibration=image.calibration)
+    stack = replace(segmentation.stack, calibration=image.calibration)
     out.mkdir(parents=True, exist_ok=True)
     write_tables(replace(segmentation, stack=stack), image, out, config, source=labels)
     return read_table(out / "metrics.csv")

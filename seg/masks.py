@@ -30,6 +30,7 @@ from seg.segmentation import Provenance, Segmentation
 from seg.slabs import SlabFolder, SlabStore, slab_path
 from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done, work_dir
+from seg.turning import is_turned, thickness_axis, turn_frame, turned
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +83,20 @@ def make_masks(
         input=before, axes=stack.axes, shape=stack.shape, dataset=options.dataset,
         weights=bundle.weights_sha256, model=bundle.spec.to_dict(), settings=settings, schema=config.schema,
         calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
-        postprocess=rules and rules.to_dict(),
+        postprocess=rules and rules.to_dict(), thickness=thickness_axis(config.metrics),
     )  # fmt: skip
     in_zarr = writes_zarr(stack, options)
+    turn = is_turned(stack, bundle.spec, thickness_axis(config.metrics))
+    said = ""
+    if turn and in_zarr:
+        turn = False
+        said = (
+            f"{bundle.spec.name} knows slices across the layers of a cell, but masks of this size are made plane by "
+            "plane, along layers that are stacked along z, and will be poor. Give the file with --axes yzx (and "
+            "--pixel-size likewise), with `thickness_axis: y` in the analysis."
+        )
+        logger.warning("%s: %s", stack.name, said)
+    seen = turned(stack) if turn else stack  # by the network
     labels_path = folder / LABEL_FILES[in_zarr]
     made_path = folder / ".work" / "made.json"
     if not is_done(folder, "segment", key):
@@ -104,12 +116,12 @@ def make_masks(
             slabs = SlabStore(slabs.path, axes, peaks)
             slabs.create(lambda part: create_labels(part, **described))
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
-        backed_off = _fill(slabs, stack, path, bundle, settings, normalisation, options, progress)
+        backed_off = _fill(slabs, seen, path, bundle, settings, normalisation, options, progress)
         if fingerprint(path) != before:
             slabs.remove()
             raise DataError(f"{path.name!r} changed while it was read; run again when nothing writes to it any more.")
         changed = Changed()
-        fit = pixel_size_fit(stack, bundle.spec)
+        fit = pixel_size_fit(seen, bundle.spec)
         made = {
             "model": {
                 "name": bundle.spec.name, "weights_sha256": bundle.weights_sha256, "spec": bundle.spec.to_dict(),
@@ -118,7 +130,7 @@ def make_masks(
             "normalisation": {"low": normalisation.low, "high": normalisation.high},
             "pixel_size": {"zoom": fit.zoom, "flags": fit.flags, "said": fit.said},
             "confidence": slabs.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
-            "backed_off": backed_off,
+            "backed_off": backed_off, "slices": {"turned": turn, "said": said},
         }  # fmt: skip
         if isinstance(slabs, SlabStore):
             if rules is not None:
@@ -129,6 +141,8 @@ def make_masks(
             frames = slabs.frames(stack.n_frames)
             if rules is not None:
                 frames = cleaned_frames(slabs.frame, stack.n_frames, rules, changed)
+            if turn:
+                frames = map(turn_frame, frames)
             write_labels(labels_path, frames, **described)
         made["postprocess"] = changed.by_class(schema) if rules is not None else None
         write_json(made, made_path)

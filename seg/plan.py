@@ -19,6 +19,7 @@ from seg.regrid import DECIDED_PX, grid_shape, pixel_size_fit
 from seg.runner import Runner
 from seg.stack import Stack
 from seg.tiling import computed_px
+from seg.turning import TurnedVolumes
 
 # Below this nobody waits long enough to plan, and timing a tile would cost more than it tells.
 TIMED_FROM_PX = 20_000_000
@@ -101,6 +102,8 @@ def plan_segmentation(
         blended += 4 * 3 * runner.n_classes * max(DECIDED_PX, plane if solid else stack.spatial_shape[-1])
     on_cpu = runner.device.type == "cpu"
     host = ALIVE * (raw + results) + feeding + blended + (network if on_cpu else 0)
+    if isinstance(stack.data, TurnedVolumes):
+        host += stack.data.held_bytes
     frame_px = math.prod(stack.spatial_shape)
     cleaning = 0
     if cleaned:  # the first slab has one halo: twice as thick, it stands for those with two

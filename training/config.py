@@ -74,6 +74,7 @@ class DataConfig:
     patch_z_px: int | None = None  # planes of a patch, for 3-D networks
     # all images are resampled to it; null: to that of model.init where it states one, else as they are; 0: as they are
     pixel_size_um: float | None = None
+    slices: str = ""  # of volumes, for 2-D networks: across: slices across the layers of a cell are what it will know
     batch: int = 8
     rare_share: float = 0.5  # share of patches centred on a class drawn at random, so that rare ones are seen
     balance: str = "image"  # where such a patch is looked for: image: in one drawn before; class: in those that hold it

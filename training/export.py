@@ -50,6 +50,7 @@ def export_bundle(
         **({"normalisation": {"percentiles": list(*percentiles)}} if len(percentiles) == 1 else {}),
         temperature=round(assessment.temperature, 4),
         licence="BSD-3-Clause; data: see card.md",
+        slices=config.data.slices,
         training={
             "steps": steps,
             "minutes": round(elapsed_s / 60, 2),

@@ -68,6 +68,9 @@ class ModelSpec:
         Its logits are divided by it before they become probabilities, so that these are right as often as they say;
         fitted to images held out from training (`seg.reliability`).
     licence : str
+    slices : str
+        ``across``: a 2-D network that knows slices of volumes across the layers of a cell only; volumes with layers
+        along z are turned for it (`seg.turning`). Empty: it takes planes as they are.
     training : mapping
         Data, split, settings and scores, as plain data.
     format_version : int
@@ -87,6 +90,7 @@ class ModelSpec:
     normalisation: Mapping[str, Any] = field(default_factory=lambda: {"percentiles": [0.5, 99.5]})
     temperature: float = 1.0
     licence: str = "unspecified"
+    slices: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     code_version: str = __version__
@@ -101,6 +105,8 @@ class ModelSpec:
                 f"({__version__}) reads {FORMAT_VERSION}. Export it again, or install the version that wrote it "
                 f"({self.code_version})."
             )
+        if self.slices not in ("", "across"):
+            raise ModelError(f"Model {self.name!r} knows slices {self.slices!r}; expected 'across' or nothing.")
         if not self.class_indices or len(set(self.class_indices)) != len(self.class_indices):
             raise ModelError(f"Model {self.name!r} predicts classes {self.class_indices}; expected different indices.")
         if UNLABELLED in self.class_indices:

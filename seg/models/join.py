@@ -67,6 +67,7 @@ def join_bundles(bundles: Sequence[Bundle], path: str | Path) -> Path:
         pixel_size_range_um=(max(r[0] for r in known), min(r[1] for r in known)) if len(known) == len(ranges) else None,
         normalisation=first.normalisation,
         licence=first.licence,
+        slices=first.slices,
         training={
             "members": [
                 {"name": b.spec.name, "weights_sha256": b.weights_sha256, "training": dict(b.spec.training)}

@@ -1,0 +1,91 @@
+"""A network that knows slices across the layers of a cell is shown such slices, and nobody else needs to know."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from seg import masks
+from seg.analysis import AnalysisConfig
+from seg.io import open_stack, read_labels, write_image
+from seg.models.bundle import load_bundle, save_bundle
+from seg.pipeline import RunOptions, predict
+from seg.stack import Calibration
+from seg.turning import thickness_axis, turned
+
+SIZE_UM = {"z": 1.5, "y": 0.4, "x": 0.25}
+TURNED_UM = {"y": 1.5, "z": 0.4, "x": 0.25}
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model_of, tmp_path_factory):
+    """The same network twice: one that takes planes as they are, one that knows slices across layers."""
+    plain = tiny_model_of("xct")
+    bundle = load_bundle(plain)
+    spec = replace(bundle.spec, slices="across")
+    across = save_bundle(tmp_path_factory.mktemp("across") / "tiny", bundle.network, spec, "# Tiny", seed=1)
+    return plain, across
+
+
+def cells(n_frames):
+    """Blobs in all directions, of other sizes along each axis."""
+    noise = np.random.default_rng(4).random((n_frames, 12, 40, 56))
+    smooth = ndimage.gaussian_filter(noise, (0, 1, 2, 3))
+    return (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
+
+
+def write(path, data, size_um=SIZE_UM):
+    axes = "tzyx"[-data.ndim :]
+    about = {"shape": data.shape, "dtype": data.dtype, "axes": axes, "calibration": Calibration(pixel_size_um=size_um)}
+    write_image(path, data if data.ndim == 4 else data[np.newaxis], **about)
+
+
+def masks_of(path, model, out, **changes):
+    config = AnalysisConfig("predict", "masks only", "", "xct", "volume", {}, model=str(model))
+    (result,) = predict([path], replace(config, **changes), out, RunOptions(device="cpu"))
+    assert not result.error, result.error
+    return read_labels(masks.labels_of(result.folder)).stack
+
+
+@pytest.mark.parametrize("cleaned", [True, False])
+@pytest.mark.parametrize("n_frames", [1, 2])
+def test_masks_are_those_of_the_turned_file_turned_back(models, tmp_path, n_frames, cleaned):
+    plain, across = models
+    data = cells(n_frames) if n_frames > 1 else cells(1)[0]
+    write(tmp_path / "a.ome.tif", data)
+    write(tmp_path / "b.ome.tif", np.ascontiguousarray(np.swapaxes(data, -3, -2)), TURNED_UM)
+    changes = {} if cleaned else {"postprocess": None}
+    found = masks_of(tmp_path / "a.ome.tif", across, tmp_path / "across", **changes)
+    expected = masks_of(tmp_path / "b.ome.tif", plain, tmp_path / "plain", **changes)
+    np.testing.assert_array_equal(found.data[...], np.swapaxes(expected.data[...], -3, -2))
+    assert found.calibration.pixel_size_um == SIZE_UM
+    as_they_are = masks_of(tmp_path / "a.ome.tif", plain, tmp_path / "planes", **changes)
+    assert (found.data[...] != as_they_are.data[...]).mean() > 0.01
+
+
+def test_planes_that_are_such_slices_stay(models, tmp_path):
+    plain, across = models
+    write(tmp_path / "a.ome.tif", cells(1)[0])
+    metrics = {"layers": {"thickness_axis": "y"}}
+    assert (thickness_axis(metrics), thickness_axis({"layers": {}})) == ("y", "z")
+    found = masks_of(tmp_path / "a.ome.tif", across, tmp_path / "across", metrics=metrics)
+    expected = masks_of(tmp_path / "a.ome.tif", plain, tmp_path / "plain", metrics=metrics)
+    np.testing.assert_array_equal(found.data[...], expected.data[...])
+
+
+def test_what_is_too_large_to_be_turned_is_said(models, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(masks, "ZARR_FRAME_BYTES", 1000)
+    write(tmp_path / "a.ome.tif", cells(1)[0])
+    masks_of(tmp_path / "a.ome.tif", models[1], tmp_path / "across")
+    assert "Give the file with --axes yzx" in caplog.text
+
+
+def test_a_turned_stack_reads_what_is_asked(tmp_path):
+    data = cells(2)
+    np.save(tmp_path / "a.npy", data)
+    stack = turned(open_stack(tmp_path / "a.npy", axes="tzyx", pixel_size_um=SIZE_UM))
+    assert (stack.shape, stack.spacing_um) == ((2, 40, 12, 56), (0.4, 1.5, 0.25))
+    np.testing.assert_array_equal(stack.frame(1), data[1].swapaxes(0, 1))
+    np.testing.assert_array_equal(stack.data[0, 3:5, :, 7], data[0, :, 3:5, 7].T)
+    assert stack.data.held_bytes == 12 * 40 * 56
