@@ -20,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -77,14 +78,20 @@ def predicted(path: Path, model: Path, out: Path, axes: str, cluster: str | None
 
 def child_length(folder: Path, axes: str) -> dict[str, float]:
     predicted(folder / "small.npy", folder / "model", folder / "out", axes)
-    held, files = status("VmRSS"), status("RssFile")
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")  # the peak counts from here
-    cpu = time.process_time()
-    predicted(folder / "input.npy", folder / "model", folder / "out", axes)
+    held, cpu = status("RssAnon"), time.process_time()
     # Mapped pages of the input are the system's to take back: no memory of ours.
-    mapped = status("RssFile") - files
-    return {"held": held, "peak": status("VmHWM") - mapped, "cpu_s": time.process_time() - cpu}
+    peaks, done = [held], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peaks.append(max(peaks.pop(), status("RssAnon")))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    predicted(folder / "input.npy", folder / "model", folder / "out", axes)
+    done.set()
+    watcher.join()
+    return {"held": held, "peak": peaks[0], "cpu_s": time.process_time() - cpu}
 
 
 def child_workers(folder: Path, where: str) -> dict[str, float]:
