@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from seg import __version__
 from seg.analysis import AnalysisConfig
+from seg.blocks import slabs as pieces_of
 from seg.errors import DataError
 from seg.inference import InferenceSettings, check_fits, parts_of, segment
 from seg.io import fingerprint, read_labels, write_labels
@@ -31,6 +32,7 @@ from seg.slabs import SlabFolder, SlabStore, slab_path
 from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done, work_dir
 from seg.turning import is_turned, thickness_axis, turn_frame, turned
+from seg.volumes import planes
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +201,34 @@ def _cleaned_pieces(
         )  # fmt: skip
         for where, labels in pieces:
             yield frame, where, labels
+
+
+def unseen_warnings(segmentation: Segmentation, config: AnalysisConfig, model: Mapping[str, Any] | None) -> list[str]:
+    """A sentence where a model found none of the objects that are measured: it may not know them when it sees them."""
+    names = config.objects.classes
+    if model is None or _shows(segmentation, [segmentation.schema.index(name) for name in names]):
+        return []
+    scores = [
+        f"{row['class']} in {row['source']} {row['iou']:.2f}"
+        for row in (model["spec"].get("training") or {}).get("scores", [])
+        if row["class"] in names and row["method"] == "network" and row["iou"] is not None
+    ]
+    held_out = f" Its IoU on held-out images: {', '.join(scores)}." if scores else ""
+    what = " or ".join(names)
+    return [
+        f"{model['name']} found no {what} in any frame, so these numbers are of an empty mask.{held_out} "
+        f"Where the images do show {what}, label some of them and train on that."
+    ]
+
+
+def _shows(segmentation: Segmentation, indices: Sequence[int]) -> bool:
+    """Whether a class is anywhere; read piece by piece, as far as the first that has it."""
+    stack = segmentation.stack
+    return any(
+        np.isin(planes(stack, index, piece.owned), indices).any()
+        for index in range(stack.n_frames)
+        for piece in pieces_of(stack.spatial_shape, halo=0)
+    )
 
 
 def writes_zarr(stack: Stack, options: RunOptions) -> bool:

@@ -28,7 +28,7 @@ from seg.keyframes import save_key_frames
 from seg.labels import load_schema
 from seg.manifest import Entry
 from seg.mask_samples import MaskSampler
-from seg.masks import LABEL_FILES, cleaned_frames, labels_of, make_masks, rules_of
+from seg.masks import LABEL_FILES, cleaned_frames, labels_of, make_masks, rules_of, unseen_warnings
 from seg.measure import headline_rows
 from seg.metrics.table import read_table
 from seg.options import RunOptions
@@ -281,6 +281,7 @@ def _measure(
         timings = {**timings, "measure": time.monotonic() - started}
         cleaned = made.get("postprocess") if made else cleaned
         said.warnings += _area_warnings(cleaned)
+        said.warnings += unseen_warnings(segmentation, config, made.get("model"))
         if config.mask_samples and sampler is None and made:
             said.warnings.append("No masks were drawn from probabilities: that is done for images on the model's grid.")
         save_key_frames(segmentation, image, folder / "keyframes", config.key_frames)

@@ -1,6 +1,7 @@
 """The whole job on small inputs: same numbers twice, what is kept, what is made again, what a crash leaves behind."""
 
 import hashlib
+import html
 import json
 import os
 import signal
@@ -227,6 +228,19 @@ def test_an_empty_mask_is_a_normal_result(tmp_path, schema):
         assert result.error == "", preset
     assert value(tmp_path / "optical-plan" / "empty", "object_count", 0).value == 0
     assert value(tmp_path / "optical-plan" / "empty", "covered_fraction", 0).value == 0
+
+
+def test_a_model_that_finds_none_of_the_objects_is_said_not_to_know_them(video, tiny_model, tmp_path):
+    def warnings(preset: str) -> list[str]:
+        config = replace(load_analysis(preset), model=str(tiny_model))
+        run([video], config, tmp_path / preset, RunOptions(device="cpu", postprocess="none"))
+        return json.loads((tmp_path / preset / "video" / "run.json").read_text())["warnings"]
+
+    # The network has substrate, deposit and dendrite and no pit at all.
+    (said,) = (text for text in warnings("optical-pits") if "found no pit in any frame" in text)
+    assert said in html.unescape((tmp_path / "optical-pits" / "video" / "report.html").read_text())
+    assert value(tmp_path / "optical-pits" / "video", "pit_count", 3).value == 0
+    assert not any("found no" in text for text in warnings("optical-plan"))
 
 
 def test_a_volume_goes_through_every_volume_metric(tmp_path, schema):
