@@ -51,8 +51,6 @@ Known to stay below 90 %, or to be wider than they need be:
 - Tips and dendrite height on rough masks: a spur of the outline is a tip, and the farthest of many noisy pixels lies
   too far out. The interval of the count spans limits of spurs from half to twice the usual one, that of the height the
   digitisation and the offset of the outline; neither knows how rough the outline is.
-- Lengths of drawn combs: the outline is smoothed by up to a pixel before thinning, which serves predicted masks and
-  takes 2 % of the length of exact ones; the interval is 2 % wide either way and holds some half of them.
 - The instantaneous share of nucleation where it is 0 or 1, and wherever a frame interval is not short against the time
   of nucleation: the interval holds every onset within a frame, and so the truth in 97 of 100 series and more.
 
