@@ -17,11 +17,11 @@ from seg.errors import DataError
 from seg.labels import load_schema
 from seg.metrics.table import FLAGS, Measurement, to_table
 from seg.report import MAX_BYTES, write_report
-from seg.report.figures import PALETTE, contrasting
+from seg.report.figures import MAX_LABEL, PALETTE, contrasting, legend_labels
 from seg.report.methods import methods
 from seg.report.pictures import paint, round_length, scale_bar
 from seg.report.saved import read_saved
-from seg.report.series import in_report_units, series_of
+from seg.report.series import absent_classes, axes_of, in_report_units, of_classes_present, series_of
 from seg.report.words import FLAG_WORDS, duration, in_length_unit, number, unit_text
 
 _spec = importlib.util.spec_from_file_location("report_folder", Path(__file__).with_name("report_folder.py"))
@@ -240,6 +240,69 @@ def test_two_methods_of_one_number_are_two_series_and_notes_in_a_method_are_not(
         ("dead_fraction", "faces"): [0.1] * 3, ("dead_fraction", "full"): [0.2] * 3,
         ("object_count", "2 left out"): [0, 1, 2],
     }  # fmt: skip
+
+
+def test_absent_classes_are_left_out_unless_their_absence_is_the_result(tmp_path):
+    folder = build(tmp_path, n_frames=4)
+    table = pd.read_csv(folder / "metrics.csv")
+    table = table[table["metric"] != "class_fraction"]
+    at = [{"frame": k, "time_s": 30.0 * k} for k in range(4)]
+    shares = {"electrolyte": 0.6, "substrate": 0.2, "deposit": 0.2, "pit": 0.0, "dead_lithium": 0.0}
+    added = [Measurement("class_fraction", x, "1", class_name=name, **k) for name, x in shares.items() for k in at]
+    for name in ("deposit", "deposit+pit", "pit+dead_lithium"):
+        added += [Measurement("covered_area", 0.0 if "dead" in name else 5.0, "um2", class_name=name, **k) for k in at]
+    added += [Measurement("dead_fraction", 0.0, "1", class_name="dead_lithium", **k) for k in at]
+    pd.concat([table, to_table(added)]).to_csv(folder / "metrics.csv", index=False)
+    saved = read_saved(folder)
+    absent = absent_classes(saved.metrics)
+    assert absent == ["pit", "dead_lithium"]
+    kept = of_classes_present(saved.metrics, absent).groupby("metric")["class"].unique()
+    assert list(kept["class_fraction"]) == ["electrolyte", "substrate", "deposit"]
+    assert list(kept["covered_area"]) == ["deposit", "deposit+pit"]
+    assert list(kept["dead_fraction"]) == ["dead_lithium"]  # nobody else says that nothing died
+    assert "The masks hold no pit or dead lithium." in page_of(folder).text
+
+
+def test_a_capacity_below_one_electron_is_rounding(tmp_path):
+    folder = build(tmp_path, n_frames=4)
+    assert [axis.key for axis in axes_of(read_saved(folder))] == ["time", "capacity", "voltage"]
+    table = pd.read_csv(folder / "electrochem.csv")
+    table["capacity_mAh"] = 3e-24
+    table.to_csv(folder / "electrochem.csv", index=False)
+    assert [axis.key for axis in axes_of(read_saved(folder))] == ["time", "voltage"]
+
+
+def test_legend_labels_hold_what_tells_them_apart():
+    long = "interval: mask edge +-1 px, indeterminate metal"
+    assert legend_labels([f"faces; 2-D view; {long}", f"full; 2-D view; {long}"]) == ["faces", "full"]
+    assert legend_labels(["two-edge rule, exact Poisson interval", "Miles' inversion, 0.25 of the area"]) == [
+        "two-edge rule", "Miles' inversion",
+    ]  # fmt: skip
+    # the head alone would make them one
+    same = legend_labels([f"faces; a, {long}", f"faces; b, {long}"])
+    assert same == ["faces; a", "faces; b"]
+    assert legend_labels(["deposit", "pit, upper; left"]) == ["deposit", "pit, upper; left"]
+    assert all(len(label) <= MAX_LABEL for label in legend_labels([long + "x", long + "y"]))
+
+
+def test_many_lines_are_the_largest_in_the_order_of_the_table(tmp_path):
+    """Eight height bands, the middle ones the fullest: the two emptiest are left out, the rest stay in order."""
+    folder = build(tmp_path, n_frames=4)
+    heights = [f"height {k} to {k + 1} um" for k in range(8)]
+    full = [0.1, 0.5, 0.8, 0.9, 0.7, 0.4, 0.05, 0.01]
+    rows = [
+        Measurement(
+            "covered_fraction", x * (1 + k) / 4, "1", class_name="dendrite", frame=k, time_s=30.0 * k, side=side
+        )
+        for side, x in zip(heights, full, strict=True)
+        for k in range(4)
+    ]
+    table = pd.read_csv(folder / "metrics.csv")
+    table = pd.concat([table[table["metric"] != "covered_fraction"], to_table(rows)])
+    table.to_csv(folder / "metrics.csv", index=False)
+    page = page_of(folder)
+    alt = next(i["alt"] for i in page.all("img") if i["alt"].startswith("Covered fraction against time"))
+    assert re.findall(r"height (\d) to \d µm", alt) == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_no_numbers_at_all_is_still_a_report(tmp_path):

@@ -20,12 +20,14 @@ from seg.report.series import (
     OVER_OBJECTS,
     Axis,
     Series,
+    absent_classes,
     axes_of,
     bands_of,
     electrochem_column,
     groups_of,
     half_cycles,
     in_report_units,
+    of_classes_present,
     series_of,
 )
 from seg.report.words import (
@@ -36,6 +38,7 @@ from seg.report.words import (
     duration,
     flag_list,
     flag_words,
+    joined,
     metric_title,
     number,
     plain,
@@ -50,7 +53,9 @@ _TRACES = (("voltage_V", "Voltage", "V"), ("current_mA", "Current", "mA"), ("cap
 
 def content(saved: Saved) -> dict[str, Any]:
     """Everything but the pictures of the key frames, for ``report.html.j2``."""
-    metrics = in_report_units(saved.metrics, saved.modality.length_unit)
+    everything = in_report_units(saved.metrics, saved.modality.length_unit)
+    absent = absent_classes(everything)
+    metrics = of_classes_present(everything, absent)
     series = series_of(metrics)
     axes = axes_of(saved)
     groups = _groups(saved, metrics, series, axes)
@@ -67,7 +72,7 @@ def content(saved: Saved) -> dict[str, Any]:
         "card": (saved.run.get("model") or {}).get("card", ""),
         "modality": saved.modality.title,
         "view": VIEW_WORDS.get(str(saved.analysis.get("view")), ""),
-        "summary": _summary(saved, metrics),
+        "summary": _summary(saved, everything, absent),
         "cards": cards,
         "calibrated": bool(saved.pixel_size_um),
         "axes": axes,
@@ -76,7 +81,7 @@ def content(saved: Saved) -> dict[str, Any]:
         "groups": groups,
         "figures": over_time,
         "sizes": None if histograms_drawn else _sizes(saved, diameters, unit, metrics),
-        "doubts": _doubts(saved, metrics),
+        "doubts": _doubts(saved, everything),
         "methods": methods(saved),
         "definitions": _definitions(saved, metrics),
         "provenance": _provenance(saved),
@@ -156,7 +161,7 @@ def _reason(flags: list[str]) -> str:
     return " ".join(flag_words(flag) for flag in reasons) or "It is undefined for these masks."
 
 
-def _summary(saved: Saved, metrics: pd.DataFrame) -> list[str]:
+def _summary(saved: Saved, metrics: pd.DataFrame, absent: list[str]) -> list[str]:
     """Sentences that say what was looked at and how much of it can be relied on."""
     times, doubtful = saved.frame_times_s, saved.run.get("frames_doubtful") or []
     span = ""
@@ -179,6 +184,8 @@ def _summary(saved: Saved, metrics: pd.DataFrame) -> list[str]:
     ]
     if doubtful:
         sentences.append(f"{count(len(doubtful), 'frame')} of {n} {_is(len(doubtful))} doubtful; see below.")
+    if absent:
+        sentences.append(f"The masks hold no {joined([class_text(name) for name in absent], 'or')}.")
     if not saved.pixel_size_um:
         sentences.append("The pixel size is unknown: lengths are in pixels.")
     return sentences
@@ -217,12 +224,10 @@ def _panels(
     drawn = [s for s in members if s.metric == name and len(s.frames) > 1 and np.isfinite(s.values).sum() > 1]
     if not drawn or all(_is_constant(s) for s in drawn):
         return []
-    # the largest first, where there are more lines than can be told apart
-    drawn = (
-        sorted(drawn, key=lambda s: -float(np.nanmax(np.abs(s.values)))) if len(drawn) > figures.MAX_SERIES else drawn
-    )
+    # the largest, where there are more lines than can be told apart; in the order of the table
     left_out = len(drawn) - figures.MAX_SERIES
-    drawn = drawn[: figures.MAX_SERIES]
+    largest = sorted(range(len(drawn)), key=lambda i: -float(np.nanmax(np.abs(drawn[i].values))))
+    drawn = [drawn[i] for i in sorted(largest[: figures.MAX_SERIES])]
     pictures = []
     for axis in axes:
         if sum(int(np.isfinite(axis.values[s.frames] + s.values).sum()) for s in drawn) > 1:
@@ -239,9 +244,11 @@ def _panels(
 
 
 def _is_constant(one: Series) -> bool:
-    """Whether a series is one number for all frames without an interval, which the table says better."""
-    good = one.values[np.isfinite(one.values)]
-    return bool(np.isnan(one.low).all() and np.ptp(good) <= 1e-9 * abs(good[0]))
+    """Whether a series is one number for all frames without a width, which the table says better."""
+    good = np.isfinite(one.values)
+    bounds = np.concatenate([one.low[good], one.high[good]])
+    known = np.concatenate([one.values[good], bounds[np.isfinite(bounds)]])
+    return bool(np.ptp(known) <= 1e-9 * np.abs(known).max())
 
 
 def _alt(name: str, drawn: list[Series], axis: Axis) -> str:

@@ -195,16 +195,17 @@ def _sizes(
             row.sharex(rows[0])
             row.sharey(rows[0])
             row.text(
-                0.985, 0.86, f"{_moment(axis, frame)}\nn = {len(values)}", transform=row.transAxes, ha="right",
+                0.985, 0.97, f"{_moment(axis, frame)}, n = {len(values)}", transform=row.transAxes, ha="right",
                 va="top", fontsize=8.0, color=INK,
             )  # fmt: skip
             row.yaxis.get_major_locator().set_params(integer=True, nbins=3)
             row.tick_params(labelbottom=row is rows[-1])
             if limit is not None:
                 row.axvline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
-        rows[0].set_ylim(0, 1.1 * max(np.histogram(sizes[f], edges)[0].max() for f in picked))
+        # room above the bars for the text of the row
+        rows[0].set_ylim(0, 1.5 * max(np.histogram(sizes[f], edges)[0].max() for f in picked))
         rows[-1].set_xlabel(figures.with_unit("equivalent diameter", unit))
-        rows[n // 2].set_ylabel("objects")
+        figures.name_rows(figure, "objects")
         _tracks_of_quantiles(figure.add_subplot(grid[:, 1]), sizes, metrics, unit, axis, bands, limit)
         uri = figures.data_uri(figure)
     first, last = sizes[picked[0]], sizes[picked[-1]]
@@ -255,7 +256,7 @@ def _tracks_of_quantiles(
         panel.axhline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
     panel.set_xlabel(axis.label)
     panel.set_ylabel(figures.with_unit("equivalent diameter", unit))
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.3 * max(high.max(), limit or 0.0))  # the legend is above the bands
     panel.margins(x=0.02)
     panel.legend(loc="upper left", borderaxespad=0.6)
 
@@ -279,7 +280,7 @@ def _nucleation(saved: Saved, metrics: pd.DataFrame, axis: Axis, bands: Bands) -
     power = figures.power_of(np.concatenate([y, high]))
     scale = 10.0**-power
     clock = laws.clock / (axis.seconds_per_unit or 1.0)
-    with figures.figure(2.5, width_in=4.9, top_in=0.2) as (figure, panel):
+    with figures.figure(2.5, width_in=4.9, top_in=0.48) as (figure, panel):
         figures.shade(panel, bands)
         panel.fill_between(x, low * scale, high * scale, color=PALETTE[0], alpha=0.16, linewidth=0)
         panel.plot(x, y * scale, "o", color=PALETTE[0], markersize=4, label="births to date", zorder=4)
@@ -298,7 +299,7 @@ def _nucleation(saved: Saved, metrics: pd.DataFrame, axis: Axis, bands: Bands) -
             )  # fmt: skip
         figures.name_axes(panel, axis, "nuclei per area", str(rows["unit"].iloc[0]), power)
         panel.set_ylim(bottom=0)
-        panel.legend(loc="lower right", borderaxespad=0.6)
+        figure.legend(loc="upper left", bbox_to_anchor=(0.02, 0.98), ncols=3, columnspacing=0.8)
         uri = figures.data_uri(figure)
     verdict = (
         "no law can be told from the others" if laws.refused

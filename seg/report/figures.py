@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seg.labels import LabelSchema
+from seg.metrics.names import TEXT_METRICS
 from seg.report.series import Axis, Series
-from seg.report.words import class_text, power_text, unit_text
+from seg.report.words import class_text, power_text, side_text, unit_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,9 @@ INK, FAINT, GRID = "#1f2933", "#8a949e", "#e6e9ec"
 
 MAX_POINTS = 400
 MAX_SERIES = len(PALETTE)
-_WIDTH_IN, _LEFT_IN, _BOTTOM_IN = 3.7, 0.66, 0.46
+MAX_LABEL = 36  # characters that fit beside a line in the legend of a panel
+MIN_REL_SPAN = 0.002  # of an axis: what changes less is rounding, and its tick labels would be long
+_WIDTH_IN, _LEFT_IN, _BOTTOM_IN = 3.7, 0.78, 0.46
 _FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8.8, "axes.labelsize": 8.8, "xtick.labelsize": 8.2,
@@ -115,25 +118,38 @@ def curves(
     classes = {s.class_name for s in drawn}
     # what all lines have in common stands once, above them
     common = class_text(drawn[0].class_name) if len(classes) == 1 else ""
-    plain = "mean" if any(s.side for s in drawn) else ""
-    labels = [s.label if len(classes) > 1 else s.side or plain or s.method for s in drawn]
+    plain = ("chosen" if drawn[0].metric in TEXT_METRICS else "mean") if any(s.side for s in drawn) else ""
+    labels = legend_labels([s.label if len(classes) > 1 else side_text(s.side) or plain or s.method for s in drawn])
     columns = max(1, min(len(labels), 42 // (max(map(len, labels)) + 6)))
     lines = -(-len(labels) // columns) + bool(common) if len(drawn) > 1 else 1
-    power = power_of(np.concatenate([v for s in drawn for v in (s.values, s.low, s.high)]))
-    with figure(1.7, top_in=0.12 + 0.17 * lines) as (made, panel):
+    everything = np.concatenate([v for s in drawn for v in (s.values, s.low, s.high)])
+    power = power_of(everything)
+    with figure(1.7, top_in=0.14 + 0.16 * lines) as (made, panel):
         shade(panel, bands)
         for index, (one, label) in enumerate(zip(drawn, labels, strict=True)):
             colour = _colour(one, index, schema, len(classes) > 1)
             line(panel, one, axis, 10.0**-power, colour, STYLES[index % len(STYLES)], label, index)
         name_axes(panel, axis, title, series[0].unit, power)
+        if drawn[0].unit == "1" and all(not (s.values[np.isfinite(s.values)] % 1).any() for s in drawn):
+            panel.yaxis.get_major_locator().set_params(integer=True)
         if len(drawn) > 1:
+            corner = (_LEFT_IN / _WIDTH_IN, 1 - 0.06 / made.get_figheight())
             made.legend(
-                loc="upper left", bbox_to_anchor=(_LEFT_IN / _WIDTH_IN, 1), ncols=columns, title=common or None,
+                loc="upper left", bbox_to_anchor=corner, ncols=columns, title=common or None,
                 alignment="left", borderpad=0.0, labelspacing=0.25,
             )  # fmt: skip
         else:
             panel.set_title(drawn[0].label)
         return data_uri(made)
+
+
+def legend_labels(labels: Sequence[str]) -> list[str]:
+    """Shorten labels to what tells them apart: methods name conditions behind commas that fill a legend."""
+    for separator in (";", ","):
+        heads = [label.split(separator)[0] for label in labels]
+        if len(set(heads)) == len(set(labels)) and max(map(len, labels)) > MAX_LABEL:
+            labels = heads
+    return [label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1] + "…" for label in labels]
 
 
 def power_of(values: np.ndarray) -> int:
@@ -217,19 +233,22 @@ def histograms(title: str, unit: str, samples: Sequence[tuple[str, np.ndarray]],
     bins = np.histogram_bin_edges(fullest, "fd", range=(float(everything.min()), float(everything.max())))
     edges = np.linspace(bins[0], bins[-1], int(np.clip(len(bins), 9, 31)))
     n = len(samples)
-    with figure(0.85 * n, nrows=n, sharex=True, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.35}) as (
-        made,
-        panels,
-    ):
+    marked = limit is not None and limit < edges[-1]
+    with figure(
+        0.85 * n, top_in=0.45 if marked else 0.27, nrows=n, sharex=True, sharey=True, squeeze=False,
+        gridspec_kw={"hspace": 0.42},
+    ) as (made, panels):  # fmt: skip
         for panel, (label, values) in zip(panels[:, 0], samples, strict=True):
             panel.hist(values, bins=edges, color=PALETTE[0], alpha=0.85, edgecolor="white", linewidth=0.5)
-            panel.set_title(f"{label}, n = {len(values)}", pad=2)
+            panel.set_title(f"{label}, n = {len(values)}", pad=4)
             panel.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-            if limit is not None and limit < edges[-1]:
-                panel.axvline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
-        dashed = "; dashed: detection limit" if limit is not None and limit < edges[-1] else ""
-        panels[-1, 0].set_xlabel(with_unit(title, unit) + dashed)
-        panels[n // 2, 0].set_ylabel("objects")
+            if marked:
+                dashed = panel.axvline(limit, color="#5f6b76", linewidth=1.0, linestyle="--")
+        if marked:
+            corner = (_LEFT_IN / _WIDTH_IN, 1 - 0.06 / made.get_figheight())
+            made.legend([dashed], ["detection limit"], loc="upper left", bbox_to_anchor=corner, borderpad=0.0)
+        panels[-1, 0].set_xlabel(with_unit(title, unit))
+        name_rows(made, "objects")
         return data_uri(made)
 
 
@@ -243,9 +262,9 @@ def shade(panel: Axes, bands: Sequence[tuple[float, float, str]]) -> None:
 
 def name_axes(panel: Axes, axis: Axis, title: str, unit: str, power: int = 0) -> None:
     """Write what is drawn, with its unit and power of ten, beside both axes."""
-    panel.set_xlabel(axis.label)
     from matplotlib.transforms import blended_transform_factory
 
+    panel.set_xlabel(axis.label)
     lines = textwrap.wrap(with_unit(title, unit, power), 30)
     panel.set_ylabel("\n".join(lines), va="center")
     panel.yaxis.set_label_coords(
@@ -255,12 +274,36 @@ def name_axes(panel: Axes, axis: Axis, title: str, unit: str, power: int = 0) ->
     )
     panel.margins(x=0.03, y=0.12)
     panel.yaxis.get_major_locator().set_params(nbins=5)
+    low, high = panel.get_ylim()
+    lacking = MIN_REL_SPAN * max(abs(low), abs(high)) - (high - low)
+    if lacking > 0:
+        panel.set_ylim(low - lacking / 2, high + lacking / 2)
+    # the same stretch in all panels, whichever frames have a value
+    start, stop = np.nanmin(axis.values), np.nanmax(axis.values)
+    if stop > start:
+        panel.set_xlim(start - 0.03 * (stop - start), stop + 0.03 * (stop - start))
     if axis.label == "frame":
         panel.xaxis.get_major_locator().set_params(integer=True)
+    longest = max(map(len, panel.xaxis.get_major_formatter().format_ticks(panel.get_xticks())))
+    if longest > 5:
+        panel.xaxis.get_major_locator().set_params(nbins=4)
+
+
+def name_rows(made: Figure, text: str) -> None:
+    """Write what is drawn upwards once, beside the middle of a column of panels."""
+    kept = made.subplotpars
+    made.text(
+        (_LEFT_IN - 0.42) / made.get_figwidth(),
+        (kept.bottom + kept.top) / 2,
+        text,
+        rotation=90,
+        ha="center",
+        va="center",
+    )
 
 
 def with_unit(title: str, unit: str, power: int = 0) -> str:
     """Name of a quantity with its unit in brackets."""
-    text = " ".join(part for part in (power_text(power), unit_text(unit)) if part)
+    text = "\u00a0".join(part for part in (power_text(power), unit_text(unit).replace(" ", "\u00a0")) if part)
     name = title[:1].lower() + title[1:] if not title[:2].isupper() else title
     return f"{name} ({text})" if text else name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,9 @@ import pandas as pd
 
 from seg.metrics import METRICS
 from seg.report.saved import Saved
-from seg.report.words import class_text, flag_list, in_length_unit, time_unit
+from seg.report.words import class_text, flag_list, in_length_unit, side_text, time_unit
 
+ELECTRON_MAH = 1.602176634e-19 / 3.6  # charge of one electron
 OVER_OBJECTS = "median and 95 % range over objects"
 
 
@@ -50,7 +52,7 @@ class Series:
     @property
     def label(self) -> str:
         """What tells it from other series of the same metric."""
-        return ", ".join(part for part in (class_text(self.class_name), self.side) if part)
+        return ", ".join(part for part in (class_text(self.class_name), side_text(self.side)) if part)
 
 
 def in_report_units(metrics: pd.DataFrame, length_unit: str) -> pd.DataFrame:
@@ -118,6 +120,25 @@ def _series(names: tuple[str, str, str], rows: pd.DataFrame, *, over_objects: bo
     )
 
 
+def absent_classes(metrics: pd.DataFrame) -> list[str]:
+    """Classes of the schema that no frame holds a pixel of, as far as the table has the share of each class."""
+    shares = metrics[(metrics["metric"] == "class_fraction") & metrics["object_id"].isna()]
+    largest = shares.groupby("class", sort=False)["value"].max()
+    return [str(name) for name, share in largest.items() if share == 0]
+
+
+def of_classes_present(metrics: pd.DataFrame, absent: Sequence[str]) -> pd.DataFrame:
+    """Leave out rows whose classes are all absent, which say 0 or nothing.
+
+    Where a metric has no other rows it keeps them: that an electrode holds no deposits at all is a result.
+    """
+    if not absent:
+        return metrics
+    said = metrics["class"].map(lambda text: bool(text) and set(re.split(r"[+;]", text)) <= set(absent))
+    only = said.groupby(metrics["metric"]).transform("all")
+    return metrics[~said | only]
+
+
 def groups_of(saved: Saved, metrics: Iterable[str]) -> dict[str, list[str]]:
     """Metric groups in the order of the analysis, each with those of its metrics that occur; the rest under "other"."""
     left = list(dict.fromkeys(metrics))
@@ -174,7 +195,10 @@ def axes_of(saved: Saved) -> list[Axis]:
 
 
 def electrochem_column(saved: Saved, column: str) -> np.ndarray | None:
-    """Look up a column of ``electrochem.csv`` at each frame; None where it holds fewer than two values."""
+    """Look up a column of ``electrochem.csv`` at each frame; None where it holds fewer than two values.
+
+    A capacity that never reaches one electron is the rounding of a sum, and None as well.
+    """
     table = saved.electrochem
     if column not in table.columns or "frame" not in table.columns:
         return None
@@ -183,6 +207,8 @@ def electrochem_column(saved: Saved, column: str) -> np.ndarray | None:
     frames = table["frame"].to_numpy(int)
     inside = (frames >= 0) & (frames < len(at_frames))
     at_frames[frames[inside]] = values[inside]
+    if column == "capacity_mAh" and np.nanmax(np.abs(at_frames), initial=0.0) < ELECTRON_MAH:
+        return None
     return at_frames if np.isfinite(at_frames).sum() > 1 else None
 
 

@@ -31,13 +31,19 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def metric_title(name: str) -> str:
     """Write a metric's name as words: ``"sei_thickness_mean"`` becomes ``"SEI thickness mean"``."""
-    words = name.replace("_", " ").replace("sei ", "SEI ").replace(" to SEI", " to SEI")
+    words = name.replace("_", " ").replace("sei ", "SEI ")
+    words = re.sub(r"roughness s([aq])\b", r"roughness S\1", words)  # as ISO 25178 writes them
     return words[:1].upper() + words[1:]
 
 
 def class_text(name: str) -> str:
-    """Write a class, or several joined by ``+``, as words."""
-    return name.replace("_", " ").replace("+", " + ")
+    """Write a class, or several joined by ``+`` or ``;``, as words."""
+    return re.sub(r"\bsei\b", "SEI", name.replace("_", " ")).replace("+", " + ").replace(";", " + ")
+
+
+def side_text(side: str) -> str:
+    """Write a side, or what else tells series of one metric apart, with its unit as printed."""
+    return re.sub(r"\bum\b", "µm", side)
 
 
 def flag_list(flags: str) -> list[str]:
@@ -203,9 +209,9 @@ def count(n: int, thing: str) -> str:
     return f"{n:,}".replace(",", "\u2009") + f"\u00a0{thing}" + ("" if n == 1 else "s")
 
 
-def joined(items: list[str]) -> str:
+def joined(items: list[str], last: str = "and") -> str:
     """Join words: ``"a, b and c"``."""
-    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
+    return ", ".join(items[:-1]) + f" {last} " + items[-1] if len(items) > 1 else "".join(items)
 
 
 def option_words(options: dict[str, Any]) -> str:
