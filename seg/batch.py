@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from seg.errors import DataError, InterruptedRunError, SegError, UsageError
+from seg.io.registry import named
 from seg.io.results import write_table
 from seg.locking import only_run_in
 from seg.metrics.table import to_table
@@ -128,7 +129,7 @@ def result_folders(inputs: Sequence[Path], out: Path, names: Sequence[str | None
     folders = []
     for path, stem, name in zip(inputs, stems, given, strict=True):
         if stems.count(stem) > 1 and name is None:
-            stem = f"{path.resolve().parent.name}_{path.name.replace('.', '_')}"
+            stem = f"{path.resolve().parent.name}_{named(path).name.replace('.', '_')}"
         folders.append(out / stem)
     if len(set(folders)) != len(folders):
         raise DataError("Two inputs would write to the same result folder; pass them in separate runs.")
@@ -136,7 +137,7 @@ def result_folders(inputs: Sequence[Path], out: Path, names: Sequence[str | None
 
 
 def _stem(path: Path) -> str:
-    name = path.name or path.resolve().name
+    name = named(path).name
     for suffix in (".ome.tif", ".ome.tiff", ".ome.zarr"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from seg.errors import DataError, NothingMatchedError
 from seg.io import images, omezarr
 from seg.io.images import natural_key
-from seg.io.registry import READERS, known_suffix
+from seg.io.registry import READERS, known_suffix, named
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def find_inputs(patterns: Sequence[Path | str]) -> list[Path]:
     found: dict[Path, None] = {}
     missing: list[str] = []
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = named(Path(pattern).expanduser())
         if path.is_dir():
             matches = list(_in_folder(path))
         elif path.exists() or not has_magic(str(pattern)):

@@ -15,7 +15,7 @@ from seg.errors import LabelError, SegError
 from seg.io.arrays import LazyArray
 from seg.io.calibration import beside
 from seg.io.reading import Given
-from seg.io.registry import open_given
+from seg.io.registry import named, open_given
 from seg.io.writing import annotation, create_zarr, write_array
 from seg.labels import UNLABELLED, LabelSchema, load_schema
 from seg.segmentation import Provenance, Segmentation
@@ -145,7 +145,7 @@ def read_labels(
 
     With a map every value of the file must stand in it, except 0, which stays unlabelled unless it is mapped.
     """
-    path = Path(path)
+    path = named(path)
     given = Given(axes, pixel_size_um, frame_interval_s, as_labels=True, pixel_size_rel_sd=pixel_size_rel_sd)
     stack = open_given(path, given)
     if "c" in stack.axes or stack.dtype.kind not in "iu":

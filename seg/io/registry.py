@@ -51,9 +51,15 @@ def open_stack(
     return open_given(path, Given(axes, pixel_size_um, frame_interval_s, dataset, pixel_size_rel_sd=pixel_size_rel_sd))
 
 
+def named(path: Path | str) -> Path:
+    """The path with the name of what it is: that of ``.`` and ``..`` is looked up, as names and sidecars go by it."""
+    path = Path(path)
+    return path.resolve() if path.name in ("", "..") else path
+
+
 def open_given(path: Path | str, given: Given) -> Stack:
     """`open_stack` with its options in one value."""
-    path = Path(path)
+    path = named(path)
     return reader_of(path).read(path, given)
 
 

@@ -1,12 +1,14 @@
 """What the command line names becomes a list of inputs."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from seg.batch import result_folders
 from seg.errors import DataError, NothingMatchedError
 from seg.io import find_inputs, fingerprint, inputs, open_stack
 
@@ -58,6 +60,22 @@ def test_a_folder_of_tiffs_is_a_series_only_when_they_are_single_images(tmp_path
     assert find_inputs([tmp_path]) == ([tmp_path] if single else files)
     if single:
         assert open_stack(tmp_path).axes == "tyx"  # equal channels are one
+
+
+def test_the_folder_one_stands_in_goes_by_its_name(tree, monkeypatch):
+    monkeypatch.chdir(tree / "series")
+    (tree / "series.calibration.yaml").write_text("{axes: tyx, pixel_size_um: {y: 0.5, x: 0.4}}")
+    for given in (".", "..//series", "./"):
+        assert find_inputs([given])[0].samefile(tree / "series")
+        assert result_folders(find_inputs([given]), Path("out")) == [Path("out/series")]
+        stack = open_stack(given)
+        assert (stack.name, stack.calibration.pixel_size_um) == ("series", {"y": 0.5, "x": 0.4})
+    (tree / "series" / "below").mkdir()
+    monkeypatch.chdir(tree / "series" / "below")
+    assert find_inputs([".."]) == [(tree / "series").resolve()]
+    # not out/.., which would be beside the results
+    assert result_folders([Path("..")], Path("out")) == [Path("out/series")]
+    assert result_folders([Path("..")] + [tree / "other" / "series"], Path("out"))[0] == Path(f"out/{tree.name}_series")
 
 
 def test_globs_are_sorted_naturally_and_skip_what_is_no_image(tree):
