@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +15,10 @@ ROOM_PX = (1400, 900)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Open napari with the Label widget, on the first of the inputs that has no labels yet."""
-    inputs = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m napari_plugin")
+    parser.add_argument("inputs", nargs="*")
+    parser.add_argument("--axes")
+    given = parser.parse_args(argv)
     try:
         import napari
         from qtpy import QtWidgets  # noqa: F401 -- tells whether a Qt library is there
@@ -23,10 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     viewer = napari.Viewer(title="OperandoSeg")
     _make_room(viewer)
     _, widget = viewer.window.add_plugin_dock_widget("operandoseg", "Label")
-    if inputs:
+    if given.axes:
+        widget.choose_axes(given.axes)
+    if given.inputs:
         from napari_plugin.qt import told
 
-        told(widget.open_files)(inputs)
+        told(widget.open_files)(given.inputs)
     napari.run()
     return 0
 

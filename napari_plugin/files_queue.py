@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_plugin.journal import Journal
 from napari_plugin.labelling import LabellingSession, journal_path, labels_path, open_session
-from seg.errors import SegError, UsageError
+from seg.errors import AxesError, SegError, UsageError
 from seg.io import find_inputs, open_stack
 from seg.labels import LabelSchema
 
@@ -78,6 +78,10 @@ class FilesQueue:
         try:
             stack = open_stack(image, axes=self.axes) if self.axes else None
             session = open_session(image, self.schema, stack=stack, user=self.user)
+        except AxesError as error:
+            text = f"{error} In this widget: choose `axes`, then open the image again from the list."
+            self._failed[image] = text
+            raise AxesError(text) from error
         except SegError as error:
             self._failed[image] = str(error)
             raise

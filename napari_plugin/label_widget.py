@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_plugin import edits, qt, viewing
@@ -64,6 +64,14 @@ class LabelWidget(DrawingWidget):
     def _axes(self) -> str | None:
         chosen = self.axes.currentText().split(":")[0]
         return None if chosen.startswith("as") else chosen
+
+    def choose_axes(self, axes: str) -> None:
+        """Choose the axes of images that do not say, which need not be in the list."""
+        where = self.axes.findText(axes, Qt.MatchFlag.MatchStartsWith)
+        if where < 0:
+            self.axes.addItem(axes)
+            where = self.axes.count() - 1
+        self.axes.setCurrentIndex(where)
 
     def open_files(self, patterns: Sequence[Path | str]) -> None:
         """Begin with the first open image of files, folders or globs."""

@@ -123,6 +123,7 @@ def make_parser(actions: Mapping[str, Callable[[argparse.Namespace], int]]) -> a
 
     label = add("label", "open napari on the labelling widget")
     label.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders or quoted patterns to label in turn")
+    label.add_argument("--axes", help="axes of the inputs where the files do not say, such as tyx or zyx")
 
     commands.add_parser("train", help="train a model (Hydra overrides follow; same as operandoseg-train)")
     add("info", "versions, devices and paths, for a bug report")

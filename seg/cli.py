@@ -318,7 +318,8 @@ def _label(args: argparse.Namespace) -> int:
     if find_spec("napari") is None:
         raise UsageError("`operandoseg label` needs napari and a Qt library: pip install 'operandoseg[napari]' PySide6")
     inputs = [str(path) for path in find_inputs(args.inputs)] if args.inputs else []
-    return subprocess.call([sys.executable, "-m", "napari_plugin", *inputs])
+    axes = [f"--axes={args.axes}"] if args.axes else []
+    return subprocess.call([sys.executable, "-m", "napari_plugin", *axes, "--", *inputs])
 
 
 def _logging_beside_progress(args: argparse.Namespace) -> Any:

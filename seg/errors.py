@@ -25,6 +25,10 @@ class DataError(SegError):
     exit_code = 5
 
 
+class AxesError(DataError):
+    """A file does not say what its axes are, or not what it was asked to say."""
+
+
 class CalibrationError(DataError):
     """A pixel size or a frame time is missing, contradictory or impossible."""
 

@@ -153,3 +153,18 @@ def test_info_says_what_a_bug_report_needs():
     said = operandoseg("info").stdout
     assert "numpy" in said
     assert "cuda" in said
+
+
+def test_label_hands_its_axes_to_napari(tmp_path, monkeypatch):
+    """In napari's own process, where a name that begins with a dash is no option."""
+    image = tmp_path / "-pages.tif"
+    tifffile.imwrite(image, np.zeros((3, 8, 9), np.uint8), photometric="minisblack")
+    called = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("seg.cli.subprocess.call", lambda command: called.append(command[1:]) or 0)
+    assert main(["label", str(image), "--axes", "tyx"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["label", "--", "-pages.tif"]) == 0
+    assert called == [
+        ["-m", "napari_plugin", "--axes=tyx", "--", str(image)], ["-m", "napari_plugin", "--", "-pages.tif"],
+    ]  # fmt: skip

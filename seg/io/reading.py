@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.errors import CalibrationError, DataError, SegError, UsageError
+from seg.errors import AxesError, CalibrationError, DataError, SegError, UsageError
 from seg.io import arrays
 from seg.io.arrays import LazyArray, check_dtype, check_finite, check_size, damaged
 from seg.io.calibration import evenly, read_sidecar
@@ -188,7 +188,7 @@ def _resolve_axes(name: str, shape: tuple[int, ...], raw: Raw, given: Given, sid
         if "?" in letters:
             raise _ambiguous(name, shape, letters)
         if letters.count("c") > 1 or not {"y", "x"} <= set(letters):
-            raise DataError(f"{name!r} has the axes {found!r} and shape {shape}; name its dimensions with --axes.")
+            raise AxesError(f"{name!r} has the axes {found!r} and shape {shape}; name its dimensions with --axes.")
         return letters
     stated = stated.strip().lower()
     if not stated or set(stated) - set(AXES) or len(set(stated)) != len(stated) or not {"y", "x"} <= set(stated):
@@ -205,7 +205,7 @@ def _resolve_axes(name: str, shape: tuple[int, ...], raw: Raw, given: Given, sid
     dims = next((choice for choice in choices if len(choice) == len(names)), every)
     if len(dims) != len(names):
         dimensions = "dimension" if len(shape) == 1 else "dimensions"
-        raise DataError(
+        raise AxesError(
             f"{name!r} has {len(shape)} {dimensions} {shape}, which the axes {stated!r} do not fit; "
             "name one letter of tczyx per dimension with --axes."
         )
@@ -217,7 +217,7 @@ def _resolve_axes(name: str, shape: tuple[int, ...], raw: Raw, given: Given, sid
     return "".join(letters)
 
 
-def _ambiguous(name: str, shape: tuple[int, ...], letters: str) -> DataError:
+def _ambiguous(name: str, shape: tuple[int, ...], letters: str) -> AxesError:
     unknown = letters.count("?")
     rest = letters.replace("-", "").replace("?", "").replace("c", "")
     sizes = ", ".join(str(n) for n, a in zip(shape, letters, strict=True) if a == "?")
@@ -228,7 +228,7 @@ def _ambiguous(name: str, shape: tuple[int, ...], letters: str) -> DataError:
         what, how = f"what its axes of length {sizes} are", "--axes tzyx for a series of volumes"
     else:
         what, how = f"what its axes of length {sizes} are", "--axes with one letter of tczyx per dimension"
-    return DataError(
+    return AxesError(
         f"{name!r} has shape {shape} and does not say {what}; add {how} (or `axes:` in {name}.calibration.yaml)."
     )
 

@@ -106,8 +106,9 @@ def test_axes_that_a_file_does_not_say_are_those_chosen(tmp_path, schema):
         path, np.zeros((4, 20, 30), np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None], photometric="minisblack"
     )
     queue = FilesQueue([path], schema)
-    with pytest.raises(DataError, match="time or depth"):
+    with pytest.raises(DataError, match="time or depth.* In this widget: choose `axes`"):
         queue.go_to(0)
+    assert "choose `axes`" in queue.items()[0].note
     queue.axes = "tyx"
     assert queue.go_to(0).axes == "tyx"
     assert queue.items()[0].status == NEW

@@ -133,6 +133,9 @@ def test_labels_of_a_series_of_volumes(viewer, tmp_path):
     until(lambda: widget.prediction is not None and not widget.predictions.busy)
     assert widget.prediction.plane == (1, 2)
     assert not widget.shown.data[0].any()
+    for axes, said in (("zyx", "zyx"), ("tzyx", "tzyx"), ("as", None)):
+        widget.choose_axes(axes)
+        assert widget._axes() == said
     # the next image may have fewer axes, and the one after it more again
     flat = tmp_path / "flat.ome.tif"
     write_image(flat, data[0, :1], shape=(32, 40), dtype=data.dtype, axes="yx", calibration=Calibration({}, None))
