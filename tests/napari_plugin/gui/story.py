@@ -305,6 +305,8 @@ def main(part: str, out: Path) -> None:
         PARTS[part](Stage(out))
         os._exit(0)  # tearing down Qt's objects has taken minutes
     out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):  # strokes of an earlier run would be there already
+        raise SystemExit(f"{out} is not empty; the story begins in an empty folder.")
     for name in PARTS:
         done = subprocess.run([sys.executable, __file__, name, str(out)])
         assert done.returncode == (-signal.SIGKILL if name == "draw" else 0), (name, done.returncode)
