@@ -18,6 +18,7 @@ from scipy import ndimage, special
 from seg.analysis import MIN_MASK_SAMPLES, AnalysisConfig
 from seg.measure import measure_frames
 from seg.metrics.frame import Frame
+from seg.metrics.names import NO_INTERVAL
 from seg.metrics.table import Measurement
 from seg.postprocess import Rules, clean_labels
 from seg.segmentation import Segmentation
@@ -148,8 +149,9 @@ class MaskSampler:
 
         Notes
         -----
-        Numbers of single objects keep their intervals: objects of two masks need not be the same. A number that a
-        draw cannot give is left out of its spread, and gets one from `MIN_MASK_SAMPLES` draws.
+        Numbers of single objects keep their intervals: objects of two masks need not be the same. So do metrics that
+        estimate nothing (`NO_INTERVAL`). A number that a draw cannot give is left out of its spread, and gets one from
+        `MIN_MASK_SAMPLES` draws.
         """
         found: dict[tuple, list[float]] = {}
         for measured in self._measured(frame, stack):
@@ -185,10 +187,10 @@ class MaskSampler:
 
 
 def _keyed(rows: Sequence[Measurement]) -> Iterator[tuple[tuple, Measurement]]:
-    """Rows of the whole frame with what tells them apart; several methods for one number by their order."""
+    """Estimates of the whole frame with what tells them apart; several methods for one number by their order."""
     seen: dict[tuple, int] = {}
     for row in rows:
-        if row.object_id is None:
+        if row.object_id is None and row.metric not in NO_INTERVAL:
             key = (row.metric, row.class_name, row.side, row.unit)
             seen[key] = seen.get(key, 0) + 1
             yield (*key, seen[key]), row

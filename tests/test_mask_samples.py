@@ -9,12 +9,13 @@ from scipy import ndimage
 from seg.analysis import load_analysis
 from seg.mask_samples import MaskSampler, draw_labels, smooth_field
 from seg.measure import measure_frames
+from seg.metrics.names import METRIC_UNITS, NO_INTERVAL
 from seg.postprocess import CleanUp, make_rules
 from seg.segmentation import Segmentation
 from seg.stack import Calibration, Stack
 
 VALUES = (1, 3, 4)
-SUBSTRATE, DEPOSIT = 2, 3
+SUBSTRATE, DEPOSIT, ARTEFACT = 2, 3, 10
 
 
 @pytest.mark.parametrize("shape", [(150, 170), (24, 40, 50)])
@@ -86,6 +87,30 @@ def test_an_uncertain_outline_widens_the_interval_of_the_cover(schema, disc):
     assert after.method.endswith("12 masks drawn")
     # A disc of 12 px whose outline moves by the logistic's 1.8 px gains or loses a third of its area in 95 of 100.
     assert 0.02 < (after.high - after.low) / 2 / before.value < 0.7
+
+
+def test_what_estimates_nothing_gets_no_interval(schema, disc):
+    """An artefact in half of the draws changes the area looked at, and the share of it that is covered."""
+    metal, stack = disc
+    bubble = np.zeros_like(metal[1])
+    bubble[5:25, 5:35] = 0.5
+    probabilities = np.stack([*(metal * (1 - bubble)), bubble])
+    config = replace(load_analysis("sem"), metrics={"counting": {}, "cover": {"classes": ["deposit"]}})
+    (result,) = measure_frames(Segmentation(stack, schema), config)
+    one = MaskSampler(lambda t: probabilities, (SUBSTRATE, DEPOSIT, ARTEFACT), 12, None, config)
+    areas = {r.value for rows in one._measured(result.frame, stack) for r in rows if r.metric == "valid_area"}
+    assert len(areas) > 2
+    rows = one.widen(result.frame, result.measurements, stack)
+    setting = [r for r in rows if r.metric in ("valid_area", "detection_limit_diameter")]
+    assert len(setting) == 2
+    assert all(np.isnan([r.low, r.high]).all() and "drawn" not in r.method for r in setting)
+    assert any(r.metric == "covered_fraction" and "12 masks drawn" in r.method for r in rows)
+
+
+def test_every_p_value_and_probability_is_known_to_have_no_interval():
+    tests = {name for name, (_, text) in METRIC_UNITS.items() if text.startswith(("p value", "Probability"))}
+    assert len(tests) > 4
+    assert tests <= set(NO_INTERVAL) <= set(METRIC_UNITS)
 
 
 def test_a_certain_mask_keeps_its_intervals(schema, disc):

@@ -213,6 +213,13 @@ TEXT_METRICS = (
 )  # fmt: skip
 
 
+NO_INTERVAL = (
+    "valid_area", "detection_limit_diameter", "enrichment_p", "dead_fraction_sensitivity", *TEXT_METRICS,
+)  # fmt: skip
+"""Metrics that estimate nothing, and so have no interval: what was looked at and how finely, p values and
+probabilities of a verdict, and a range."""
+
+
 def text_result(name: str, method: str) -> str | None:
     """The word that a metric of `TEXT_METRICS` found, from its `method`; None for all other metrics."""
     return re.split(r"[;:,(]", method, maxsplit=1)[0].strip() or None if name in TEXT_METRICS else None
