@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from seg.io.results import atomic_path
@@ -59,10 +59,14 @@ class Preview:
         was_training = network.training
         rows = [self._row(network, item, where) for item, where in self.tiles]
         network.train(was_training)
-        height = sum(row.shape[0] + 6 for row in rows) + 14
-        sheet = Image.new("RGB", (max(row.shape[1] for row in rows), height), "white")
-        ImageDraw.Draw(sheet).text((4, 1), f"step {step}:   image | labels | prediction", "black")
-        top = 14
+        # The widget shrinks the sheet to its own width: the text shrinks with it.
+        width = max(row.shape[1] for row in rows)
+        text = f"step {step}:   image | labels | prediction"
+        font = ImageFont.load_default(24.0)
+        font = font.font_variant(size=min(24.0, max(6.0, 24.0 * (width - 8) / font.getlength(text))))
+        top = round(1.5 * font.size)
+        sheet = Image.new("RGB", (width, sum(row.shape[0] + 6 for row in rows) + top), "white")
+        ImageDraw.Draw(sheet).text((4, top / 2), text, "black", font=font, anchor="lm")
         for row in rows:
             sheet.paste(Image.fromarray(row), (0, top))
             top += row.shape[0] + 6

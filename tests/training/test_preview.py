@@ -51,14 +51,27 @@ def test_image_labels_and_prediction_stand_side_by_side(tmp_path, truth):
     network = Network()
     assert shown.draw(network, 7)
     assert network.training
-    picture = np.asarray(Image.open(tmp_path / "p.png"))[14:]
+    sheet = np.asarray(Image.open(tmp_path / "p.png"))
+    head, picture = sheet[:-46], sheet[-46:]
     assert picture.shape == (40 + 6, 3 * 60 + 2 * 8, 3)
+    assert (head[:, :-2] < 128).any()
+    assert (head[:, -2:] == 255).all()  # the text ends inside of the sheet
     colours = {index: next(c.rgb for c in schema.classes if c.index == index) for index in (1, 2, 3)}
     labels, output = picture[:40, 68:128], picture[:40, 136:]
     assert tuple(labels[8, 30]) == tuple(output[8, 30]) == colours[2]
     assert tuple(labels[25, 15]) == tuple(output[25, 15]) == colours[3]
     assert tuple(labels[35, 55]) == training.preview.UNKNOWN
     assert tuple(output[35, 55]) == colours[1]
+
+
+def test_text_is_readable_in_a_widget_of_half_the_width(tmp_path, truth, monkeypatch):
+    wide = labelled("a", held_out=False, shape=(40, 192))
+    monkeypatch.setattr(training.preview, "predict", lambda network, image, **_: np.zeros(image.shape, int))
+    shown, _ = preview(tmp_path, [wide])
+    assert shown.draw(Network(), 123456)
+    head = np.asarray(Image.open(tmp_path / "p.png").convert("L"))[:-46]
+    ink = np.flatnonzero((head < 128).any(axis=1))
+    assert np.ptp(ink) >= 20  # of 592 px width: 10 px from the top of a letter to the foot of a p at half of it
 
 
 def test_held_out_images_come_first_and_it_waits_between_pictures(tmp_path, truth):
