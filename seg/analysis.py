@@ -64,6 +64,9 @@ class AnalysisConfig:
         Metrics shown first in the report and in the terminal.
     postprocess : CleanUp or None
         How predicted masks are cleaned; None: they stay as they are.
+    relabel : mapping of str to str
+        Classes that cannot occur in such images, and what is meant where a model finds them: ``{deposit: pit}``. The
+        other class gets their probability before classes are decided.
     mask_samples : int
         Masks drawn from the probabilities of each frame of a run and measured again (`seg.mask_samples`); 0: none.
     key_frames : int
@@ -85,6 +88,7 @@ class AnalysisConfig:
     schema: str = "lithium"
     objects: ObjectOptions = field(default_factory=ObjectOptions)
     postprocess: CleanUp | None = field(default_factory=CleanUp)
+    relabel: Mapping[str, str] = field(default_factory=dict)
     mask_samples: int = 0
     key_frames: int = 5
     min_confidence: float = 0.6
@@ -99,6 +103,7 @@ class AnalysisConfig:
             schema.index(name)
         for name in self.postprocess.classes if self.postprocess else ():
             schema.index(name)
+        self._check_relabel()
         if not isinstance(self.mask_samples, int) or self.mask_samples < 0 or 0 < self.mask_samples < MIN_MASK_SAMPLES:
             raise UsageError(
                 f"Analysis {self.name!r}: mask_samples is {self.mask_samples!r}; expected 0 or a number from "
@@ -115,6 +120,29 @@ class AnalysisConfig:
                 f"Analysis {self.name!r}: pixel_size_rel_sd is {doubt!r}; expected a share from 0 to "
                 f"{MAX_PIXEL_SIZE_REL_SD:g}, such as 0.02 for 2 %."
             )
+
+    def _check_relabel(self) -> None:
+        if not isinstance(self.relabel, Mapping):
+            raise UsageError(
+                f"Analysis {self.name!r}: relabel is {self.relabel!r}; expected classes such as {{deposit: pit}}."
+            )
+        _ = self.relabel_values  # LabelError names the nearest class
+        for old, new in self.relabel.items():
+            if new in self.relabel or old in self.objects.classes:
+                raise UsageError(
+                    f"Analysis {self.name!r}: relabel sends {old!r} to {new!r}, but "
+                    + (
+                        f"{new!r} is itself relabelled."
+                        if new in self.relabel
+                        else f"{old!r} is measured as an object."
+                    )
+                )
+
+    @property
+    def relabel_values(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of `relabel` as label values."""
+        schema = load_schema(self.schema)
+        return tuple((schema.index(old), schema.index(new)) for old, new in self.relabel.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in the YAML files."""

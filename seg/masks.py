@@ -77,7 +77,7 @@ def make_masks(
     """
     bundle = load_model(stack)
     check_fits(stack, bundle)
-    settings = InferenceSettings(device=options.device, mirror=options.mirror)
+    settings = InferenceSettings(device=options.device, mirror=options.mirror, relabel=config.relabel_values)
     before = fingerprint(path)
     schema = load_schema(config.schema)
     rules = rules_of(stack, config, options, cleans=True)

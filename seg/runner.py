@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from seg.errors import SegError, UsageError
+from seg.errors import ModelError, SegError, UsageError
 from seg.models.device import cpu_bf16_feature, resolve_device, resolve_precision
 from seg.tiling import AxisTiles, choose_tiles
 
@@ -60,6 +60,8 @@ class InferenceSettings:
     mirror : bool
         Average the probabilities of every tile with those of its mirror image, left for right: twice the time. Up
         stays up, because gravity and the electrode tell classes apart.
+    relabel : tuple of (int, int)
+        Label values whose probability another one gets before classes are decided: (3, 6) calls deposits pits.
     """
 
     tile_px: int | None = None
@@ -69,6 +71,7 @@ class InferenceSettings:
     precision: str = "auto"
     halo_px: int | None = None
     mirror: bool = False
+    relabel: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("tile_px", 1), ("batch", 1), ("halo_px", 0)):
@@ -100,6 +103,7 @@ class Runner:
         self.network = self.ready.network
         self.n_classes = len(bundle.spec.class_indices)
         self.temperature = bundle.spec.temperature
+        self.moved = _channels(bundle.spec.name, bundle.spec.class_indices, settings.relabel)
         self.label_values = torch.tensor(bundle.spec.class_indices, dtype=torch.uint8, device=self.device)
         self.bytes_per_px = self.ready.values_per_px * (4 if self.precision == "fp32" else 2)
         self.max_tile_px = BUDGET_BYTES[self.device.type] // self.bytes_per_px
@@ -125,9 +129,13 @@ class Runner:
         return self.settings.batch or max(self.batch_px // math.prod(axis.tile_px for axis in tiles), 1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities of logits (K, ...) under the temperature of the model; masks do not change with it."""
+        """Probabilities of logits (K, ...) under the temperature of the model, added up where a class is relabelled."""
         logits = logits.float()
-        return (logits if self.temperature == 1 else logits / self.temperature).softmax(0)
+        shares = (logits if self.temperature == 1 else logits / self.temperature).softmax(0)
+        for old, new in self.moved:
+            shares[new] += shares[old]
+            shares[old] = 0
+        return shares
 
     def decide(self, scores: Tensor, *, normalised: bool = False) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """Label values and the probability of the class chosen, of logits (K, n, ...) or of probabilities.
@@ -310,6 +318,18 @@ def ready_network(network: nn.Module, device: torch.device, precision: str) -> R
     ready = Ready(own, fused or own, dtype, fused.values_per_px if fused else own.values_per_px)
     _READY[network] = (stamp, ready)
     return ready
+
+
+def _channels(model: str, values: Sequence[int], relabel: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Channels for pairs of label values; what the model does not know need not be relabelled."""
+    values = list(values)
+    for old, new in relabel:
+        if old in values and new not in values:
+            raise ModelError(
+                f"Class {old} is to be relabelled as {new}, which model {model!r} does not know; "
+                "take another model or leave `relabel` out of the analysis."
+            )
+    return [(values.index(old), values.index(new)) for old, new in relabel if old in values]
 
 
 # How the allocators of the host, the driver and the libraries under torch say it, as plain RuntimeErrors.

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from seg.analysis import analysis_from_dict, load_analysis
-from seg.errors import UsageError
+from seg.errors import SegError, UsageError
 from seg.metrics import METRICS
 from seg.resources import config_names
 
@@ -72,3 +72,18 @@ def test_a_copied_file_gives_the_same_analysis(tmp_path):
     path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
     # Tuples become YAML sequences; the round trip must give them back.
     assert load_analysis(path) == config
+
+
+def test_classes_that_cannot_occur_are_relabelled_by_name_and_mistakes_named():
+    data = {"name": "a", "title": "a", "description": "a", "modality": "optical", "view": "plan", "metrics": {}}
+    data["objects"] = {"classes": ["pit"]}
+    assert analysis_from_dict({**data, "relabel": {"deposit": "pit"}}).relabel_values == ((3, 6),)
+    assert analysis_from_dict(data).relabel_values == ()
+    for wrong, said in (
+        ({"deposit": "pits"}, "pits"),
+        ({"pit": "deposit"}, "'pit' is measured as an object"),
+        ({"deposit": "dendrite", "dendrite": "pit"}, "'dendrite' is itself relabelled"),
+        (["deposit"], "expected classes such as"),
+    ):
+        with pytest.raises(SegError, match=said):
+            analysis_from_dict({**data, "relabel": wrong})

@@ -417,3 +417,29 @@ def test_empty_tiles_are_computed_once_and_stay_exact(monkeypatch):
     expected = untiled(FLAT, image)
     np.testing.assert_allclose(slab.confidence, expected.max(0), atol=1e-3)  # float16
     assert (slab.labels == np.array([1, 3, 4])[expected.argmax(0)]).all()
+
+
+# --- classes that cannot occur --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", [None, 0.5])
+def test_a_class_that_cannot_occur_gives_its_probability_to_another_before_classes_are_decided(overlap):
+    image = random_image((70, 90))
+    given = {**FP32, "tile_px": 48, "overlap": overlap, "halo_px": None if overlap is None else 0}
+    plain = predict_probabilities(FLAT, image, InferenceSettings(**given), normalisation=AS_IT_IS)
+    said = InferenceSettings(**given, relabel=((3, 4),))
+    moved = predict_probabilities(FLAT, image, said, normalisation=AS_IT_IS)
+    expected = np.stack([plain[0], np.zeros_like(plain[1]), plain[1] + plain[2]])
+    np.testing.assert_allclose(moved, expected, atol=1e-6)  # float32 sums in another order
+    (slab,) = segment(Stack(image, "yx", Calibration({}), "x"), FLAT, settings=said, normalisation=AS_IT_IS)
+    assert set(np.unique(slab.labels)) == {1, 4}
+    clear = np.abs(expected[0] - expected[2]) > 1e-4
+    np.testing.assert_array_equal(slab.labels[clear], np.where(expected[0] > expected[2], 1, 4)[clear])
+    # Not the same as renaming: two classes that share a pixel can win over a third together.
+    assert ((slab.labels == 4) & (plain.argmax(0) == 0)).any()
+
+
+def test_relabelling_to_a_class_that_the_model_does_not_know_is_refused():
+    with pytest.raises(ModelError, match=r"Class 3 is to be relabelled as 6, which model 'random' does not know"):
+        runner.Runner(FLAT, InferenceSettings(**FP32, relabel=((3, 6),)))
+    assert runner.Runner(FLAT, InferenceSettings(**FP32, relabel=((5, 6),))).moved == []
