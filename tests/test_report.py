@@ -263,6 +263,40 @@ def test_absent_classes_are_left_out_unless_their_absence_is_the_result(tmp_path
     assert "The masks hold no pit or dead lithium." in page_of(folder).text
 
 
+def test_a_headline_number_that_rose_and_fell_says_how_far(tmp_path):
+    """Plated and stripped again: the first frame and the last alone would say that nothing was there."""
+    folder = build(tmp_path, n_frames=4)
+    table = pd.read_csv(folder / "metrics.csv")
+    table = table[table["metric"] != "covered_area"]
+    for last, said in ((0.0, True), (41.0, False)):  # 41 +- 2 holds the 42 before
+        rows = [
+            Measurement("covered_area", x, "um2", x - 2, x + 2, "deposit", k, 30.0 * k)
+            for k, x in enumerate((0.0, 17.0, 42.0, last))
+        ]
+        pd.concat([table, to_table(rows)]).to_csv(folder / "metrics.csv", index=False)
+        run = json.loads((folder / "run.json").read_text())
+        run["analysis"]["headline"] = ["covered_area"]
+        (folder / "run.json").write_text(json.dumps(run))
+        assert ("largest 42 µm², frame 2" in page_of(folder).text) == said
+
+
+def test_a_headline_number_by_another_method_than_the_first_series(tmp_path):
+    """The first method gave nothing, and not in the frame that is shown."""
+    folder = build(tmp_path, n_frames=4)
+    table = pd.read_csv(folder / "metrics.csv")
+    table = table[table["metric"] != "porosity"]
+    rows = [
+        Measurement("porosity", value, "1", class_name="deposit", frame=k, time_s=30.0 * k, method=method)
+        for method, value, frames in (("a", math.nan, (0, 1)), ("b", 0.2, (0, 1, 3)))
+        for k in frames
+    ]
+    pd.concat([table, to_table(rows)]).to_csv(folder / "metrics.csv", index=False)
+    run = json.loads((folder / "run.json").read_text())
+    run["analysis"]["headline"] = ["porosity"]
+    (folder / "run.json").write_text(json.dumps(run))
+    assert "Porosity deposit 0.2" in page_of(folder).text
+
+
 def test_a_capacity_below_one_electron_is_rounding(tmp_path):
     folder = build(tmp_path, n_frames=4)
     assert [axis.key for axis in axes_of(read_saved(folder))] == ["time", "capacity", "voltage"]

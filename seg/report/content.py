@@ -122,18 +122,32 @@ def _cards(saved: Saved, metrics: pd.DataFrame, series: list[Series]) -> list[di
         )
         when = [chance, _when(saved, row.frame, str(row.method))]
         note = _reason(flags) if not shown.reported else ", ".join(part for part in when if part)
-        start = None
+        start = peak = None
         if shown.reported and not chance and first is not None and not pd.isna(row.frame) and len(first.frames) > 1:
             start = number(first.values[0], unit=first.unit)
+            peak = _peak(first, row.frame)
         cards.append(
             {
                 "title": metric_title(row.metric), "number": shown,
                 "class": _of(str(row[_CLASS]), row.side if row.side != "mean" else ""),
                 "note": note, "start": f"{start}, frame {first.frames[0]}" if start and start.reported else None,
+                "peak": peak,
                 "flags": [flag for flag in flags if flag != "uncalibrated"] if shown.reported else [],
             }
         )  # fmt: skip
     return cards[:MAX_CARDS]
+
+
+def _peak(series: Series, frame: float) -> str | None:
+    """The largest value and its frame, where it lies above the intervals of the first value and that of `frame`."""
+    here = np.flatnonzero(series.frames == frame)
+    if not here.size or np.isnan(series.values).all():  # the number is of another series, by another method
+        return None
+    at, ends = int(np.nanargmax(series.values)), [0, int(here[0])]
+    bounds = np.fmax(series.values[ends], series.high[ends])
+    if not series.values[at] > np.nanmax(bounds, initial=-np.inf):
+        return None
+    return f"{number(series.values[at], unit=series.unit)}, frame {series.frames[at]}"
 
 
 def _shown(row: Any) -> tuple[Number, str]:

@@ -35,6 +35,7 @@ MAX_SERIES = len(PALETTE)
 MAX_LABEL = 36  # characters that fit beside a line in the legend of a panel
 MIN_REL_SPAN = 0.002  # of an axis: what changes less is rounding, and its tick labels would be long
 _WIDTH_IN, _LEFT_IN, _BOTTOM_IN = 3.7, 0.78, 0.46
+_LETTER_IN = 0.07  # of a label, on average
 _FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8.8, "axes.labelsize": 8.8, "xtick.labelsize": 8.2,
@@ -265,7 +266,9 @@ def name_axes(panel: Axes, axis: Axis, title: str, unit: str, power: int = 0) ->
     from matplotlib.transforms import blended_transform_factory
 
     panel.set_xlabel(axis.label)
-    lines = textwrap.wrap(with_unit(title, unit, power), 30)
+    box, height = panel.get_position(), panel.figure.get_figheight()
+    room_in = height * (box.height + 2 * min(box.y0, 1 - box.y1))  # the text may stand out above and below
+    lines = textwrap.wrap(with_unit(title, unit, power), min(30, int(room_in / _LETTER_IN)))
     panel.set_ylabel("\n".join(lines), va="center")
     panel.yaxis.set_label_coords(
         (0.1 if len(lines) == 1 else 0.15) / panel.figure.get_figwidth(),
