@@ -204,10 +204,14 @@ def _cleaned_pieces(
 
 
 def unseen_warnings(segmentation: Segmentation, config: AnalysisConfig, model: Mapping[str, Any] | None) -> list[str]:
-    """A sentence where a model found none of the objects that are measured: it may not know them when it sees them."""
-    names = config.objects.classes
-    if model is None or _shows(segmentation, [segmentation.schema.index(name) for name in names]):
+    """Sentences on classes that are relabelled, and where a model found none of the objects: it may not know them."""
+    if model is None:
         return []
+    said = [f"Where {model['name']} finds {old}, {new} is measured: `relabel` of the analysis says that it is meant."
+            for old, new in config.relabel.items()]  # fmt: skip
+    names = config.objects.classes
+    if _shows(segmentation, [segmentation.schema.index(name) for name in names]):
+        return said
     scores = [
         f"{row['class']} in {row['source']} {row['iou']:.2f}"
         for row in (model["spec"].get("training") or {}).get("scores", [])
@@ -215,7 +219,7 @@ def unseen_warnings(segmentation: Segmentation, config: AnalysisConfig, model: M
     ]
     held_out = f" Its IoU on held-out images: {', '.join(scores)}." if scores else ""
     what = " or ".join(names)
-    return [
+    return said + [
         f"{model['name']} found no {what} in any frame, so these numbers are of an empty mask.{held_out} "
         f"Where the images do show {what}, label some of them and train on that."
     ]

@@ -232,7 +232,7 @@ def test_an_empty_mask_is_a_normal_result(tmp_path, schema):
 
 def test_a_model_that_finds_none_of_the_objects_is_said_not_to_know_them(video, tiny_model, tmp_path):
     def warnings(preset: str) -> list[str]:
-        config = replace(load_analysis(preset), model=str(tiny_model))
+        config = replace(load_analysis(preset), model=str(tiny_model), relabel={})
         run([video], config, tmp_path / preset, RunOptions(device="cpu", postprocess="none"))
         return json.loads((tmp_path / preset / "video" / "run.json").read_text())["warnings"]
 
