@@ -15,6 +15,7 @@ import numpy as np
 
 from seg import __version__
 from seg.io import write_image, write_labels
+from seg.metrics.table import UM2_PER_CM2
 from seg.stack import Stack
 from seg.synthetic import FAMILIES, Experiment
 from seg.synthetic.droplet import REGIMES
@@ -68,9 +69,16 @@ def _dendrite(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _pits(rng: np.random.Generator) -> dict[str, Any]:
+    # Pits of every size in one twin, as deposits are: where only small ones are pits, a network learns the size.
+    frames, interval_s = 8, 60.0  # a cycle strips for two frames, then plates
+    largest_um = float(np.exp(rng.uniform(np.log(1.5), np.log(6.5))))
+    room = 0.33 / (2.7 * largest_um) ** 2 * UM2_PER_CM2 / 2**0.5  # they must not run into each other
     return {
-        "shape_px": (256, 288), "n_frames": 5, "density_per_cm2": float(np.exp(rng.uniform(np.log(5e4), np.log(2e5)))),
+        "shape_px": (256, 288), "n_frames": frames, "frame_interval_s": interval_s,
+        "rate_major_um_s": largest_um / (2 * interval_s),
+        "density_per_cm2": min(float(np.exp(rng.uniform(np.log(5e4), np.log(2e5)))), room),
         "anisotropy": float(rng.uniform(1, 1.8)), "facet_count": int(rng.integers(4, 8)),
+        "nucleus_radius_um": float(np.exp(rng.uniform(np.log(0.9), np.log(2.5)))),
     }  # fmt: skip
 
 

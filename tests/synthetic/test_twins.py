@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from seg.io import open_stack, read_labels
 from seg.synthetic import FAMILIES
@@ -49,3 +50,18 @@ def test_variety_changes_how_a_scene_looks_and_not_what_is_where(family):
     # The noise is that of the seed in both, so what differs is the look: levels stray by up to 0.14 of the range.
     assert 0.01 * 255 < np.abs(before - after).mean() < 0.3 * 255
     assert np.array_equal(before, same.images.frame(3))
+
+
+def test_pits_are_drawn_in_the_sizes_of_deposits_and_in_most_frames():
+    # A network that has only seen small pits calls every larger one a deposit.
+    largest_um, shown = [], []
+    for seed in range(8):
+        twin = draw_twin("pits", seed, "optical")
+        masks = [twin.labels.frame(t) == 6 for t in range(twin.labels.n_frames)]
+        regions, n = ndimage.label(max(masks, key=np.sum))
+        area_um2 = np.prod(twin.images.spacing_um) * ndimage.sum_labels(regions > 0, regions, range(1, n + 1))
+        largest_um.append(2 * np.sqrt(np.max(area_um2) / np.pi))
+        shown.append(np.mean([mask.any() for mask in masks]))
+    # Half axes end between 1.5 and 6.5 um, the minor one up to 1.8 times less, each pit 15 % more or less.
+    assert min(largest_um) < 4 < 8 < max(largest_um)
+    assert min(shown) == 0.75  # all but the first frame of each of two cycles of four
