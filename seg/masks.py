@@ -207,7 +207,7 @@ def unseen_warnings(segmentation: Segmentation, config: AnalysisConfig, model: M
     """Sentences on classes that are relabelled, and where a model found none of the objects: it may not know them."""
     if model is None:
         return []
-    said = [f"Where {model['name']} finds {old}, {new} is measured: `relabel` of the analysis says that it is meant."
+    said = [f"Where {model['name']} finds {old}, {new} is measured, a true {old} too (`relabel` of the analysis)."
             for old, new in config.relabel.items()]  # fmt: skip
     names = config.objects.classes
     if _shows(segmentation, [segmentation.schema.index(name) for name in names]):
