@@ -35,7 +35,7 @@ from seg.runs import Runs
 __all__ = ["Changed", "ClassLimits", "CleanUp", "Rules", "clean_labels", "clean_slabs", "make_rules"]
 
 # Looked at together.
-SLAB_VOXELS = 1_000_000
+SLAB_VOXELS = 2**21
 
 Read = Callable[[slice], tuple[np.ndarray, np.ndarray | None]]
 """Slices along the first axis -> labels (uint8), and where the class chosen reaches `Rules.peak` (bool), if known."""
@@ -152,18 +152,20 @@ def clean_slabs(
     new, gone = census.decide()
     if changed is not None:
         changed.regions += gone
-    for slab, first in zip(cuts, census.firsts, strict=True):
+    for slab, first, kind in zip(cuts, census.firsts, census.kinds, strict=True):
         if len(cuts) > 1:
             labels = read(slab.read)[0]
-            runs, region, _ = _regions(labels, rules)
-        value = new[first + region]
-        clean = runs.with_values(value).painted(np.uint8) if (value != runs.value).any() else labels
+        clean = labels
+        if (new[first + 1 : first + len(kind) + 1] != kind).any():
+            if len(cuts) > 1:
+                runs, region, _ = _regions(labels)
+            clean = runs.with_values(new[first + region]).painted(np.uint8)
         if changed is not None:
             changed.add(labels[slab.inner], clean[slab.inner])
         yield slab.owned, clean[slab.inner]
 
 
-def _regions(labels: np.ndarray, rules: Rules) -> tuple[Runs, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _regions(labels: np.ndarray) -> tuple[Runs, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Runs of labels, the number of the region of one value that each is in, and the pairs of runs that touch."""
     runs = Runs.of(labels)
     first, second = runs.touching()
@@ -197,7 +199,7 @@ class _Census:
     ) -> tuple[Runs, np.ndarray]:
         """Take the next slab; gives its runs and the numbers of their regions within the slab."""
         rules = self.rules
-        runs, region, (one, other) = _regions(labels, rules)
+        runs, region, (one, other) = _regions(labels)
         n = int(region.max(initial=0))
         kind = np.zeros(n + 1, np.int64)
         kind[region] = runs.value
@@ -267,9 +269,8 @@ class _Census:
             regions, unions, earlier = self.last
             shared = earlier.read.stop - slab.read.start
             head = slice(0, int(np.searchsorted(runs.start, shared * per_plane)))
-            links = np.column_stack([regions, region[head]])
-            self.links.append(np.unique(links, axis=0))
-            self.union_links.append(np.unique(np.column_stack([unions, union[head]]), axis=0))
+            self.links.append(_distinct(regions, region[head]))
+            self.union_links.append(_distinct(unions, union[head]))
         # The next slab reads the last planes again, which is one halo before its first and one behind.
         again = max(slab.owned.stop - slab.halo, 0) - slab.read.start
         tail = slice(int(np.searchsorted(runs.start, again * per_plane)), None)
@@ -321,6 +322,12 @@ def _touch_mask(runs: Runs, mask: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     bounds = np.column_stack([runs.start, runs.start + runs.length]).ravel()
     return np.logical_or.reduceat(np.append(mask, False), bounds)[::2]
+
+
+def _distinct(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pairs of ids that occur; int64, shape (n, 2)."""
+    pairs = np.unique(one * 2**32 + other)
+    return np.column_stack([pairs // 2**32, pairs % 2**32])
 
 
 def _one_of(links: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, int]:
