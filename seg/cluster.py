@@ -122,8 +122,11 @@ def _as_they_end(client: Any, futures: Iterable[Any], where: str) -> Iterator[An
         ready = ending.next_batch(block=False)
         yield from ready
         now = time.monotonic()
-        if ready or now - last_asked < ASK_EVERY_S:
-            time.sleep(0 if ready else 0.05)
+        if ready:  # somebody made it
+            last_seen = now
+            continue
+        if now - last_asked < ASK_EVERY_S:
+            time.sleep(0.05)
             continue
         last_asked = now
         if client.scheduler_info()["workers"]:

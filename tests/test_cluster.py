@@ -202,6 +202,34 @@ def test_a_cluster_that_has_lost_all_its_workers_is_not_waited_for(tmp_path, mon
             cluster.compute(task, [Part(0, range(0, 1), ((0, 0),), 1)], "local:2")
 
 
+def test_a_worker_that_is_being_replaced_after_a_long_run_is_waited_for(monkeypatch):
+    import distributed
+
+    class Ending:
+        """A part every 40 s, then none and no worker for a moment, then the last one."""
+
+        def __init__(self, futures):
+            self.left, self.batches = len(futures), [["a"], ["b"], ["c"], [], ["d"]]
+
+        def count(self):
+            return self.left
+
+        def next_batch(self, block):
+            clock.append(clock[-1] + 40)
+            batch = self.batches.pop(0)
+            self.left -= len(batch)
+            return batch
+
+    class Empty:
+        def scheduler_info(self):
+            return {"workers": {}}
+
+    clock = [0.0]
+    monkeypatch.setattr(distributed, "as_completed", Ending)
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: clock[-1])
+    assert list(cluster._as_they_end(Empty(), "abcd", "local:2")) == ["a", "b", "c", "d"]
+
+
 def test_masks_of_two_processes_are_those_of_one(tiny_volume, tmp_path):
     config, path = tiny_volume
     from seg.io import read_labels
