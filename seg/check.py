@@ -16,7 +16,7 @@ from seg.errors import DataError, SegError, UsageError
 from seg.io import open_stack, read_labels
 from seg.labels import UNLABELLED, load_schema
 from seg.manifest import Entry
-from seg.masks import labels_of, rules_of, writes_zarr
+from seg.masks import labels_of, rules_of, seen_by_network, writes_zarr
 from seg.options import RunOptions
 from seg.stack import Stack
 
@@ -96,8 +96,9 @@ def plan_inputs(
             own = entry.options(options)
             stack = open_stack(entry.path, **own.reading)
             check_fits(stack, bundle)
+            seen, _ = seen_by_network(stack, bundle.spec, config, own)
             plan = plan_segmentation(
-                stack, runner, parts_of(stack, runner), joined=not writes_zarr(stack, own),
+                seen, runner, parts_of(seen, runner), joined=not writes_zarr(stack, own),
                 cleaned=rules_of(stack, config, own, cleans=True) is not None,
             )  # fmt: skip
             seconds += plan.seconds or 0.0

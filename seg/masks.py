@@ -88,17 +88,10 @@ def make_masks(
         postprocess=rules and rules.to_dict(), thickness=thickness_axis(config.metrics),
     )  # fmt: skip
     in_zarr = writes_zarr(stack, options)
-    turn = is_turned(stack, bundle.spec, thickness_axis(config.metrics))
-    said = ""
-    if turn and in_zarr:
-        turn = False
-        said = (
-            f"{bundle.spec.name} knows slices across the layers of a cell, but masks of this size are made plane by "
-            "plane, along layers that are stacked along z, and will be poor. Give the file with --axes yzx (and "
-            "--pixel-size likewise), with `thickness_axis: y` in the analysis."
-        )
+    seen, said = seen_by_network(stack, bundle.spec, config, options)
+    turn = seen is not stack
+    if said:
         logger.warning("%s: %s", stack.name, said)
-    seen = turned(stack) if turn else stack  # by the network
     labels_path = folder / LABEL_FILES[in_zarr]
     made_path = folder / ".work" / "made.json"
     if not is_done(folder, "segment", key):
@@ -153,6 +146,21 @@ def make_masks(
     segmentation = read_labels(labels_path, schema=schema)
     named = replace(segmentation, stack=replace(segmentation.stack, name=stack.name))
     return named, json.loads(made_path.read_text(encoding="utf-8"))
+
+
+def seen_by_network(
+    stack: Stack, spec: Any, config: AnalysisConfig, options: RunOptions
+) -> tuple[Stack, str]:  # fmt: skip
+    """The stack, turned where its planes are not the slices the network knows; and a sentence where that cannot be."""
+    if not is_turned(stack, spec, thickness_axis(config.metrics)):
+        return stack, ""
+    if not writes_zarr(stack, options):
+        return turned(stack), ""
+    return stack, (
+        f"{spec.name} knows slices across the layers of a cell, but masks of this size are made plane by "
+        "plane, along layers that are stacked along z, and will be poor. Give the file with --axes yzx (and "
+        "--pixel-size likewise), with `thickness_axis: y` in the analysis."
+    )
 
 
 def rules_of(stack: Stack, config: AnalysisConfig, options: RunOptions, *, cleans: bool) -> Rules | None:
