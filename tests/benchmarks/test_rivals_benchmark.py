@@ -103,7 +103,7 @@ def test_rivals(dims, tmp_path, capsys):
     with capsys.disabled():
         sys.stdout.write(f"\n{' x '.join(map(str, data.shape))} px, {THREADS} thread(s)\n" + table(found, data.size))
     # The tiles of MONAI have no true context at their borders, and random weights make near ties of many pixels.
-    least = 0.95 if full else 0.8  # 0.964 measured on 2048 x 2048 px
+    least = 0.97 if full else 0.8
     for contender in CONTENDERS[1:]:
         assert (masks["ours"] == masks[contender]).mean() > least, contender
 
