@@ -80,8 +80,8 @@ def test_a_volume_larger_than_the_memory_limit(schema, tmp_path):
         for group in (voids, dead, layers, balance)
         for m in group.measure_frame(frame)
     ]
-    # The numbers of the regions alone take 4 bytes a voxel, 12 MB, and a mask 3 more; slabs of two slices do with 9.
-    limits = (json.dumps(SPACING), str(2 * labels[0].size), str(9 << 20))
+    # The numbers of the regions alone take 4 bytes a voxel, 12 MB, and a mask 3 more; slabs of two slices do with 8.
+    limits = (json.dumps(SPACING), str(2 * labels[0].size), str(8 << 20))
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CHILD), str(path), *limits],
         capture_output=True, text=True, check=False, timeout=100,
