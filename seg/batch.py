@@ -18,13 +18,10 @@ from seg.io.registry import named
 from seg.io.results import write_table
 from seg.locking import only_run_in
 from seg.metrics.table import to_table
+from seg.slabs import DISK_FULL
 from seg.study import density_against_current
 
 logger = logging.getLogger(__name__)
-
-
-# The disk, the quota or the size allowed to a file is used up: every other input would fail as well.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _result(path: Path, folder: Path, one: Callable[[Path, Path], pd.DataFrame])
 
 def _ours(error: OSError, folder: Path) -> SegError | None:
     """The error to stop the batch with where it is our output that cannot be written, else None."""
-    if error.errno in _FULL:
+    if error.errno in DISK_FULL:
         return InterruptedRunError(
             f"{folder} cannot take more ({error.strerror}); free some space: what is finished is kept, "
             "the same command continues."

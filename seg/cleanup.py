@@ -86,6 +86,10 @@ class Rules:
         """Where the class chosen reaches the probability that its regions need; bool, shape of `labels`."""
         return confidence if confidence.dtype == bool else confidence >= self.peak[labels]
 
+    def beside(self, frame: int, n_frames: int) -> list[int]:
+        """The frames that an object must be seen in as well; the first and the last frame are not asked."""
+        return [frame - 1, frame + 1] if self.min_frames > 1 and 0 < frame < n_frames - 1 else []
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for the key of a stage."""
         return {

@@ -1,8 +1,8 @@
 """The same work on several processes or machines through Dask: one task per stack and slab.
 
 Each task opens the input and the model on its worker (both are kept there), computes one part and writes its planes
-into the OME-Zarr of the result, whose chunks are one plane deep: no two tasks touch the same chunk. Input,
-model and output must have the same path on all machines.
+into the OME-Zarr of the result, whose chunks are one plane deep: no two tasks touch the same chunk. Once all are there
+the masks are cleaned the same way. Input, model and output must have the same path on all machines.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from seg.blocks import Slab
+from seg.census import Census, Survey, survey
+from seg.cleanup import Rules
 from seg.errors import SegError, UsageError
 from seg.inference import InferenceSettings, Part, segment
 from seg.io import open_stack
+from seg.postprocess import Changed, clean_frame_of, cuts_of, repainted
 from seg.preprocess import SeriesNormalisation
 from seg.progress import Progress, silent
 from seg.resources import config_file
-from seg.slabs import SlabStore
+from seg.slabs import DISK_FULL, SlabStore
 
 logger = logging.getLogger(__name__)
 
@@ -82,28 +87,101 @@ def compute(task: Task, parts: Sequence[Part], where: str, *, progress: Progress
         What is wrong with the input, as in one process; and where a part ended its worker, or failed, three times. A
         worker that dies otherwise is replaced and its part done elsewhere.
     """
-    from distributed import KilledWorker
-
     client = connect(where)
     logger.info("%s: %d part(s) on %s", task.path.name, len(parts), where)
-    futures = {client.submit(_compute_one, task, part, retries=ATTEMPTS - 1, pure=False): part for part in parts}
+
+    def named(number: int) -> str:
+        frame, z_start = parts[number].places[0]
+        return f"{task.path.name!r}, frame {frame}, plane {z_start}"
+
+    calls = [(_compute_one, task, part) for part in parts]
+    for _, refused in progress(
+        _results(client, calls, named, where), total=len(calls), desc=f"segment {task.path.name}"
+    ):
+        if refused is not None:
+            raise refused
+
+
+def clean(
+    store: SlabStore, name: str, shape: Sequence[int], rules: Rules, changed: Changed, where: str, *,
+    progress: Progress = silent,
+) -> None:  # fmt: skip
+    """Clean the finished parts of a store on a cluster, into the OME-Zarr made by its `begin_clean`.
+
+    Slabs of a volume are surveyed where a worker is free, joined here, and rewritten where a worker is free; planes,
+    whose slabs share chunks, and small volumes are cleaned whole.
+
+    Parameters
+    ----------
+    store : SlabStore
+        Under a path that all machines know.
+    name : str
+        Of the stack.
+    shape : sequence of int
+        Of the labels: frames first, as in `seg.postprocess.clean_frame_of`.
+    rules : Rules
+    changed : Changed
+        Is added to.
+    where : str
+        As for `compute`.
+    progress : Progress
+
+    Raises
+    ------
+    SegError
+        As `compute`.
+    """
+    client, cuts = connect(where), cuts_of(shape[1:])
+    said = {"desc": f"clean {name}"}
+    if len(shape) == 3 or len(cuts) == 1:
+        calls = [(_clean_one, store, frame, tuple(shape), rules) for frame in range(shape[0])]
+        done = _results(client, calls, lambda frame: f"{name!r}, cleaning frame {frame}", where)
+        for _, other in progress(done, total=shape[0], **said):
+            changed.join(other)
+        return
+    for frame in progress(range(shape[0]), total=shape[0], **said):
+        beside = rules.beside(frame, shape[0])
+
+        def named(number: int, frame: int = frame) -> str:
+            return f"{name!r}, cleaning frame {frame}, plane {cuts[number].owned.start}"
+
+        calls = [(_survey_one, store, frame, beside, slab, tuple(shape[1:]), rules) for slab in cuts]
+        found = dict(_results(client, calls, named, where))
+        census = Census(rules, compares=bool(beside))
+        for number in range(len(cuts)):
+            census.take(found.pop(number))
+        target, gone = census.decide()
+        changed.regions += gone
+        calls = [(_repaint_one, store, frame, slab, census.becomes(n, target)) for n, slab in enumerate(cuts)]
+        for _, other in _results(client, calls, named, where):
+            changed.join(other)
+
+
+def _results(
+    client: Any, calls: Sequence[tuple[Any, ...]], named: Callable[[int], str], where: str
+) -> Iterator[tuple[int, Any]]:  # fmt: skip
+    """(number, result) of calls in the order in which they end; `named` says what the one is that cannot be done."""
+    from distributed import KilledWorker
+
+    futures = {client.submit(*call, retries=ATTEMPTS - 1, pure=False): n for n, call in enumerate(calls)}
     try:
-        ended = _as_they_end(client, futures, where)
-        for future in progress(ended, total=len(futures), desc=f"segment {task.path.name}"):
-            frame, z_start = futures[future].places[0]
-            where_it_is = f"{task.path.name!r}, frame {frame}, plane {z_start}"
+        for future in _as_they_end(client, list(futures), where):
+            number = futures.pop(future)
             try:
-                refused = future.result()
+                result = future.result()
             except KilledWorker as error:
                 raise SegError(
-                    f"{where_it_is}: this part ended {ATTEMPTS} workers, perhaps for want of memory; the rest is kept."
+                    f"{named(number)}: this part ended {ATTEMPTS} workers, perhaps for want of memory; "
+                    "the rest is kept."
                 ) from error
             except (OSError, RuntimeError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise  # as in one process
                 raise SegError(
-                    f"{where_it_is}: this part failed {ATTEMPTS} times ({error}); the rest is kept."
+                    f"{named(number)}: this part failed {ATTEMPTS} times ({error}); the rest is kept."
                 ) from error
-            if refused is not None:
-                raise refused
+            future.release()
+            yield number, result
     finally:
         client.cancel(list(futures))
 
@@ -225,6 +303,31 @@ def _compute_one(task: Task, part: Part) -> SegError | None:
     except SegError as error:
         return error
     return None
+
+
+def _clean_one(store: SlabStore, frame: int, shape: tuple[int, ...], rules: Rules) -> Changed:
+    """Clean one frame, and say what changed."""
+    changed = Changed()
+    for where, labels in clean_frame_of(store.read, frame, shape, rules, changed):
+        store.write_clean(frame, where, labels)
+    return changed
+
+
+def _survey_one(
+    store: SlabStore, frame: int, beside: Sequence[int], slab: Slab, shape: tuple[int, ...], rules: Rules
+) -> Survey:  # fmt: skip
+    """Look at the regions of one slab."""
+    seen = [store.read(other, slab.read)[0] for other in beside]
+    return survey(slab, shape, rules, *store.read(frame, slab.read), seen)[0]
+
+
+def _repaint_one(store: SlabStore, frame: int, slab: Slab, becomes: np.ndarray | None) -> Changed:
+    """Write one slab as its regions are to be, and say what changed."""
+    labels = store.read(frame, slab.read)[0]
+    clean, changed = repainted(labels, becomes)[slab.inner], Changed()
+    store.write_clean(frame, slab.owned, clean)
+    changed.add(labels[slab.inner], clean)
+    return changed
 
 
 @lru_cache(maxsize=2)

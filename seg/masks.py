@@ -23,7 +23,7 @@ from seg.io.results import write_json
 from seg.labels import load_schema
 from seg.options import RunOptions
 from seg.overlap import Behind
-from seg.postprocess import Changed, Rules, clean_labels, clean_slabs, make_rules
+from seg.postprocess import Changed, Rules, clean_frame_of, clean_labels, make_rules
 from seg.preprocess import SeriesNormalisation
 from seg.progress import Progress, silent
 from seg.regrid import pixel_size_fit
@@ -129,8 +129,8 @@ def make_masks(
         }  # fmt: skip
         if isinstance(slabs, SlabStore):
             if rules is not None:
-                pieces = _cleaned_pieces(slabs, stack, rules, changed)
-                slabs.clean(lambda part: create_labels(part, **described), pieces)
+                slabs.begin_clean(lambda part: create_labels(part, **described))
+                _clean(slabs, stack, rules, changed, options, progress)
             slabs.finish(labels_path)
         else:
             frames = slabs.frames(stack.n_frames)
@@ -174,11 +174,6 @@ def rules_of(stack: Stack, config: AnalysisConfig, options: RunOptions, *, clean
     )  # fmt: skip
 
 
-def _beside(frame: int, n_frames: int, rules: Rules) -> list[int]:
-    """The frames that an object must be seen in as well; the first and the last frame are not asked."""
-    return [frame - 1, frame + 1] if rules.min_frames > 1 and 0 < frame < n_frames - 1 else []
-
-
 def cleaned_frames(
     read: Callable[[int], np.ndarray | tuple[np.ndarray, np.ndarray | None]], n_frames: int, rules: Rules,
     changed: Changed,
@@ -192,23 +187,23 @@ def cleaned_frames(
 
     for index in range(n_frames):
         labels, sure = frame(index)
-        near = [frame(other)[0] for other in _beside(index, n_frames, rules)]
+        near = [frame(other)[0] for other in rules.beside(index, n_frames)]
         yield clean_labels(labels, rules, sure, neighbours=near, changed=changed)
 
 
-def _cleaned_pieces(
-    slabs: SlabStore, stack: Stack, rules: Rules, changed: Changed
-) -> Iterator[tuple[int, slice, np.ndarray]]:
-    for frame in range(stack.n_frames):
-        near = [
-            lambda where, other=other: slabs.read(other, where)[0] for other in _beside(frame, stack.n_frames, rules)
-        ]
-        pieces = clean_slabs(
-            lambda where, frame=frame: slabs.read(frame, where), stack.spatial_shape, rules, neighbours=near,
-            changed=changed,
-        )  # fmt: skip
-        for where, labels in pieces:
-            yield frame, where, labels
+def _clean(
+    slabs: SlabStore, stack: Stack, rules: Rules, changed: Changed, options: RunOptions, progress: Progress
+) -> None:  # fmt: skip
+    """Clean what is in a store into the result, here or by the processes that computed it."""
+    shape = (stack.n_frames, *stack.spatial_shape)
+    if options.cluster is not None:
+        from seg.cluster import clean
+
+        clean(slabs.resolved(), stack.name, shape, rules, changed, options.cluster, progress=progress)
+        return
+    for frame in progress(range(stack.n_frames), total=stack.n_frames, desc=f"clean {stack.name}"):
+        for where, labels in clean_frame_of(slabs.read, frame, shape, rules, changed):
+            slabs.write_clean(frame, where, labels)
 
 
 def unseen_warnings(segmentation: Segmentation, config: AnalysisConfig, model: Mapping[str, Any] | None) -> list[str]:

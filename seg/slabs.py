@@ -6,6 +6,7 @@ into which processes write their planes side by side, for what is too large to b
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ LABELS = "labels.ome.zarr"
 _MEMBERS = {"labels.npy", "confidence.npy"}
 SURE = "sure.zarr"
 CLEAN = "clean.ome.zarr"
+# The disk, the quota or the size allowed to a file is used up: every other part would fail as well.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LabelSlab(Protocol):
@@ -193,15 +196,17 @@ class SlabStore:
             return labels, None
         return labels, np.asarray(zarr.open_array(str(self.path / SURE), mode="r")[place]).astype(bool)
 
-    def clean(self, make: Callable[[Path], None], pieces: Iterable[tuple[int, slice, np.ndarray]]) -> None:
-        """Write (frame, slices, labels) into an OME-Zarr of their own, which becomes the result."""
-        import zarr
-
+    def begin_clean(self, make: Callable[[Path], None]) -> None:
+        """Make the empty OME-Zarr of the cleaned labels with `make`; it becomes the result."""
         shutil.rmtree(self.path / CLEAN, ignore_errors=True)
         make(self.path / CLEAN)
-        array = zarr.open_array(str(self.path / CLEAN / "0"), mode="r+")
-        for frame, where, labels in pieces:
-            array[self._slices(frame, where)] = labels
+
+    def write_clean(self, frame: int, where: slice, labels: np.ndarray) -> None:
+        """Write the cleaned labels of some slices of one frame, and flush them."""
+        import zarr
+
+        zarr.open_array(str(self.path / CLEAN / "0"), mode="r+")[self._slices(frame, where)] = labels
+        self._flush(self.path / CLEAN / "0", frame, range(where.start, where.stop) if labels.ndim == 3 else range(1))
 
     def finish(self, target: Path) -> None:
         """Put the finished OME-Zarr in its place."""

@@ -14,7 +14,9 @@ from seg import cluster
 from seg.cluster import connect, slurm_cluster
 from seg.errors import SegError, UsageError
 from seg.inference import Part
+from seg.io import read_labels
 from seg.slabs import LABELS
+from seg.stack import Calibration
 
 pytest.importorskip("distributed")
 # Dask closes its sockets and loops late, which Python reports when it collects them.
@@ -26,7 +28,6 @@ def tiny_volume(tiny_model_of, tmp_path):
     """An analysis with an untrained model, and a small volume."""
     from seg.analysis import AnalysisConfig
     from seg.io import write_image
-    from seg.stack import Calibration
 
     model = tiny_model_of("xct")
     data = np.random.default_rng(5).integers(0, 255, (5, 600, 540)).astype(np.uint8)
@@ -102,7 +103,6 @@ if __name__ == "__main__":
 def test_a_volume_through_jobs_that_are_submitted(tiny_volume, tmp_path):
     """A stand-in for ``sbatch`` runs each job script as a process of this machine: two jobs share the parts."""
     config, path = tiny_volume
-    from seg.io import read_labels
     from seg.pipeline import RunOptions, predict
 
     bin_dir, slurm = tmp_path / "bin", tmp_path / "slurm"
@@ -232,7 +232,6 @@ def test_a_worker_that_is_being_replaced_after_a_long_run_is_waited_for(monkeypa
 
 def test_masks_of_two_processes_are_those_of_one(tiny_volume, tmp_path):
     config, path = tiny_volume
-    from seg.io import read_labels
     from seg.pipeline import RunOptions, predict
 
     (one,) = predict([path], config, tmp_path / "one", RunOptions(device="cpu"))
@@ -242,3 +241,39 @@ def test_masks_of_two_processes_are_those_of_one(tiny_volume, tmp_path):
     np.testing.assert_array_equal(found[0].stack.frame(0), found[1].stack.frame(0))
     assert found[1].stack.calibration.pixel_size_um == {"z": 1.5, "y": 0.4, "x": 0.25}
     assert not list((two.folder / ".work").glob("slabs-*"))
+
+
+@pytest.mark.parametrize(("axes", "slab_voxels"), [("tzyx", 300), ("tzyx", 10**6), ("tyx", 300)])
+def test_two_processes_clean_as_one(axes, slab_voxels, schema, tmp_path, monkeypatch):
+    """Slabs of a plane or two, whole volumes, and planes whose slabs share chunks; objects in two frames in a row."""
+    from seg import postprocess
+    from seg.cleanup import CleanUp, make_rules
+    from seg.inference import Slab
+    from seg.io.labels import create_labels
+    from seg.slabs import CLEAN, SlabStore
+
+    monkeypatch.setattr(postprocess, "SLAB_VOXELS", slab_voxels)
+    rng = np.random.default_rng(8)
+    shape = (3, 9, 12, 14) if axes == "tzyx" else (3, 30, 40)
+    labels = rng.choice(np.array([1, 2, 3, 4], np.uint8), shape, p=[0.3, 0.3, 0.2, 0.2])
+    rules = make_rules(
+        CleanUp(min_frames=2), schema, ("deposit", "dendrite"), ndim=len(shape) - 1, min_diameter_px=2, spacing_um=None
+    )
+    store = SlabStore(tmp_path / "slabs", axes, tuple(rules.peak.tolist()))
+    store.path.mkdir()
+    about = {"shape": shape, "axes": axes, "calibration": Calibration({"y": 0.4, "x": 0.25}), "schema": schema}
+    store.create(lambda part: create_labels(part, **about))
+    sure = rng.random(shape).astype(np.float16)
+    for frame in range(3):
+        store.save(Slab(frame, 0, labels[frame], sure[frame]))
+    changed, expected = postprocess.Changed(), postprocess.Changed()
+    store.begin_clean(lambda part: create_labels(part, **about))
+    cluster.clean(store, "series", shape, rules, changed, "local:2")
+    for frame in range(3):
+        near = [labels[other] for other in ((0, 2) if frame == 1 else ())]
+        clean = postprocess.clean_labels(
+            labels[frame], rules, sure[frame], neighbours=near, changed=expected, max_voxels=10**6
+        )
+        assert (clean != labels[frame]).any()
+        np.testing.assert_array_equal(read_labels(store.path / CLEAN).stack.frame(frame), clean)
+    assert changed.by_class(schema) == expected.by_class(schema)
