@@ -11,6 +11,7 @@ from napari_plugin.labelling import LabellingSession, journal_path, labels_path,
 from seg.errors import AxesError, SegError, UsageError
 from seg.io import find_inputs, open_stack
 from seg.labels import LabelSchema
+from seg.stack import Stack
 
 NEW, STARTED, LABELLED, FAILED = "new", "not saved", "labelled", "failed"
 
@@ -33,7 +34,8 @@ class FilesQueue:
         Files, folders and globs. Label files and what is no image are left out.
     schema : LabelSchema
     axes : str or None
-        Of images that do not say; it may be changed between two images.
+        Of all images, whatever they say; it may be changed between two images, as may `unnamed_axes`, which is of
+        those that do not say.
     user : str or None
     """
 
@@ -41,6 +43,7 @@ class FilesQueue:
         self, patterns: Sequence[Path | str], schema: LabelSchema, *, axes: str | None = None, user: str | None = None
     ) -> None:
         self.schema, self.axes, self.user = schema, axes, user
+        self.unnamed_axes: str | None = None
         self.images = [path for path in find_inputs(patterns) if path.parent.name != "labels"]
         if not self.images:
             raise UsageError("There is no image among the files given, only labels.")
@@ -76,8 +79,7 @@ class FilesQueue:
             self.session.save()
         image = self.images[position]
         try:
-            stack = open_stack(image, axes=self.axes) if self.axes else None
-            session = open_session(image, self.schema, stack=stack, user=self.user)
+            session = open_session(image, self.schema, stack=self._stack(image), user=self.user)
         except AxesError as error:
             text = f"{error} In this widget: choose `axes`, then open the image again from the list."
             self._failed[image] = text
@@ -88,6 +90,16 @@ class FilesQueue:
         self._failed.pop(image, None)
         self.position, self.session = position, session
         return session
+
+    def _stack(self, image: Path) -> Stack:
+        if self.axes:
+            return open_stack(image, axes=self.axes)
+        try:
+            return open_stack(image)
+        except AxesError:
+            if self.unnamed_axes is None:
+                raise
+            return open_stack(image, axes=self.unnamed_axes)
 
     def next_open(self) -> int | None:
         """Position of the next image without saved labels, after this one, then from the start; None: all are done."""

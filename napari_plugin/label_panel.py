@@ -83,9 +83,7 @@ class LabelPanel(QWidget):
 
     def _build_image(self, settings: Settings) -> QWidget:
         part, layout = qt.section("Image")
-        self.axes = QComboBox()
-        self.axes.addItems(["as the file or layer says", "tyx: first axis is time", "zyx: first axis is depth"])
-        self.axes.setToolTip("Of images that do not say; choose, then open the image again from the list")
+        self.axes = qt.axes_list()
         self.schema_name, self.modality = QComboBox(), QComboBox()
         self.schema_name.addItems(config_names("labels"))
         qt.choose_text(self.schema_name, settings.classes)

@@ -14,11 +14,11 @@ from qtpy.QtWidgets import QFileDialog
 from napari_plugin import edits, qt, viewing
 from napari_plugin.drawing_widget import DrawingWidget
 from napari_plugin.files_queue import FilesQueue
-from napari_plugin.labelling import Saved, open_session
+from napari_plugin.labelling import LabellingSession, Saved, open_session
 from napari_plugin.prediction import strokes_of
 from napari_plugin.work import Work
 from seg.analysis import load_analysis
-from seg.errors import UsageError
+from seg.errors import AxesError, UsageError
 from seg.labels import load_schema
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class LabelWidget(DrawingWidget):
         self.begin(open_session(path, schema, stack=stack), layer)
 
     def _axes(self) -> str | None:
-        chosen = self.axes.currentText().split(":")[0]
-        return None if chosen.startswith("as") else chosen
+        return qt.chosen_axes(self.axes)
 
     def choose_axes(self, axes: str) -> None:
         """Choose the axes of images that do not say, which need not be in the list."""
@@ -92,10 +91,32 @@ class LabelWidget(DrawingWidget):
         queue.axes = self._axes()
         if self.session is not None:
             self.session.note_changes()
-        work = Work(lambda _: queue.go_to(position), self)
-        work.returned.connect(self.begin)
+
+        def open_one(_: Work) -> LabellingSession | AxesError:
+            try:
+                return queue.go_to(position)
+            except AxesError as error:  # no failure yet: there is somebody to ask
+                return error
+
+        work = Work(open_one, self)
+        work.returned.connect(partial(self._opened, position))
         work.failed.connect(lambda _: self.show_files(self.queue))
         self._busy(work, "Opening")
+
+    def _opened(self, position: int, found: LabellingSession | AxesError) -> None:
+        if not isinstance(found, AxesError):
+            self.begin(found)
+            return
+        queue = self._need_queue()
+        image = queue.images[position]
+        self.show_files(self.queue)
+        axes = qt.ask_axes(image.name, image)
+        if axes is None:
+            qt.show_error(str(found))
+            return
+        queue.unnamed_axes = axes
+        # Not before the work that brought the question has ended: it holds the layers until then.
+        QTimer.singleShot(0, lambda: qt.told(self.go_to)(position))
 
     def next_image(self) -> None:
         """Save and go to the next image without labels."""

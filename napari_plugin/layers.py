@@ -21,6 +21,7 @@ from seg.stack import Calibration, Stack
 LayerData = tuple[Any, dict[str, Any], str]
 
 KEY = "operandoseg"  # of what we keep in the metadata of a layer
+UNNAMED = "?"  # label of an axis of which nobody has said whether it is time or depth
 UM_PER_UNIT = {
     "micrometer": 1.0, "micron": 1.0, "um": 1.0, "µm": 1.0, "nanometer": 1e-3, "nm": 1e-3, "millimeter": 1e3,
     "mm": 1e3, "centimeter": 1e4, "meter": 1e6, "angstrom": 1e-4, "picometer": 1e-6,
@@ -84,6 +85,13 @@ def image_layer(stack: Stack, *, name: str | None = None) -> LayerData:
         more = {"contrast_limits": _contrast(data), "colormap": "gray"}
     metadata = metadata_of(stack)
     return data, {"name": name or stack.name, "metadata": metadata, **geometry(stack), **more}, "image"
+
+
+def unnamed_layer(stack: Stack, axes: str, *, name: str | None = None) -> LayerData:
+    """An image whose first axis was given a name for the while only: the layer shows `axes`, such as ``?yx``."""
+    data, given, kind = image_layer(stack, name=name)
+    del given["metadata"][KEY]["axes"]
+    return data, {**given, "axis_labels": tuple(axes)}, kind
 
 
 def _contrast(data: Any) -> tuple[float, float]:
@@ -315,9 +323,9 @@ def stack_of_layer(data: Any, given: Mapping[str, Any], *, axes: str | None = No
     kept = dict(given.get("metadata") or {}).get(KEY, {})
     rgb = bool(given.get("rgb", False))
     ndim = data.ndim - rgb
-    letters = axes or _axes_of(ndim, given.get("axis_labels"), kept.get("axes"))
+    letters = axes or axes_of_layer(ndim, given)
     if letters is None:
-        raise DataError(f"The layer {name!r} does not say whether its first axis is time or depth; choose it below.")
+        raise DataError(f"The layer {name!r} does not say whether its first axis is time or depth; choose it.")
     if len(letters) != ndim:
         raise DataError(f"The layer {name!r} has {ndim} dimensions, which the axes {letters!r} do not fit.")
     n_frames = data.shape[0] if letters[0] == "t" else 1
@@ -329,8 +337,10 @@ def stack_of_layer(data: Any, given: Mapping[str, Any], *, axes: str | None = No
     return Stack(data, letters, calibration, name, Path(source) if source else None)
 
 
-def _axes_of(ndim: int, labels: Sequence[str] | None, kept: str | None) -> str | None:
-    stated = "".join(str(label).lower() for label in labels or ())
+def axes_of_layer(ndim: int, given: Mapping[str, Any]) -> str | None:
+    """Axes a layer of `ndim` dimensions (colour apart) names itself; None where it does not."""
+    kept = dict(given.get("metadata") or {}).get(KEY, {}).get("axes")
+    stated = "".join(str(label).lower() for label in given.get("axis_labels") or ())
     if len(stated) == ndim and set(stated) <= set("tzyx") and stated.endswith("yx"):
         return stated
     if kept is not None and len(kept) == ndim:

@@ -150,7 +150,9 @@ class MeasureWidget(QWidget):
         if not chosen:
             raise UsageError("Select a labels layer to measure.")
         layer = chosen[0]
-        found = layers.segmentation_of_layer(layer.data, viewing.layer_state(layer), load_schema())
+        found = layers.segmentation_of_layer(
+            layer.data, viewing.layer_state(layer), load_schema(), axes=viewing.asked_axes(layer)
+        )
         source = viewing.path_of(layer)
         out = (source.parent if source else Path.cwd()) / "results"
         analysis = self.analysis.currentText()

@@ -12,12 +12,14 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QMessageBox,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -28,6 +30,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_plugin.unnamed_axes import CHOICES, question, remember_axes, sidecar_of
 from seg.errors import SegError
 
 
@@ -56,6 +59,43 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             return None
 
     return slot
+
+
+def ask_axes(name: str, path: Path | None = None, *, length: int | None = None) -> str | None:
+    """Ask what the dimensions of an image are, and remember it beside the file `path`; None: the user does not know."""
+    box = QMessageBox(QMessageBox.Icon.Question, "Time or depth?", question(name, length))
+    buttons = {}
+    for axes, text in CHOICES.items():
+        if (length is None) or len(axes) == 3:
+            buttons[axes] = box.addButton(text, QMessageBox.ButtonRole.AcceptRole)
+    box.addButton(QMessageBox.StandardButton.Cancel)
+    keep = QCheckBox()
+    if path is not None:
+        keep.setText(f"Remember it in {sidecar_of(path).name}, for the command line too")
+        keep.setChecked(True)
+        box.setCheckBox(keep)
+    box.exec()
+    chosen = next((axes for axes, made in buttons.items() if made is box.clickedButton()), None)
+    if chosen is not None and path is not None and keep.isChecked():
+        try:
+            remember_axes(path, chosen)
+        except OSError as error:
+            show_warning(f"The axes of {path.name} could not be written beside it: {error}")
+    return chosen
+
+
+def axes_list() -> QComboBox:
+    """A list of axes for images that do not say what theirs are; `chosen_axes` reads it."""
+    made = QComboBox()
+    made.addItems(["as the file or layer says", "tyx: first axis is time", "zyx: first axis is depth"])
+    made.setToolTip("Of images that do not say; where nothing is chosen here you are asked")
+    return made
+
+
+def chosen_axes(box: QComboBox) -> str | None:
+    """What is chosen in `axes_list`; None: as the file says."""
+    chosen = box.currentText().split(":")[0]
+    return None if chosen.startswith("as") else chosen
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,33 @@ def read(path: str | list[str]) -> list[LayerData]:
 
 
 def _read_one(path: Path) -> list[LayerData]:
+    from seg.errors import AxesError
     from seg.io import open_stack, read_labels
 
     if _is_result(path):
         return layers.result_layers(path)
-    stack = open_stack(path)
+    try:
+        stack = open_stack(path)
+    except AxesError:
+        return [_unnamed(path)]
     own = stack.metadata.get("operandoseg")
     if isinstance(own, dict) and "schema" in own:
         return [layers.labels_layer(read_labels(path), name=_stem(path))]
     return [layers.image_layer(stack, name=_stem(path))]
+
+
+def _unnamed(path: Path) -> LayerData:
+    """A file that does not name its axes, shown all the same: napari's users expect that a file opens."""
+    from napari_plugin.unnamed_axes import open_unnamed
+
+    stack, axes = open_unnamed(path)
+    if axes.startswith(layers.UNNAMED):
+        text = f"{path.name} does not say whether its {stack.n_frames} planes are time or depth; "
+        text += "Label, Run and Measure will ask."
+    else:
+        text = f"{path.name} does not name its first two axes; they are taken for time and depth."
+    warnings.warn(text, UserWarning, stacklevel=2)
+    return layers.unnamed_layer(stack, axes, name=_stem(path))
 
 
 def _is_result(path: Path) -> bool:

@@ -71,7 +71,7 @@ def execute(job: Job, progress: Progress = silent) -> list[RunResult]:
 
 def make_job(
     verb: str, patterns: Sequence[Path | str], *, analysis: str, out: Path, model: str = "", echem: Path | None = None,
-    echem_offset: str = "", stack: Stack | None = None, image: Path | None = None,
+    echem_offset: str = "", stack: Stack | None = None, image: Path | None = None, axes: str | None = None,
 ) -> Job:  # fmt: skip
     """The job and its command line.
 
@@ -89,6 +89,8 @@ def make_job(
         The input as the viewer shows it: where its calibration is not that of the file, it is given as options.
     image : Path or None
         For ``measure``: the image the labels belong to.
+    axes : str or None
+        Of inputs that do not say.
     """
     inputs = find_inputs(patterns)
     words = ["operandoseg", verb, *map(str, patterns), "--analysis", analysis]
@@ -100,6 +102,9 @@ def make_job(
     if stack is not None and len(inputs) == 1:
         options, said = _as_shown(inputs[0], stack, options)
         words += said
+    elif axes:
+        options = replace(options, axes=axes)
+        words += ["--axes", axes]
     if echem is not None:
         words += ["--echem", str(echem)]
         clock = echem_offset if echem_offset in ("files", "coverage") else "offset"

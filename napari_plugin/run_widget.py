@@ -58,6 +58,8 @@ class RunWidget(QWidget):
         fields = qt.form()
         fields.addRow("analysis", self.analysis)
         fields.addRow("model", self.model)
+        self.axes = qt.axes_list()
+        fields.addRow("axes", self.axes)
         fields.addRow("cycler", self.echem)
         fields.addRow("clock", self.offset)
         fields.addRow("results in", self.out)
@@ -110,7 +112,8 @@ class RunWidget(QWidget):
     def run_layer(self) -> None:
         """Run on the selected image layer; one that is no file is written beside the results first."""
         self._layer = viewing.selected_image(self.viewer)
-        stack, path = viewing.stack_of(self._layer), viewing.path_of(self._layer)
+        stack = viewing.stack_of(self._layer, axes=qt.chosen_axes(self.axes))
+        path = viewing.path_of(self._layer)
         if path is None:
             path = run_job.write_layer_image(stack, self._out(Path.cwd() / "napari") / "inputs")
         self._run([str(path)], stack=stack)
@@ -140,7 +143,7 @@ class RunWidget(QWidget):
         self.job = make_job(
             "run", patterns, analysis=self.analysis.currentText(), out=self._out(Path(patterns[0]).resolve()),
             model="" if model == OF_ANALYSIS else model, echem=self.echem.path, echem_offset=self.offset.text().strip(),
-            stack=stack,
+            stack=stack, axes=qt.chosen_axes(self.axes),
         )  # fmt: skip
         self.shown_command.setPlainText(self.job.command)
         self.table.setRowCount(0)

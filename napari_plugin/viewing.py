@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_plugin import layers
+from napari_plugin import layers, qt
 from seg.errors import UsageError
 from seg.stack import Stack
 
@@ -23,8 +23,20 @@ def layer_state(layer: Any) -> dict[str, Any]:
 
 
 def stack_of(layer: Any, *, axes: str | None = None) -> Stack:
-    """The stack a layer shows."""
-    return layers.stack_of_layer(layer.data, layer_state(layer), axes=axes)
+    """The stack a layer shows; where it does not say whether its first axis is time or depth, the user is asked."""
+    return layers.stack_of_layer(layer.data, layer_state(layer), axes=axes or asked_axes(layer))
+
+
+def asked_axes(layer: Any) -> str | None:
+    """Axes of a layer that does not name them, from the user, who is asked once; None: it does, or nobody knows."""
+    state = layer_state(layer)
+    ndim = layer.data.ndim - bool(state["rgb"])
+    if layers.axes_of_layer(ndim, state) is not None:
+        return None
+    axes = qt.ask_axes(layer.name, path_of(layer), length=layer.data.shape[0]) if ndim == 3 else None
+    if axes is not None:
+        layer.axis_labels = tuple(axes)
+    return axes
 
 
 def path_of(layer: Any) -> Path | None:

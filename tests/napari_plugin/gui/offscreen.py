@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_plugin import layers
 from napari_plugin.labelling import labels_path, open_session
 from seg.errors import DataError, UsageError
-from seg.io import read_labels, write_image
+from seg.io import open_stack, read_labels, write_image
 from seg.labels import load_schema
 from seg.stack import Calibration, Stack
 
@@ -109,10 +110,51 @@ def test_image_without_units_stays_uncalibrated(label, tmp_path):
     assert dict(read_labels(labels_path(tmp_path / "movie.ome.tif")).stack.calibration.pixel_size_um) == {}
 
 
-def test_third_axis_nobody_names_is_asked_for(label, viewer):
+def test_third_axis_nobody_names_is_asked_for(label, viewer, monkeypatch):
     viewer.add_image(pixels(), name="pasted")
+    monkeypatch.setattr("napari_plugin.qt.ask_axes", lambda *a, **k: None)
     with pytest.raises(DataError, match="time or depth"):
         label.label_selected()
+
+
+def test_file_without_axes_opens_and_is_asked_about_once(label, viewer, tmp_path, monkeypatch):
+    from napari_plugin import qt, readers, viewing
+    from napari_plugin.unnamed_axes import remember_axes
+
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, pixels(), photometric="minisblack", metadata=None)
+    (path.parent / "pages.calibration.yaml").write_text("pixel_size_um: {y: 0.6, x: 0.4}\n")
+    with pytest.warns(UserWarning, match="whether its 3 planes are time or depth"):
+        found = readers.read(str(path))
+    asked = []
+
+    def answer(name, file=None, *, length=None):
+        asked.append((name, file, length))
+        remember_axes(file, "tyx")
+        return "tyx"
+
+    monkeypatch.setattr(qt, "ask_axes", answer)
+    viewing.add_layers(viewer, found)
+    label.label_selected()
+    assert label.session.axes == "tyx"
+    assert label.session.stack.calibration.pixel_size_um == {"y": 0.6, "x": 0.4}
+    label.label_selected()  # the layer knows now
+    assert asked == [("pages", path, 3)]
+    assert open_stack(path).axes == "tyx"  # and the command line
+    assert open_stack(path).calibration.pixel_size_um == {"y": 0.6, "x": 0.4}
+
+
+def test_queue_asks_what_a_file_does_not_say(label, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels(), photometric="minisblack", metadata=None)
+    asked = []
+    monkeypatch.setattr("napari_plugin.qt.ask_axes", lambda *a, **k: asked.append(a) or "zyx")
+    label.open_files([tmp_path])
+    until(lambda: label.session is not None and label.line.isHidden())
+    label.go_to(1)
+    until(lambda: label.session.stack.name == "b.tif" and label.line.isHidden())
+    assert label.session.axes == "zyx"
+    assert asked == [("a.tif", tmp_path / "a.tif")]
 
 
 def test_labels_of_another_image_are_refused(label, tmp_path):
