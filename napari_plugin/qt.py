@@ -12,6 +12,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
+    QApplication,
     QCheckBox,
     QComboBox,
     QFileDialog,
@@ -19,6 +20,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QMainWindow,
     QMessageBox,
     QPushButton,
     QScrollArea,
@@ -63,7 +65,11 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def ask_axes(name: str, path: Path | None = None, *, length: int | None = None) -> str | None:
     """Ask what the dimensions of an image are, and remember it beside the file `path`; None: the user does not know."""
-    box = QMessageBox(QMessageBox.Icon.Question, "Time or depth?", question(name, length))
+    windows = [one for one in QApplication.topLevelWidgets() if isinstance(one, QMainWindow) and one.isVisible()]
+    box = QMessageBox(windows[0] if windows else None)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle("Time or depth?")
+    box.setText(question(name, length))
     buttons = {}
     for axes, text in CHOICES.items():
         if (length is None) or len(axes) == 3:
