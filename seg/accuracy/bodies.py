@@ -106,7 +106,7 @@ def ramified(rng: np.random.Generator, fault: str) -> list[Trial]:
     made = make_experiment(
         "dendrite", int(rng.integers(2**31)), shape_px=tuple(n * fine for n in shape), n_frames=1, n_trees=2,
         pixel_um=tuple(p / fine for p in pixel), width_um=float(rng.uniform(0.5, 0.9)),
-        orders=1, burnt_in=False,
+        orders=1, resolved_px=fine, burnt_in=False,
     )  # fmt: skip
     labels = np.asarray(made.labels.frame(0))
     inside = labels == 4
@@ -120,7 +120,7 @@ def ramified(rng: np.random.Generator, fault: str) -> list[Trial]:
     rows = dendrite.measure_frame(Frame(coarse, load_schema("lithium"), Scale(pixel)))
     return [
         Trial.of(only(rows, name, side=""), made.truth_value(name, frame=0))
-        for name in ("skeleton_length", "dendrite_height", "tip_count")
+        for name in ("skeleton_length", "branch_width", "dendrite_height", "tip_count", "branch_point_count")
     ]
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from seg.errors import UsageError
 from seg.metrics.dendrite_bodies import body_ids, find_bodies
-from seg.metrics.dendrite_front import border_of_frame, find_reference, measure_front
+from seg.metrics.dendrite_front import SIDES, border_of_frame, find_reference, measure_front
 from seg.metrics.dendrite_object import OUTLINE_PX, Dendrite, analyse_dendrite
 from seg.metrics.fractal import Dimension, box_dimension
 from seg.metrics.frame import Frame
@@ -26,6 +26,10 @@ __all__ = ["Dendrite", "analyse_dendrite", "measure_frame"]
 # 3.7 %. A ratio of lengths loses on both sides.
 LENGTH_ERROR = 0.04
 RATIO_ERROR = 0.02
+# A skeleton that shrinks by more where the outline is smoothed measures the outline.
+ROUGH_LENGTH = 0.15
+# Between branches further apart than this a mask shows a gap; nearer, it may be a break.
+GAP_PX = 3.0
 WIDTH_SHARES = {"thinnest 5 %": 0.05, "thickest 5 %": 0.95}
 
 
@@ -100,21 +104,34 @@ def measure_frame(
     touches = bool((border_of_frame(ids.shape) & (ids > 0)).any())
     width = _mean([d.branch_width for d in found], [d.skeleton_length for d in found])
     box = box_dimension(ids > 0, spacing=frame.scale.spacing, width=width, rng=np.random.default_rng(0))
-    rows += _rows(frame, found, box, max(height.values(), default=math.nan), name, classes, touches=touches)
+    rows += _rows(frame, found, box, max(height.values(), default=math.nan), name, classes, touches=touches,
+                  breaks=_breaks(ids, [d.roots + d.cut > 0 for d in found]))  # fmt: skip
     if front_classes:
         rows += measure_front(frame, base, classes=front_classes, height_bands=height_bands)
     return rows
 
 
+def _breaks(ids: np.ndarray, rooted: Sequence[bool]) -> int:
+    """Count the objects that may be pieces of others: gaps that no mask resolves, and pieces without a root.
+
+    Where something shows what dendrites grow from, a piece that reaches nothing is broken off, or a flaw of the mask.
+    """
+    if len(rooted) < 2:
+        return 0
+    near = ndimage.distance_transform_edt(ids == 0) <= GAP_PX / 2
+    n_groups = ndimage.label(near, structure=np.ones((3,) * ids.ndim))[1]
+    whole = min(n_groups, sum(rooted)) if any(rooted) else n_groups
+    return len(rooted) - whole
+
+
 def _rows(
     frame: Frame, found: list[Dendrite], box: Dimension, height: float, reference: str, classes: Sequence[str], *,
-    object_id: int | None = None, touches: bool,
+    object_id: int | None = None, touches: bool, breaks: int = 0,
 ) -> list[Measurement]:  # fmt: skip
-    """Write the metrics of one object, or of all objects of a frame, as rows."""
+    """Write the metrics of one object, or of all objects of a frame, as rows; `breaks`: see `_breaks`."""
     scale = frame.scale
     pixel = scale.pixel ** (1 / frame.labels.ndim)
     edge = 1.96 * DIGITISATION_PX * pixel
-    total = sum(d.skeleton_length for d in found)
     longest = max((d.longest_path for d in found), default=0.0)
     n_ends = sum(d.tip_count + d.roots + d.cut for d in found)
     width = _mean([d.branch_width for d in found], [d.skeleton_length for d in found])
@@ -123,11 +140,16 @@ def _rows(
     flags += ("ambiguous",) if any(not d.covered for d in found) else ()
     thin = ("few-pixels",) if width < 4 * pixel else ()
     loops = sum(d.loops for d in found)
+    total = sum(d.skeleton_length for d in found)
+    # What smoothing the outline took away is about what roughness has left: smoothing takes a half of it.
+    spurious = abs(sum(d.unsmoothed_length for d in found) - total)
+    if spurious > ROUGH_LENGTH * total:
+        thin += ("low-confidence",)
     skeleton = (
         f"skeleton, outline smoothed, spurs pruned, Gaussian 2 px; {loops} loop(s); interval: ends +-0.5 px, "
-        f"path {LENGTH_ERROR:.0%}"
+        f"path {LENGTH_ERROR:.0%}" + (f", rough outline {spurious / total:.0%}" if spurious else "")
     )
-    spurs = "interval: spur limit x0.5 to x2"
+    spurs = "interval: spur limit x0.5 to x2, branches that touch" + (", rough outline" if spurious else "")
     um = scale.unit("um")
 
     def row(
@@ -143,14 +165,23 @@ def _rows(
     # Digitisation moves each end for itself, an outline that is off as a whole moves all of them alike.
     offset = 1.96 * OUTLINE_OFFSET_PX * pixel
     n_path = 2 if found else 0
-    length_error = math.hypot(edge * math.sqrt(n_ends), offset * n_ends, LENGTH_ERROR * total)
+    length_error = math.hypot(edge * math.sqrt(n_ends), offset * n_ends, LENGTH_ERROR * total, spurious)
     path_error = math.hypot(edge * math.sqrt(n_path), offset * n_path, LENGTH_ERROR * longest)
-    top = math.hypot(edge, offset)
+    widest = width * (1 + (spurious / total if spurious else 0.0)) + 2 * edge
+    # A substrate is digitised as its tip is; the side of a frame is where it is. The farthest pixel of a rough outline
+    # lies off by as much as any other.
+    n_faces = 2 if reference not in SIDES else 1
+    rough = max((d.roughness for d in found), default=0.0)
+    top = math.hypot(edge * math.sqrt(n_faces), offset * math.sqrt(n_faces), 1.96 * rough)
     tips, branches = sum(d.tip_count for d in found), sum(d.branch_point_count for d in found)
     tip_low, tip_high = sum(d.tip_range[0] for d in found), sum(d.tip_range[1] for d in found)
+    # A break in a branch makes two tips.
+    tip_low = max(tip_low - 2 * breaks, 0)
     branch_low, branch_high = sum(d.branch_range[0] for d in found), sum(d.branch_range[1] for d in found)
     turning = f"path over chord from the root, mean over tips; interval: {RATIO_ERROR:.0%}"
-    rise = f"greatest distance from {reference or 'a reference that is missing'}; interval: mask edge +-0.75 px"
+    rise = f"greatest distance from {reference or 'a reference that is missing'}; interval: mask edges" + (
+        f", rough by {rough / pixel:.2g} px" if rough else ""
+    )
     no_height = () if reference else ("no-credible-baseline",)
     angles = np.array([angle for d in found for angle in d.angles])
     angle, angle_error = _mean_angle(angles)
@@ -163,10 +194,12 @@ def _rows(
         row("skeleton_length", total, max(total - length_error, 0), total + length_error, um, skeleton, thin),
         row("longest_path", longest, max(longest - path_error, 0), longest + path_error, um,
             f"longest shortest path; {skeleton}", thin),
-        row("tip_count", tips, tip_low, tip_high, "1", f"ends but roots and border cuts; {spurs}", thin),
+        row("tip_count", tips, tip_low, tip_high, "1",
+            f"ends but roots and border cuts; {spurs}" + (f", {breaks} gap(s) that may be breaks" if breaks else ""),
+            thin),
         row("branch_point_count", branches, branch_low, branch_high, "1", f"junctions; {spurs}", thin),
         row("branch_angle", angle, angle - angle_error, angle + angle_error, "deg", apart, thin, n=len(angles)),
-        row("branch_width", width, np.maximum(width - 2 * edge, 0), width + 2 * edge, um,
+        row("branch_width", width, np.maximum(width - 2 * edge, 0), widest, um,
             "size over length with round ends; interval: mask edge +-0.5 px", thin),
         *(row("branch_width", value, np.maximum(value - 2 * edge, 0), value + 2 * edge, um, local, thin, side=side)
           for side, value in zip(WIDTH_SHARES, quantiles, strict=True) if math.isfinite(value)),

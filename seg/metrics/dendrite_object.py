@@ -12,6 +12,7 @@ from scipy.spatial import KDTree
 
 from seg.metrics.dendrite_front import border_of_frame
 from seg.metrics.fractal import Dimension, box_dimension, mass_radius_dimension
+from seg.metrics.interface import outline_roughness
 from seg.metrics.skeleton import Graph, half_width_at, half_widths_along, prune, shortest_paths, skeleton_graph
 from seg.metrics.skeleton_branches import branch_angles, weighted_quantiles, widths_along
 
@@ -33,11 +34,14 @@ SMOOTH_OUTLINE, ROUGH_OUTLINE = 0.025, 0.05
 class Dendrite:
     """What the skeleton of one object says; lengths in the unit of the spacing.
 
-    ``tip_range`` and ``branch_range`` hold the counts for half and double the spur limit. ``roots`` and ``cut`` count
-    the ends at a root surface and at the frame border, which are not tips. ``tortuosity`` is path over chord, averaged
-    over tips, from the nearest root (without a root: of the longest path); NaN where there is no path. ``angles`` are
-    those between daughters at the junctions (degrees); ``widths`` the width at every step along the branches and the
-    length each stands for; ``seed_known`` says that `mass_radius` was taken about a root, not the centre of mass.
+    ``tip_range`` and ``branch_range`` hold the counts for half and double the spur limit, for the outline as given, and
+    for branches that touch. ``roots`` and ``cut`` count the ends at a root surface and at the frame border, which are
+    not tips. ``unsmoothed_length`` is the skeleton length of the outline as given (`skeleton_length` where nothing
+    was smoothed), ``roughness`` the standard deviation of that outline. ``tortuosity`` is path over chord, averaged
+    over tips, from the nearest root (without a root: of the longest path); NaN where there is no path. ``angles``
+    are those between daughters at the junctions (degrees); ``widths`` the width at every step along the branches
+    and the length each stands for; ``seed_known`` says that `mass_radius` was taken about a root, not the centre of
+    mass.
     """
 
     skeleton_length: float
@@ -57,6 +61,8 @@ class Dendrite:
     box: Dimension
     mass_radius: Dimension
     seed_known: bool
+    unsmoothed_length: float
+    roughness: float
 
     def width_quantiles(self, *shares: float) -> list[float]:
         """Widths that these shares of the length of the branches stay below."""
@@ -98,10 +104,13 @@ def analyse_dendrite(
     of 2 px, ends fixed) and gains 1 px at a tip, which thinning takes away, or the way to the surface at a root or a
     cut. The width w solves ``A = L w + (n pi / 8 - 0.35 m) w**2`` with n round tips and the area shared at m junctions
     (3-D: ``V = pi w**2 L / 4 + n pi w**3 / 12``). Fractal dimensions are those of the mask as given.
+
+    A tree has one root and no loop: every loop and every further root is a place where branches touch, which may hide a
+    tip and make a junction. The ranges of both counts allow for that.
     """
-    given, mask = mask, _fill_small_holes(mask)
-    size = float(mask.sum()) * math.prod(spacing)
-    mask = _fill_small_holes(_smooth_outline(mask, outline_px))
+    given, filled = mask, _fill_small_holes(mask)
+    size = float(filled.sum()) * math.prod(spacing)
+    mask = _fill_small_holes(_smooth_outline(filled, outline_px))
     ndim, pixel = mask.ndim, math.prod(spacing) ** (1 / mask.ndim)
     # No background outside of the array: a branch cut by the frame keeps its half width up to there.
     half_width = ndimage.distance_transform_edt(mask, sampling=spacing)
@@ -110,6 +119,14 @@ def analyse_dendrite(
     tips, roots, cuts = _ends(graph, half_width, root, border)
     n_tips = [len(tips)] + [len(_ends(g, half_width, root, border)[0]) for g in variants]
     n_branches = [len(g.junctions) for g in (graph, *variants)]
+    unsmoothed = None
+    if np.count_nonzero(mask != filled):
+        rough_half_width = ndimage.distance_transform_edt(filled, sampling=spacing)
+        rough = prune(skeleton_graph(filled, spacing=spacing), rough_half_width)
+        rough_tips = len(_ends(rough, rough_half_width, root, border)[0])
+        n_tips.append(rough_tips)
+        n_branches.append(len(rough.junctions))
+        unsmoothed = sum(rough.lengths().values()) + rough_tips * END_PX * pixel
 
     lengths = graph.lengths()
     core_length = sum(lengths.values())
@@ -118,26 +135,30 @@ def analyse_dendrite(
         lengths[edge] += END_PX * pixel
     longest, ends = _longest(graph, lengths)
     n_parts = ndimage.label(mask, structure=np.ones((3,) * ndim))[1]
+    loops = max(len(graph.edges) - len(graph.nodes) + n_parts, 0)
+    touching = loops + max(len(roots) - 1, 0)
     width = _width(size, core_length, len(tips), n_branches[0], ndim)
     seed = np.mean([graph.nodes[r] for r in roots], axis=0) if roots else np.argwhere(given).mean(axis=0)
     return Dendrite(
         skeleton_length=sum(lengths.values()),
         longest_path=longest,
         tip_count=n_tips[0],
-        tip_range=(min(n_tips), max(n_tips)),
+        tip_range=(min(n_tips), max(n_tips) + touching),
         branch_point_count=n_branches[0],
-        branch_range=(min(n_branches), max(n_branches)),
+        branch_range=(max(min(n_branches) - touching, 0), max(n_branches)),
         branch_width=width,
         tortuosity=_tortuosity(graph, tips, roots, ends),
         roots=len(roots),
         cut=len(cuts),
-        loops=max(len(graph.edges) - len(graph.nodes) + n_parts, 0),
+        loops=loops,
         covered=graph.covered,
         angles=tuple(branch_angles(graph, half_width, roots)),
         widths=widths_along(graph, half_width, mean_width=width),
         box=box_dimension(given, spacing=spacing, width=width, rng=np.random.default_rng(0)),
         mass_radius=mass_radius_dimension(given, spacing=spacing, seed=seed, width=width),
         seed_known=bool(roots),
+        unsmoothed_length=sum(lengths.values()) if unsmoothed is None else unsmoothed,
+        roughness=outline_roughness(filled, spacing),
     )
 
 

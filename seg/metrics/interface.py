@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from skimage.measure import find_contours
 
 # Position of a mask edge inside its pixel is uniform over one pixel.
 DIGITISATION_PX = 12**-0.5
+# An outline is that of its own course after smoothing by so many vertices (0.8 px each).
+COURSE_VERTICES = 10.0
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,43 @@ def outlines(mask: np.ndarray, spacing: Sequence[float], *, sigma: float = 3.0) 
             )
         )
     return found
+
+
+def outline_roughness(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """Standard deviation of an outline about its own course, in units of the spacing.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape ([Z,] Y, X)
+        One object; of a volume, every slice is looked at by itself.
+    spacing : sequence of float
+
+    Notes
+    -----
+    Distance of the crack points, along the normal, from the outline smoothed over 8 px to either side, without what
+    the digitisation of a smooth outline has (0.29 px, in quadrature). A median, so that tips and forks, which smoothing
+    moves, do not count. Outlines that wander by 0.7 px read 0.68 px where that is correlated over 1 px, 0.56 px over
+    2 px and 0.4 px over 4 px: longer waves cannot be told from the shape. Smooth ones read 0.15 to 0.2 px. 0 where no
+    outline is long enough.
+    """
+    scale = np.asarray(spacing, float)[-2:]
+    left = []
+    for plane in mask.reshape(-1, *mask.shape[-2:]):
+        padded = np.pad(plane, 1).astype(np.uint8)
+        for vertices in find_contours(padded, 0.5, fully_connected="high") if plane.any() else ():
+            course = vertices[:-1]
+            if len(course) < 6 * COURSE_VERTICES:
+                continue
+            smooth = smooth_path(course, sigma=COURSE_VERTICES, closed=True) * scale
+            tangent = _along(smooth, closed=True)
+            length = np.hypot(*tangent.T)
+            off = course * scale - smooth
+            left.append((off[:, 1] * tangent[:, 0] - off[:, 0] * tangent[:, 1]) / np.where(length > 0, length, 1))
+    if not left:
+        return 0.0
+    # The median of the absolute value of a normal variable is 0.674 of its standard deviation.
+    wander = float(np.median(np.abs(np.concatenate(left)))) / 0.674
+    return math.sqrt(max(wander**2 - (DIGITISATION_PX**2) * math.prod(scale), 0.0))
 
 
 def smooth_path(path: np.ndarray, *, sigma: float, closed: bool = False, shrink_free: bool = True) -> np.ndarray:

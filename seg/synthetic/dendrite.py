@@ -80,6 +80,7 @@ def make(
     pulse_s: float = 5.0,
     moss_um: float = 0.0,
     moss_until: float = 0.0,
+    resolved_px: float = 1.0,
     burnt_in: bool = True,
 ) -> Experiment:
     """Dendrites in the electron or the light microscope.
@@ -122,6 +123,9 @@ def make(
         Height of the moss layer at the end of its growth; 0 = none, or a quarter of the height where only moss grows.
     moss_until : float
         Share of the time during which only moss grows; dendrites start then.
+    resolved_px : float
+        Gaps between branches, and stubs that count as branches, are those of a mask whose pixels are so many times
+        larger: for twins that are measured on a coarser grid than they are drawn on.
     burnt_in : bool
         Scale bar and time.
     """
@@ -135,6 +139,8 @@ def make(
         raise UsageError(f"A duty of {duty:g} at {pulse_s:g} s is no pulse; give a share above 0 up to 1 and a period.")
     if seen_from == "above" and (kind == "moss" or moss_um > 0):
         raise UsageError("Moss is drawn from the side only; leave seen_from at 'side' or moss_um at 0.")
+    if resolved_px < 1:
+        raise UsageError(f"Masks of pixels {resolved_px:g} times as large resolve no more; give 1 or more.")
     if modality not in SEEN_BY:
         raise UsageError(f"Dendrites are seen in {' or '.join(map(repr, SEEN_BY))}, not in {modality!r}.")
     parameters = {k: v for k, v in locals().items() if k != "seed"}
@@ -200,7 +206,7 @@ class _Scene:
         self.habit = Habit(
             p["kind"],
             self.field,
-            self.pixel,
+            tuple(side * p["resolved_px"] for side in self.pixel),
             math.inf if self.from_above else self.surface_um,
             0 if p["kind"] == "moss" else p["n_trees"],
             p["orders"],
@@ -308,7 +314,7 @@ class _Scene:
         for k, branch in enumerate(self.branches):
             length = length_of(branch.visible(grown))
             parent_half = self.branches[branch.parent].width_um / 2 if branch.parent >= 0 else 0.0
-            stands_out = length > parent_half + 3 * max(self.pixel) or (self.p["kind"] == "rod" and length > 0)
+            stands_out = length > parent_half + 3 * max(self.habit.pixel_um) or (self.p["kind"] == "rod" and length > 0)
             if stands_out and (branch.parent < 0 or branch.parent in found):
                 found[k] = length
         return found

@@ -10,6 +10,7 @@ from seg.errors import UsageError
 from seg.metrics.dendrite import analyse_dendrite, measure_frame
 from seg.metrics.dendrite_object import _smooth_outline
 from seg.metrics.frame import Frame
+from seg.metrics.interface import outline_roughness
 from seg.metrics.skeleton import prune, skeleton_graph
 from seg.metrics.table import Scale
 
@@ -303,3 +304,61 @@ def test_smoothing_keeps_gaps_and_necks(gap):
 def test_an_outline_cannot_be_smoothed_by_less_than_nothing(schema):
     with pytest.raises(UsageError, match="outline_px is -1"):
         measure_frame(Frame(np.full((20, 20), 4, np.uint8), schema, Scale((1.0, 1.0))), outline_px=-1)
+
+
+def test_counts_allow_for_branches_that_touch_or_are_broken(schema):
+    # A trunk with one side branch, upright on a substrate; then a gap of 2 px in the branch; then, instead, a second
+    # trunk that the branch touches.
+    whole = np.full((120, 140), 1, np.uint8)
+    whole[110:] = 2
+    whole[20:110, 40:49] = 4
+    whole[60:68, 49:90] = 4
+    scale = Scale((1.05, 1.0))
+    found = table(measure_frame(Frame(whole, schema, scale)))
+    assert (found["tip_count"].value, found["tip_count"].low, found["tip_count"].high) == (2, 2, 2)
+    broken = whole.copy()
+    broken[60:68, 70:72] = 1
+    found = table(measure_frame(Frame(broken, schema, scale)))
+    assert (found["tip_count"].value, found["tip_count"].low) == (4, 2)
+    joined = whole.copy()
+    joined[20:110, 90:99] = 4
+    found = table(measure_frame(Frame(joined, schema, scale)))
+    # Two trees of one and two tips, one of which is hidden; the fork there is none.
+    assert (found["tip_count"].value, found["tip_count"].high) == (2, 3)
+    assert (found["branch_point_count"].value, found["branch_point_count"].low) == (2, 1)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.5)])
+def test_roughness_of_an_outline(spacing):
+    # Bars 15 px wide in eight directions. Digitised exactly an outline reads 0.2 px on average (steps of lines that
+    # are nearly level are long waves); one that wanders by 0.7 px, correlated over 2 px, 0.56 px.
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[-80.0:80, -80.0:80]
+    found = {0.0: [], 0.7: []}
+    for angle in np.linspace(0.1, math.pi, 8):
+        across, along = np.cos(angle) * y - np.sin(angle) * x, np.cos(angle) * x + np.sin(angle) * y
+        level = np.minimum(7.5 - np.abs(across), 65 - np.abs(along))
+        for sd, values in found.items():
+            wander = ndimage.gaussian_filter(rng.standard_normal(level.shape), 2.0)
+            ids = ndimage.label(level + sd * wander / wander.std() > 0)[0]
+            values.append(outline_roughness(ids == ids[80, 80], spacing) / spacing[0])
+    assert np.mean(found[0.0]) < 0.3
+    assert 0.5 < np.mean(found[0.7]) < 0.65
+    assert outline_roughness(np.ones((3, 3), bool), spacing) == 0
+
+
+def test_a_length_that_depends_on_the_outline_is_flagged(schema):
+    # A bar of 10 px whose outline wanders by 2.5 px from one pixel to the next: most of the skeleton is spurs.
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:90, :300]
+    wander = ndimage.gaussian_filter(rng.standard_normal(y.shape), 1.0)
+    away = np.abs(y - 44.5) + np.clip(10 - x, 0, None) + np.clip(x - 290, 0, None)
+    found = {}
+    for name, sd in (("smooth", 0.0), ("rough", 2.5)):
+        bar = ndimage.label(away + sd * wander / wander.std() < 5)[0]
+        labels = np.where(bar == bar[44, 150], 4, 1).astype(np.uint8)
+        found[name] = table(measure_frame(Frame(labels, schema, Scale((1.0, 1.0)))))["skeleton_length"]
+    assert found["smooth"].flags == ()
+    assert found["smooth"].high - found["smooth"].value < 0.05 * found["smooth"].value
+    assert found["rough"].flags == ("low-confidence",)
+    assert found["rough"].low < 280 < found["rough"].value
