@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from seg.electrochem.table import records_start
 from seg.errors import DataError
 
 _HEAD_BYTES = 65536
@@ -59,7 +60,7 @@ def image_start(path: Path) -> datetime | None:
 
 
 def cycler_start(path: Path) -> datetime | None:
-    """Date and time of a text export's zero: EC-Lab's and Gamry's header, else the first full date of its records."""
+    """Date and time of the cycler's zero: EC-Lab's and Gamry's header, else its records, else the first date there."""
     with path.open("rb") as file:
         text = file.read(_HEAD_BYTES).decode("latin-1")
     biologic, date, time = _BIOLOGIC.search(text), _GAMRY_DATE.search(text), _GAMRY_TIME.search(text)
@@ -67,6 +68,12 @@ def cycler_start(path: Path) -> datetime | None:
         return _parsed(biologic[1])
     if date and time:
         return _parsed(f"{date[1]} {time[1]}")
+    try:
+        stated = records_start(path)
+    except DataError:  # whoever wants the records says so
+        stated = None
+    if stated is not None:
+        return _parsed(stated)
     found = _ISO.search(text)
     return _parsed(found[1]) if found else None
 

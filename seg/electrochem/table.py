@@ -67,6 +67,50 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
     starts again at every step counts in the direction of the current.
     """
     path = Path(path)
+    numbers, headers = _opened(path)
+    if not numbers.has("current"):
+        logger.warning("%s has no column of a current with its unit, so plating and stripping are not known", path.name)
+    time_s, keep = _time(numbers, path)
+    table = pd.DataFrame({"time_s": time_s})
+    table["voltage_V"] = numbers.get("voltage")
+    table["current_mA"] = _signed_current(numbers)
+    canonical = next((i for i, h in enumerate(headers) if h.strip().strip('"') == "capacity_mAh"), None)
+    sign = -1.0 if plating_current == "negative" else 1.0
+    cycle = numbers.get("cycle")
+    table["cycle"] = pd.array(np.where(np.isfinite(cycle), cycle, 1).astype(int), dtype="Int64")
+    table["half_cycle"] = _half_cycles(table["current_mA"].to_numpy(), sign)
+    covariates = {column: numbers.get(name) for name, column in COVARIATES.items() if name in numbers.columns}
+    table = table.assign(**covariates)
+    given = numbers.column(canonical) if canonical is not None else None
+    table = table[keep].reset_index(drop=True)
+    numbers.keep(keep)
+    table["capacity_mAh"] = given[keep] if given is not None else _net_plated(table, numbers, sign)
+    logger.info("%s: %d records over %.4g s", path.name, len(table), table["time_s"].iloc[-1] - table["time_s"].iloc[0])
+    return table[[*COLUMNS, *covariates]]
+
+
+def records_start(path: Path) -> str | None:
+    """Date and time of the zero of ``time_s``, from the first record that states both; None where none does.
+
+    Parameters
+    ----------
+    path : Path
+        As for `read_cycler`.
+    """
+    numbers, _ = _opened(path)
+    time_s, keep = _time(numbers, path)
+    if not numbers.has("clock"):
+        return None
+    text = numbers.text("clock")
+    clock = pd.to_datetime(text.where(text.str.contains(":", regex=False)), errors="coerce", format="mixed")
+    known = np.flatnonzero(keep & clock.notna().to_numpy())
+    if not len(known):
+        return None
+    return str(clock.iloc[known[0]] - pd.to_timedelta(time_s[known[0]], unit="s"))
+
+
+def _opened(path: Path) -> tuple[_Numbers, list[str]]:
+    """The records of a file below its header, and that header."""
     if not path.is_file():
         raise DataError(f"There is no cycler file {path}.")
     if path.suffix.lower() in _BINARY:
@@ -82,26 +126,12 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
     # Neware's layered export: cycle and step summaries stand in cells that are empty in the header of the records.
     n_lead = next(i for i, header in enumerate(headers) if header.strip())
     if n_lead and not raw.empty:
+        outermost = [line.split(delimiter)[0] for line in lines[:first]]
+        if any("cycle" in assign_columns([name]) for name in outermost):
+            headers = [*headers, *[""] * (raw.shape[1] - len(headers)), "Cycle ID"]
+            raw[len(headers) - 1] = raw[0].where(raw[0] != "").ffill().fillna("")
         raw = raw[(raw[list(range(n_lead))] == "").all(axis=1)].reset_index(drop=True)
-    columns = assign_columns(headers)
-    numbers = _Numbers(raw, columns, path)
-    time_s, keep = _time(numbers, path)
-    table = pd.DataFrame({"time_s": time_s})
-    table["voltage_V"] = numbers.get("voltage")
-    table["current_mA"] = _signed_current(numbers)
-    canonical = next((i for i, h in enumerate(headers) if h.strip().strip('"') == "capacity_mAh"), None)
-    sign = -1.0 if plating_current == "negative" else 1.0
-    cycle = numbers.get("cycle")
-    table["cycle"] = pd.array(np.where(np.isfinite(cycle), cycle, 1).astype(int), dtype="Int64")
-    table["half_cycle"] = _half_cycles(table["current_mA"].to_numpy(), sign)
-    covariates = {column: numbers.get(name) for name, column in COVARIATES.items() if name in columns}
-    table = table.assign(**covariates)
-    given = numbers.column(canonical) if canonical is not None else None
-    table = table[keep].reset_index(drop=True)
-    numbers.keep(keep)
-    table["capacity_mAh"] = given[keep] if given is not None else _net_plated(table, numbers, sign)
-    logger.info("%s: %d records over %.4g s", path.name, len(table), table["time_s"].iloc[-1] - table["time_s"].iloc[0])
-    return table[[*COLUMNS, *covariates]]
+    return _Numbers(raw, assign_columns(headers), path), headers
 
 
 def _text(path: Path) -> str:

@@ -156,6 +156,29 @@ def test_dates_in_files_give_the_offset(tmp_path):
     assert cycler_start(records).isoformat() == "2023-04-16T11:06:00"
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        # As Arbin and Maccor write it; the first record is 10 s old.
+        (
+            "Test_Time(s),Date_Time,Current(A)\n10.5,03/14/2026 09:27:04.000,0\n20.5,03/14/2026 09:27:14.000,0\n",
+            "utf-16",
+        ),
+        ("Test (Sec)\tAmps\tState\tDPt Time\n10.5\t0\tR\t03/14/2026 09:27:04 AM\n11\t0\tR\tsuspended\n", "latin-1"),
+    ],
+)
+def test_dates_of_records_give_the_start_of_their_clock(tmp_path, text, encoding):
+    path = tmp_path / "cell.txt"
+    path.write_bytes(text.encode(encoding))
+    assert cycler_start(path).isoformat() == "2026-03-14T09:26:53.500000"
+
+
+def test_a_day_without_a_time_is_no_start(tmp_path):
+    path = tmp_path / "cell.csv"
+    path.write_text("DataPoint,Total Time,Current(mA),Date\n1,0:00:00,0,2026-03-14\n2,0:00:01,0,2026-03-14\n", "utf-8")
+    assert cycler_start(path) is None
+
+
 def test_neware_files_are_read_by_their_package(tmp_path, monkeypatch):
     path = tmp_path / "cell.ndax"
     path.write_bytes(b"PK")

@@ -101,7 +101,7 @@ def test_neware_layered_export_skips_the_summaries(tmp_path):
     text = (
         "Cycle ID,Cap_Chg(mAh),Cap_DChg(mAh)\n,Step ID,Step Name,Step Time(h:min:s.ms)\n"
         ",,Record ID,Time(h:min:s.ms),Voltage(V),Current(mA),Realtime\n"
-        "1,0.1,0.1\n,1,CC_DChg,0:00:10.000\n"
+        "4,0.1,0.1\n,1,CC_DChg,0:00:10.000\n"
         ",,1,0:00:00.000,-0.05,-1,2026-01-05 10:00:00\n,,2,0:00:10.000,-0.06,-1,2026-01-05 10:00:10\n"
         ",2,CC_Chg,0:00:05.000\n,,1,0:00:00.000,0.05,1,2026-01-05 10:00:11\n"
         ",,2,0:00:05.000,0.06,1,2026-01-05 10:00:16\n"
@@ -109,6 +109,7 @@ def test_neware_layered_export_skips_the_summaries(tmp_path):
     table = read_cycler(write(tmp_path, "layered.csv", text))
     assert table["time_s"].tolist() == [0, 10, 11, 16]
     assert table["voltage_V"].tolist() == [-0.05, -0.06, 0.05, 0.06]
+    assert table["cycle"].tolist() == [4, 4, 4, 4]
 
 
 def test_arbin_amperes_and_two_counters_reset_each_cycle(tmp_path):
