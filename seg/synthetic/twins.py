@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,34 @@ def _droplet(rng: np.random.Generator) -> dict[str, Any]:
     if rng.random() < 0.5:
         across = 2 * float(np.sqrt(grown_px / np.pi)) * pixel
         options |= {"facet_diameter_um": across * float(rng.uniform(0.5, 1.3)), "facet_count": int(rng.integers(4, 8))}
+    return options
+
+
+def _droplet_thin(rng: np.random.Generator) -> dict[str, Any]:
+    # Metal a few pixels high: flat droplets that are being stripped, and nuclei of every age side by side.
+    n = int(rng.choice([1, 1, 1, 2, 3, 12, 24, 40]))
+    shape = (int(rng.choice([160, 224])), 768 if n > 3 else int(rng.choice([320, 448, 576])))
+    pixel, frames = float(np.exp(rng.uniform(np.log(0.0008), np.log(0.0035)))), 7
+    plating_share = float(rng.uniform(0.3, 0.6) if n <= 3 else rng.uniform(0.6, 1.0))
+    grown_px = shape[0] * shape[1] * float(np.exp(rng.uniform(np.log(0.008), np.log(0.2)))) / n
+    support = str(rng.choice(["flat", "tilted", "fibre"] if n <= 3 else ["flat", "tilted"]))
+    options = {
+        "shape_px": shape, "n_frames": frames, "pixel_um": (pixel * float(rng.uniform(0.95, 1.05)), pixel),
+        "support": support, "tilt_deg": float(rng.uniform(-12, 12) if n <= 3 else rng.uniform(-3, 3)), "n_droplets": n,
+        "fibre_radius_um": shape[1] * pixel * float(rng.uniform(0.4, 1.0)),
+        "plating_share": plating_share, "area_rate_um2_s": grown_px * pixel**2 / (plating_share * (frames - 1)),
+        "rate_spread": float(rng.uniform(0, 0.5)), "coalescence": n > 3,
+        "plating_angle_deg": float(rng.uniform(30, 110)), "receding_angle_deg": float(rng.uniform(10, 50)),
+        "regime": str(rng.choice(REGIMES)), "inverted": bool(rng.random() < 0.3), "variety": 1.0,
+    }  # fmt: skip
+    if n > 3:
+        options |= {
+            "instantaneous_fraction": float(rng.choice([0.0, rng.uniform(0, 0.8)])),
+            "rate_constant_per_s": float(rng.uniform(0.3, 2)),
+        }
+    elif rng.random() < 0.5:
+        across = 2 * float(np.sqrt(grown_px / np.pi)) * pixel
+        options |= {"facet_diameter_um": across * float(rng.uniform(0.7, 1.3)), "facet_count": int(rng.integers(4, 8))}
     return options
 
 
@@ -109,6 +138,8 @@ DRAWS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "nucleation": _nucleation, "droplet": _droplet, "dendrite": _dendrite, "pits": _pits, "interface": _interface,
     "sei": _sei, "dead": _dead,
 }  # fmt: skip
+CORNERS = {"droplet_thin": _droplet_thin}
+"""Corners of families (named before the underscore), drawn only where they are asked for by name."""
 
 
 def draw_twin(family: str, seed: int, modality: str | None = None) -> Experiment:
@@ -116,8 +147,9 @@ def draw_twin(family: str, seed: int, modality: str | None = None) -> Experiment
 
     `modality` decides where the family is seen by several; None draws it.
     """
-    rng = np.random.default_rng([seed, list(DRAWS).index(family)])
-    options = DRAWS[family](rng)
+    draws = DRAWS | CORNERS
+    rng = np.random.default_rng([seed, list(draws).index(family)])
+    options = draws[family](rng)
     if modality is not None and "modality" in options:
         options["modality"] = modality
     options |= {"dial": float(rng.uniform(0.05, 0.7)), "texture_only": bool(rng.random() < TEXTURE_ONLY_SHARE)}
@@ -126,11 +158,13 @@ def draw_twin(family: str, seed: int, modality: str | None = None) -> Experiment
         options["variety"] = float(np.random.default_rng([seed, list(DRAWS).index(family), 1]).uniform())
     if family != "interface":
         options["burnt_in"] = bool(rng.random() < 0.6)
-    return FAMILIES[family](int(rng.integers(2**31)), **options)
+    return FAMILIES[family.partition("_")[0]](int(rng.integers(2**31)), **options)
 
 
-def write_twins(out: Path, *, per_family: int, seed: int, modality: str | None = None) -> int:
-    """Write `per_family` twins of every family, or of those `modality` shows, into `out`; returns the pairs of files.
+def write_twins(
+    out: Path, *, per_family: int, seed: int, modality: str | None = None, families: Sequence[str] = ()
+) -> int:
+    """Write `per_family` twins of every family, those `modality` shows, or `families`; returns the pairs of files.
 
     Volumes are cut across their layers, where a slice shows metal, interface and separator at once.
     """
@@ -139,12 +173,13 @@ def write_twins(out: Path, *, per_family: int, seed: int, modality: str | None =
     (out / "SOURCE.txt").write_text(
         f"licence : as this software, BSD-3-Clause\n"
         f"note : synthetic; python -m seg.synthetic.twins --per-family {per_family} --seed {seed}"
-        f"{f' --modality {modality}' if modality else ''}, "
+        f"{f' --modality {modality}' if modality else ''}{f' --families {shlex.join(families)}' if families else ''}, "
         f"operandoseg {__version__}\n",
         encoding="utf-8",
     )
     written = 0
-    for family in SEEN_BY[modality] if modality else DRAWS:
+    every = SEEN_BY[modality] if modality else list(DRAWS)
+    for family in families or every:
         for n in range(per_family):
             twin = draw_twin(family, seed * 100_000 + n, modality)
             image, labels = (_across(s) if s.spatial_axes == "zyx" else s for s in (twin.images, twin.labels))
@@ -175,5 +210,6 @@ if __name__ == "__main__":
     parser.add_argument("--per-family", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modality", choices=sorted(SEEN_BY), help="only families that this modality shows")
+    parser.add_argument("--families", nargs="+", choices=[*DRAWS, *CORNERS], default=(), help="only these")
     args = parser.parse_args()
-    write_twins(args.out, per_family=args.per_family, seed=args.seed, modality=args.modality)
+    write_twins(args.out, per_family=args.per_family, seed=args.seed, modality=args.modality, families=args.families)
