@@ -218,6 +218,8 @@ class DrawingWidget(LabelPanel):
             self._tell()
             return 0
         self._refused = ""
+        if n and self.session.unsaved == 1:
+            self.show_files(self.queue)
         return n
 
     def _after_edit(self) -> None:

@@ -161,6 +161,8 @@ class LabelPanel(QWidget):
         part, layout = qt.section("Label this next")
         choice = MetricChoice()
         self.analysis, self.metric = choice.analysis, choice.metric
+        choice.follow(self.modality.currentText())
+        self.modality.currentTextChanged.connect(lambda name: choice.follow(name))
         fields = qt.form()
         fields.addRow("analysis", self.analysis)
         fields.addRow("number wanted", self.metric)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ from seg.labels import load_schema
 
 if TYPE_CHECKING:
     import napari
+
+
+CLICK_PX = 4  # a mouse that moved further between press and release was dragged
 
 
 class LabelWidget(DrawingWidget):
@@ -182,9 +186,19 @@ class LabelWidget(DrawingWidget):
         self.layer.mode = "pan_zoom"
         self._tell(f"{name.capitalize()}: click a region. ")
 
-    def _clicked(self, viewer: Any, event: Any) -> None:
+    def _clicked(self, viewer: Any, event: Any) -> Iterator[None]:
+        """A press of the mouse: with a tool in hand a click, done as the button is let go; a drag moves the image.
+
+        Not before: the layer gets the press after this, and would draw a dab with the brush that it has again.
+        """
         name, first = self._tool_state
         if not name or self.session is None or not isalive(self):
+            return
+        pressed_at = tuple(event.pos)
+        yield
+        while event.type == "mouse_move":
+            yield
+        if math.dist(event.pos, pressed_at) > CLICK_PX or self.session is None:
             return
         try:
             seed = self._pixel(event.position)

@@ -21,6 +21,13 @@ class MetricChoice:
         self.analysis.currentTextChanged.connect(lambda _: self._fill())
         self._fill()
 
+    def follow(self, modality_name: str) -> None:
+        """Choose an analysis of this instrument, where another's is chosen."""
+        if load_analysis(self.analysis.currentText()).modality != modality_name:
+            names = config_names("analysis")
+            fitting = [name for name in names if load_analysis(name).modality == modality_name]
+            self.analysis.setCurrentText(fitting[0] if fitting else self.analysis.currentText())
+
     def _fill(self) -> None:
         self.metric.clear()
         self.metric.addItems(metrics_of_frames(load_analysis(self.analysis.currentText())))

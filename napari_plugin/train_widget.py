@@ -85,6 +85,8 @@ class TrainWidget(QWidget):
         self.start_from.activated.connect(self._start_chosen)
         self.modality.addItems(list(MODALITIES))
         self.modality.setCurrentText(settings.instrument)
+        choice.follow(settings.instrument)
+        self.modality.currentTextChanged.connect(lambda name: choice.follow(name))
         self.minutes = QDoubleSpinBox()
         self.minutes.setDecimals(1)
         self.minutes.setRange(0.1, 10_000)

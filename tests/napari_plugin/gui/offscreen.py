@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +156,47 @@ def test_queue_asks_what_a_file_does_not_say(label, tmp_path, monkeypatch):
     until(lambda: label.session.stack.name == "b.tif" and label.line.isHidden())
     assert label.session.axes == "zyx"
     assert asked == [("a.tif", tmp_path / "a.tif")]
+
+
+class Mouse:
+    """Press, move and release as napari's canvas passes them on: to the viewer, then to the layer."""
+
+    def __init__(self, viewer, layer):
+        self.who, self.layer = (viewer, layer), layer
+
+    def click(self, place, *, dragged_px=0):
+        from napari.utils import interactions as to
+        from wrapt import ObjectProxy
+
+        seen = {"handled": False, "modifiers": [], "button": 1, "dims_displayed": [1, 2], "view_direction": None}
+        position = tuple(self.layer.data_to_world(place))
+        seen |= {"position": position, "up_direction": None, "is_dragging": True}
+        press = SimpleNamespace(type="mouse_press", pos=np.array([50, 50]), **seen)
+        move = SimpleNamespace(type="mouse_move", pos=np.array([50 + dragged_px, 50]), **seen)
+        release = SimpleNamespace(type="mouse_release", pos=move.pos, **seen)
+        kinds = ((to.mouse_press_callbacks, press), (to.mouse_move_callbacks, move))
+        for call, event in (*kinds, (to.mouse_release_callbacks, release)):
+            event = ObjectProxy(event)
+            for one in self.who:
+                call(one, event)
+
+
+def test_click_with_a_tool_draws_nothing_and_a_drag_moves_the_image(label, viewer, tmp_path):
+    begin(label, image_file(tmp_path, pixels()))
+    draw(label)
+    predicted(label)
+    mouse, before = Mouse(viewer, label.layer), label.layer.data.copy()
+    label.click_accept()
+    mouse.click((0, 20, 42), dragged_px=30)
+    assert np.array_equal(label.layer.data, before)
+    assert label.layer.mode == "pan_zoom"
+    mouse.click((0, 20, 42))
+    until(lambda: not label.predictions.busy and label.session.unsaved == 3)
+    assert label.layer.mode == "paint"
+    until(lambda: not label._later.isActive())
+    assert label.session.unsaved == 3  # two strokes and the region: no dab of the brush under the click
+    label.layer.undo()
+    assert np.array_equal(label.layer.data, before)
 
 
 def test_labels_of_another_image_are_refused(label, tmp_path):
