@@ -13,6 +13,9 @@ from seg.bits import count_bits, moved_bits, overlapping, packed
 BOOTSTRAP_RESAMPLES = 1000
 # The outline of a mask may lie off as a whole: within half a pixel in 95 of 100 masks (standard deviation).
 OUTLINE_OFFSET_PX = 0.25
+# Blur (standard deviation) that an image may have: instruments are sampled with 2 to 3.5 pixels for each width of a
+# point. An outline cut from a blurred image lies inwards by half the square of that, times its curvature.
+BLUR_PX = 1.5
 _BLOCK = 2**16  # resampled values held at a time: few enough to stay in the cache
 
 

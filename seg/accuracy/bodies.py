@@ -60,13 +60,16 @@ def voided(rng: np.random.Generator, fault: str) -> list[Trial]:
     spots = place_apart(rng, radii, np.full(2, 5.0), size[1:] - 5.0, gap=1.5)
     hollow = np.full(shape, -1e3)
     volume = open_area = 0.0
+    deepest = math.nan
     slope = math.sqrt(1 + tilt[0] ** 2 + tilt[1] ** 2)
     for k, ((cy, cx), radius) in enumerate(zip(spots, radii, strict=True)):
         surface = level + tilt[0] * (cy - size[1] / 2) + tilt[1] * (cx - size[2] / 2)
         # Depth of the centre below the interface, along its normal: a part of a ball for every other void.
-        depth = rng.uniform(0.15, 0.6) * radius if k % 2 else radius + rng.uniform(1.0, 3.0)
+        # The first one is buried deepest, by which it is known again.
+        depth = rng.uniform(0.15, 0.6) * radius if k % 2 else radius + rng.uniform(1.0, 1.8) + (1.4 if k == 0 else 0.0)
         cz = surface - depth * slope
         hollow = np.maximum(hollow, radius - np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2))
+        deepest = depth - radius if k == 0 else deepest
         cap = radius - depth if depth < radius else 0.0  # height of the part that would be in the separator
         volume += 4 / 3 * math.pi * radius**3 - math.pi * cap**2 * (3 * radius - cap) / 3
         open_area += math.pi * (radius**2 - depth**2) / slope if depth < radius else 0.0
@@ -77,7 +80,13 @@ def voided(rng: np.random.Generator, fault: str) -> list[Trial]:
     truths = {
         "void_fraction": volume / slab, "void_volume": volume, "contact_loss_fraction": open_area / (size[1] * size[2])
     }  # fmt: skip
-    return [Trial.of(only(rows, name), truth) for name, truth in truths.items()]
+    found = [Trial.of(only(rows, name), truth) for name, truth in truths.items()]
+    away = [r for r in rows if r.metric == "void_distance_to_interface" and r.object_id and r.value > 0]
+    if away:
+        row = max(away, key=lambda r: r.value)
+        size = only(rows, "void_diameter", object_id=row.object_id)
+        found += [Trial.of(row, deepest), Trial.of(size, 2 * radii[0])]
+    return found
 
 
 def shelled(rng: np.random.Generator, fault: str) -> list[Trial]:

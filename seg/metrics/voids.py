@@ -22,6 +22,7 @@ from seg.metrics.interface import DIGITISATION_PX, crack_points, lowest_height
 from seg.metrics.mesh import half_level_mesh, interface_areas, sphericity
 from seg.metrics.slopes import robust_slope
 from seg.metrics.table import UM2_PER_CM2, Measurement
+from seg.uncertainty import BLUR_PX, OUTLINE_OFFSET_PX
 
 # A region in a larger box (a network through the whole volume) has no shape worth a mesh.
 MAX_SHAPE_VOXELS = 64_000_000
@@ -32,7 +33,7 @@ PLANE_PX = 7.0
 PLANE_RMS_PX = 0.6
 # Part of a void, around its point nearest to the interface, that is taken for a paraboloid; of its radius.
 PATCH_SHARE = 0.6
-_EDGE = "interval: mask edge +-0.5 px"
+_EDGE = f"interval: mask edge +-0.5 px, and what a blur of {BLUR_PX:g} px takes from a ball"
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,13 @@ def measure_frame(
 
     section = "" if ndim == 3 else "2-D section: "
     shift = _edge_shift(scan.faces, frame.scale.pixel)
+    lost_px = float(_lost_to_blur(sizes, ndim).sum())
     total_px = int(sizes.sum()) + scan.n_metal
     fraction = sizes.sum() / total_px if total_px else math.nan
     what = "volume" if ndim == 3 else "area"
     rows.add("void_fraction", fraction, "1", shift / (total_px * frame.scale.pixel) if total_px else math.nan,
-             f"{section}void {what} / (void + metal) {what}; {_EDGE}", limit=1.0)  # fmt: skip
+             f"{section}void {what} / (void + metal) {what}; {_EDGE}", limit=1.0,
+             above=lost_px / total_px if total_px else 0.0)  # fmt: skip
     neighbours = f"{section}{3**ndim - 1} neighbours"
     rows.add_count(sizes, tiny, cut, smallest, neighbours)
     touching = scan.contact.touching[1:]
@@ -153,14 +156,18 @@ def measure_frame(
     extent = regions.high[1:] - regions.low[1:]
     weights = 1 / np.prod(np.asarray(regions.shape) - extent + 1, axis=1, dtype=float)
     mean_method = f"{section}mean over voids fully inside, Miles-Lantuejoul weights; interval: t"
-    rows.add_mean("void_diameter", diameters, weights, inside, "um", mean_method)
+    edges = f"{mean_method}, outlines off as a whole, blur"
+    offset = 1.96 * OUTLINE_OFFSET_PX * frame.scale.pixel ** (1 / ndim)
+    grown = np.where(sizes > 0, diameters * (np.power(1 + _lost_to_blur(sizes, ndim) / sizes, 1 / ndim) - 1), 0.0)
+    rows.add_mean("void_diameter", diameters, weights, inside, "um", edges, shared=2 * offset, above=grown)
     if ndim == 3:
         rows.add("void_volume", float(sizes.sum()) * frame.scale.pixel, "um3", shift, f"total of all voids; {_EDGE}",
-                 n=regions.count)  # fmt: skip
+                 n=regions.count, above=lost_px * frame.scale.pixel)  # fmt: skip
         rows.add_mean("void_sphericity", spheres, weights, inside, "1", f"{mean_method} and the error of the mesh",
                       shared=SPHERICITY_ERROR)  # fmt: skip
     if scan.n_separator:
-        rows.add_mean("void_distance_to_interface", distances, weights, inside, "um", mean_method)
+        rows.add_mean("void_distance_to_interface", distances, weights, inside, "um", edges,
+                      shared=math.sqrt(2) * offset, below=np.where(distances > 0, grown / 2, 0.0))  # fmt: skip
         _contact_rows(frame, rows, scan, classes, [c for c in metal_classes if c not in filament_classes])
     return rows.rows
 
@@ -244,15 +251,17 @@ class _Rows:
     def add(
         self, metric: str, value: float, unit: str, error: float, method: str, *, object_id: int | None = None,
         n: int | None = None, flags: tuple[str, ...] = (), limit: float = math.inf, side: str = "",
+        below: float = 0.0, above: float = 0.0,
     ) -> None:  # fmt: skip
+        """Add a row; the interval is wider than the error by `below` and `above`, biases of unknown size."""
         scale = self.frame.scale
         self.rows.append(
             Measurement(
                 metric,
                 float(value),
                 scale.unit(unit),
-                low=float(max(value - error, 0.0)) if error == error else math.nan,
-                high=float(min(value + error, limit)) if error == error else math.nan,
+                low=float(max(value - error - below, 0.0)) if error == error else math.nan,
+                high=float(min(value + error + above, limit)) if error == error else math.nan,
                 class_name=self.class_name,
                 frame=self.frame.index,
                 time_s=self.frame.time_s,
@@ -288,9 +297,9 @@ class _Rows:
 
     def add_mean(
         self, metric: str, values: np.ndarray, weights: np.ndarray, keep: np.ndarray, unit: str, method: str,
-        shared: float = 0.0,
+        shared: float = 0.0, below: np.ndarray | None = None, above: np.ndarray | None = None,
     ) -> None:  # fmt: skip
-        """Add a weighted mean; `shared` is an error (95 %) that all values have in common."""
+        """Add a weighted mean; `shared` is an error (95 %) that all values have in common, `below`, `above` biases."""
         from scipy.special import stdtrit
 
         keep = keep & np.isfinite(values)
@@ -302,7 +311,10 @@ class _Rows:
             # Error of a weighted mean; the small-sample factor makes it the usual one at equal weights.
             error = float(stdtrit(n - 1, 0.975)) * math.sqrt(np.sum((share * (values - mean)) ** 2) * n / (n - 1))
             error = math.hypot(error, shared)
-        self.add(metric, mean, unit, error, method, n=n)
+        less, more = (
+            float(np.average(bias[keep], weights=weights)) if bias is not None and n else 0.0 for bias in (below, above)
+        )
+        self.add(metric, mean, unit, error, method, n=n, below=less, above=more)
 
 
 def _sizes(
@@ -312,6 +324,8 @@ def _sizes(
     pixel, ndim, spacing, regions = frame.scale.pixel, len(frame.labels.shape), frame.scale.spacing, scan.voids
     cut, measure = regions.cut[1:], regions.sizes[1:] * pixel
     diameters = 2 * np.sqrt(measure / math.pi) if ndim == 2 else np.cbrt(6 * measure / math.pi)
+    lost = _lost_to_blur(regions.sizes[1:], ndim) * pixel
+    grown = diameters * (np.power(1 + lost / measure, 1 / ndim) - 1)
     spheres, distances = np.full((2, regions.count), math.nan)
     tree = None
     if scan.interface is not None and len(scan.interface):
@@ -323,14 +337,14 @@ def _sizes(
         flags = (("touches-border",) if cut[index] else ()) + (("below-detection-limit",) if tiny[index] else ())
         how = "circle of equal area in a 2-D section" if ndim == 2 else "ball of equal volume"
         rows.add("void_diameter", float(diameters[index]), "um", edge, f"{how}; {_EDGE}", object_id=object_id,
-                 flags=flags)  # fmt: skip
+                 flags=flags, above=grown[index])  # fmt: skip
         alone = _alone(frame, regions, object_id, void_classes)
         if ndim == 3:
             if alone is not None:
                 spheres[index] = sphericity(alone, spacing=spacing)
             shape_flags = flags + (("few-pixels",) if math.isnan(spheres[index]) and alone is not None else ())
             rows.add("void_volume", float(measure[index]), "um3", 3 * measure[index] * edge / diameters[index],
-                     f"voxels; {_EDGE}", object_id=object_id, flags=flags)  # fmt: skip
+                     f"voxels; {_EDGE}", object_id=object_id, flags=flags, above=lost[index])  # fmt: skip
             how = "mesh, blur 0.3-0.6 px; interval: method error" if alone is not None else "not given: a network"
             rows.add("void_sphericity", spheres[index], "1", SPHERICITY_ERROR, how, object_id=object_id,
                      flags=shape_flags)  # fmt: skip
@@ -342,7 +356,8 @@ def _sizes(
         elif alone is not None and tree is not None:
             distances[index], error = _distance(alone, regions.low[object_id], tree, spacing)
         how = "at the separator" if touches else f"nearest point to the plane of the interface there; {_EDGE}"
-        rows.add("void_distance_to_interface", distances[index], "um", error, how, object_id=object_id, flags=flags)
+        rows.add("void_distance_to_interface", distances[index], "um", error, how, object_id=object_id, flags=flags,
+                 below=0.0 if touches else grown[index] / 2)  # fmt: skip
     return diameters, spheres, distances
 
 
@@ -379,7 +394,11 @@ def _distance(void: np.ndarray, low: np.ndarray, interface: KDTree, spacing: Seq
     normal = directions[-1] * np.sign((surface[closest] - centre) @ directions[-1] or 1.0)
     across = float(np.linalg.norm(normal * scale))
     error = 1.96 * math.sqrt(2) * DIGITISATION_PX * across
-    if len(around) < 3 * void.ndim or spread[-1] / math.sqrt(len(around)) > PLANE_RMS_PX * across:
+    rms = float(spread[-1]) / math.sqrt(len(around))
+    # Where the interface wanders by more than its digitisation, so does the void.
+    rough = math.sqrt(2 * max(rms**2 - (DIGITISATION_PX * across) ** 2, 0.0))
+    error = math.hypot(error, 1.96 * rough)
+    if len(around) < 3 * void.ndim or rms > PLANE_RMS_PX * across:
         return float(distances[closest]), error
     size = np.count_nonzero(void) * float(np.prod(scale))
     radius = math.sqrt(size / math.pi) if void.ndim == 2 else (3 * size / (4 * math.pi)) ** (1 / 3)
@@ -397,8 +416,10 @@ def _contact_rows(
     along = "zyx"[-ndim:][contact.axis]
     rows.add("contact_loss_fraction", contact.fraction, "1", error,
              f"{'2-D section: ' if ndim == 2 else ''}projected along {along}, "
-             f"{'layers 1-3 extrapolated to the surface' if extrapolated else 'first layer'}; interval: rim +-0.5 px",
-             flags=() if contact.total > 0 else ("ambiguous",), limit=1.0)  # fmt: skip
+             f"{'layers 1-3 extrapolated to the surface' if extrapolated else 'first layer'}; "
+             "interval: rim +-0.5 px, blur",
+             flags=() if contact.total > 0 else ("ambiguous",), limit=1.0,
+             above=_contact_lost_to_blur(contact, ndim, across))  # fmt: skip
     if ndim == 2:
         return
     whole = wall = flat = 0.0
@@ -427,7 +448,33 @@ def _contact_rows(
              flags=() if flat > 0 else ("ambiguous",))  # fmt: skip
 
 
+def _lost_to_blur(sizes_px: np.ndarray, ndim: int) -> np.ndarray:
+    """Pixels that voids of these sizes have lost at most where the image was blurred before it was cut (`BLUR_PX`).
+
+    A surface moves inwards by ``s**2 / 2`` times the sum of its curvatures: balls lose ``4 pi R s**2``, and whatever is
+    simply connected in a plane loses ``pi s**2``.
+    """
+    if ndim == 2:
+        return np.full(len(sizes_px), math.pi * BLUR_PX**2)
+    return np.asarray(4 * math.pi * np.cbrt(3 * sizes_px / (4 * math.pi)) * BLUR_PX**2)
+
+
+def _contact_lost_to_blur(contact: ContactLoss, ndim: int, across: float) -> float:
+    """Share of the interface that patches under voids have lost at most to blur.
+
+    A ball of radius R cut by a plane at any depth shows a disc that loses ``2 pi s**2`` as R loses ``s**2 / R``; a disc
+    cut by a line, a chord of half length a that loses ``s**2 / a``.
+    """
+    if not contact.total > 0:
+        return 0.0
+    if ndim == 3:
+        lost = 2 * math.pi * BLUR_PX**2 * np.count_nonzero(contact.touching) * across**2
+    else:
+        lost = BLUR_PX**2 * across**2 * contact.edge**2 / (2 * contact.first_layer) if contact.first_layer > 0 else 0.0
+    return float(lost) / contact.total
+
+
 def _edge_shift(faces: Sequence[int], pixel: float) -> float:
     """Change of area or volume (95 %) when the whole edge of a mask may lie half a pixel off."""
     # Faces times the pixel across them; a smooth surface is 2/3 (circle: pi/4) of its voxel faces.
-    return 1.96 * DIGITISATION_PX * sum(faces) * pixel * (2 / 3 if len(faces) == 3 else math.pi / 4)
+    return 1.96 * OUTLINE_OFFSET_PX * sum(faces) * pixel * (2 / 3 if len(faces) == 3 else math.pi / 4)
