@@ -33,9 +33,11 @@ from napari_plugin.labelling import labels_path
 from napari_plugin.metric_choice import MetricChoice
 from napari_plugin.settings import load_settings
 from napari_plugin.training_job import (
+    FEWEST_IMAGES,
     Comparison,
     TrainingJob,
     compare_models,
+    labelled_beside,
     most_different,
     picture,
     prepare_job,
@@ -74,7 +76,7 @@ class TrainWidget(QWidget):
         self._timer.timeout.connect(self._look)
 
     def _build(self) -> None:
-        self.images = qt.PathField("folder", "folder; empty: those in the viewer")
+        self.images = qt.PathField("folder", "folder; empty: those in the viewer and beside them")
         self.name = QLineEdit("mine")
         self.start_from, self.modality = QComboBox(), QComboBox()
         choice = MetricChoice()
@@ -141,11 +143,11 @@ class TrainWidget(QWidget):
             self.start_from.setCurrentIndex(index if folder else 0)
 
     def labelled_images(self) -> list[Path]:
-        """Images with saved labels: of the folder given, else those in the viewer."""
+        """Images with saved labels: of the folder given, else those in the viewer and in their folders."""
         if self.images.path is not None:
             return [p for p in find_inputs([self.images.path]) if labels_path(p).is_file()]
-        found = dict.fromkeys(viewing.path_of(layer) for layer in self.viewer.layers if type(layer).__name__ == "Image")
-        return [path for path in found if path is not None and labels_path(path).is_file()]
+        shown = [viewing.path_of(layer) for layer in self.viewer.layers if type(layer).__name__ == "Image"]
+        return list(dict.fromkeys(p for path in shown if path is not None for p in labelled_beside(path)))
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
@@ -241,7 +243,10 @@ class TrainWidget(QWidget):
         job = self.job
         assert job is not None
         if not job.held_out:
-            self.status.setText(f"Done: {job.model_dir}. Label a second frame to see old and new model side by side.")
+            self.status.setText(
+                f"Done: {job.model_dir}. Label a second frame, or {FEWEST_IMAGES} images, to see old and new model "
+                "side by side."
+            )
             return
         start, modality_name = self.start_from.currentText(), self.modality.currentText()
         models = {"old": "auto" if start == SCRATCH else start, "new": job.model_dir}
@@ -263,11 +268,12 @@ class TrainWidget(QWidget):
         qt.fill_table(self.table, table.map(_cell))
         stretched = list(table.columns).index("quantity")
         self.table.horizontalHeader().setSectionResizeMode(stretched, QHeaderView.ResizeMode.Stretch)
-        for image in dict.fromkeys(item.image for item in items):
-            self._show_masks([item for item in items if item.image == image])
+        shown = max(items, key=lambda item: float(np.mean(np.not_equal(*item.masks.values())))).image
+        self._show_masks([item for item in items if item.image == shown])
         assert self.job is not None
         self.status.setText(
-            "Done. Pictures: where old and new model differ most on a frame held out; layers: all of those frames. "
+            "Done. Pictures: where old and new model differ most on a frame held out; layers: all those frames of "
+            f"{shown.name}. "
             f"The new model is {'/'.join(self.job.model_dir.parts[-3:])} beside the images."
         )
 
@@ -289,6 +295,10 @@ class TrainWidget(QWidget):
     def _show_masks(self, items: list[Comparison]) -> None:
         stack, labels = open_stack(items[0].image), read_labels(labels_path(items[0].image))
         grid = labels.stack
+        if not any(viewing.path_of(layer) == items[0].image for layer in self.viewer.layers):
+            for layer in self.viewer.layers:  # another image of the queue, perhaps of another size
+                layer.visible = False
+            viewing.add_layers(self.viewer, [layers.image_layer(stack)])
         for name in items[0].masks:
             data = np.zeros(grid.shape, np.uint8)
             for item in items:

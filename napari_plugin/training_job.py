@@ -30,6 +30,9 @@ from seg.segmentation import Segmentation
 from seg.stack import Calibration, Stack
 
 HELD_OUT_SHARE = 0.2
+FEWEST_IMAGES = (
+    3  # with one labelled frame each, of which some are held out: two are needed to train on and to choose by
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,19 @@ def split_frames(labelled: Sequence[int], share: float = HELD_OUT_SHARE) -> tupl
     return train, held
 
 
+def images_held_out(single: Sequence[Path], share: float = HELD_OUT_SHARE) -> list[Path]:
+    """Of images with one labelled frame each, the last `share` is held out whole, where there are enough of them."""
+    return list(single[-max(1, round(share * len(single))) :]) if len(single) >= FEWEST_IMAGES else []
+
+
+def labelled_beside(image: Path) -> list[Path]:
+    """Images with saved labels in the folder of an image, that one among them where it has some."""
+    from seg.io.registry import READERS
+
+    beside = sorted(p for p in image.parent.iterdir() if labels_path(p).is_file() and not p.name.startswith("."))
+    return [p for p in beside if p == image or any(reader.can_open(p) for reader in READERS)]
+
+
 def prepare_job(
     images: Sequence[Path], *, name: str, runs: Path, modality_name: str, minutes: float | None, init: str | None,
     schema: str = "lithium", further: Sequence[str] = (),
@@ -120,17 +136,19 @@ def prepare_job(
     Notes
     -----
     Frames that are held out are blanked in a copy of the label file, which is what is trained on; files without held
-    out frames are used as they are.
+    out frames are used as they are. Of three or more images with one labelled frame each some are held out whole.
     """
     labelled = [image for image in images if labels_path(image).is_file()]
     if not labelled:
         raise UsageError("None of the images has saved labels; label one and save it.")
     run_dir = Path(runs).resolve() / name
     sources, held_out, n_trained = {}, {}, 0
-    for number, image in enumerate(labelled):
-        path = labels_path(image).resolve()
-        segmentation = read_labels(path)
-        labelled_frames = _labelled_frames(segmentation.stack)
+    found = {image: read_labels(labels_path(image)) for image in labelled}
+    frames_of = {image: _labelled_frames(one.stack) for image, one in found.items()}
+    whole = images_held_out([image for image, frames in frames_of.items() if len(frames) == 1])
+    held_out |= {image: tuple(frames_of[image]) for image in whole}
+    for number, image in enumerate(image for image in labelled if image not in whole):
+        path, segmentation, labelled_frames = labels_path(image).resolve(), found[image], frames_of[image]
         # Models are judged on frames that somebody looked at; what is interpolated up to those is left out with them.
         keys = worked_on(segmentation.provenance.settings.get("log", []), labelled_frames)
         train, held = split_frames(keys)
@@ -264,7 +282,7 @@ def compare_models(
         stack, labels = open_stack(image), read_labels(labels_path(image))
         normalisation = SeriesNormalisation.fit(stack, modality(modality_name).normalisation_percentiles)
         for frame in progress(frames, total=len(frames), desc="comparing"):
-            truth = np.asarray(labels.stack.data[frame])
+            truth = np.asarray(_one_frame(labels.stack, frame).data)
             one = _one_frame(stack, frame)
             masks = {}
             for name, bundle in bundles.items():

@@ -17,6 +17,7 @@ from napari_plugin.labelling import open_session
 from napari_plugin.training_job import (
     Comparison,
     _scores,
+    labelled_beside,
     most_different,
     picture,
     prepare_job,
@@ -138,6 +139,30 @@ def test_held_out_frames_are_blank_in_what_is_trained_on(folder, schema):
     assert trained.stack.calibration.pixel_size_um == SIZES
     assert shlex.split(job.command)[:2] == ["operandoseg", "train"]
     assert shlex.split(job.command)[2:] == list(job.arguments) == job.process[4:]
+
+
+def test_of_images_with_one_frame_the_last_ones_are_held_out_whole(tmp_path, schema):
+    images = [tmp_path / f"{name}.ome.tif" for name in "abcd"]
+    data = np.random.default_rng(1).integers(0, 200, (1, 24, 30), dtype=np.uint8)
+    for image in images:
+        write_image(image, data, shape=(24, 30), dtype=data.dtype, axes="yx", calibration=Calibration(SIZES, None))
+        if image != images[1]:
+            session = open_session(image, schema)
+            after = np.zeros((24, 30), np.uint8)
+            after[3:9, 3:9], after[12:20, 3:9] = 3, 2
+            session.apply(edits.changes("stroke", session.labels, after))
+            session.save()
+    (tmp_path / "a.csv").write_text("no image, and called like one with labels")
+    labelled = labelled_beside(images[1])
+    assert labelled == [images[0], images[2], images[3]]
+    job = prepare_job(labelled, name="mine", runs=tmp_path / "runs", modality_name="sem", minutes=1, init=None)
+    assert job.held_out == {images[3]: (0,)}
+    assert job.n_trained == 2
+    said = (tmp_path / "runs" / "mine" / "config" / "data" / "labelled.yaml").read_text()
+    assert "d.ome.tif" not in said
+    assert "c.ome.tif" in said
+    two = prepare_job(labelled[:2], name="two", runs=tmp_path / "runs", modality_name="sem", minutes=1, init=None)
+    assert two.held_out == {}
 
 
 def test_models_are_judged_on_frames_somebody_worked_on(folder, schema):
