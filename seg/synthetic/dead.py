@@ -320,6 +320,13 @@ class _Scene:
                 pores = [p for p in self.pores if p[0] < self.interphase_um(f)]
                 empty = union_area([circle(self.surface_um - h, x, r) for h, x, r in pores], self.field, lines=16_384)
                 row("porosity", empty / (self.interphase_um(f) * width), "1", "sei", "pores / interphase, scan lines")
+        last = [int(np.flatnonzero(self.cycle == cycle)[-1]) for cycle in np.unique(self.cycle)]
+        gone = sum(sum(self.detached(f)) for f in last)
+        rows.append(
+            Measurement(
+                "detachment_count", float(gone), "1", class_name="dead_lithium", n=gone, method="all cycles together"
+            )
+        )
         half = self.times[1] - self.times[0] if len(self.times) > 1 else 1.0
         tallest = max(c.height_um for c in self.columns[0])
         speed = (
