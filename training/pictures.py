@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from torch import nn
 
@@ -18,6 +18,7 @@ from training.sources import LabelledImage
 
 TILE_PX = 192
 N_TILES = 6
+HEAD_PX = 50  # two lines of text above each row
 UNKNOWN = (64, 64, 64)
 
 
@@ -56,17 +57,21 @@ def draw_worst(
         path.unlink(missing_ok=True)
         return []
     colours = np.array([UNKNOWN] + [_rgb(schema, i) for i in codes.class_indices], np.uint8)
-    sheet = Image.new("RGB", (3 * TILE_PX + 20, len(found) * (TILE_PX + 24)), "white")
+    sheet = Image.new("RGB", (3 * TILE_PX + 20, len(found) * (TILE_PX + HEAD_PX)), "white")
     draw = ImageDraw.Draw(sheet)
+    large, small = ImageFont.load_default(17), ImageFont.load_default(14)
     for row, (share, name, image, truth, output) in enumerate(found):
-        top = row * (TILE_PX + 24)
-        draw.text(
-            (4, top + 4), f"{name}: {share:.0%} of the labelled pixels wrong   [image | labels | prediction]", "black"
-        )
+        top = row * (TILE_PX + HEAD_PX)
+        said = f": {share:.0%} of the labelled pixels wrong"
+        while draw.textlength(name + said, large) > sheet.width - 8 and len(name) > 8:
+            name = "…" + name[2:]  # the end tells images apart
+        draw.text((4, top + 4), name + said, "black", large)
+        for column, caption in enumerate(("image", "labels", "prediction")):
+            draw.text((column * (TILE_PX + 10) + 4, top + 27), caption, "black", small)
         grey = (np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)
         known = np.where(truth <= codes.n_classes, truth, 0)
         for column, picture in enumerate((np.stack([grey] * 3, -1), colours[known], colours[output + 1])):
-            sheet.paste(Image.fromarray(picture), (column * (TILE_PX + 10), top + 20))
+            sheet.paste(Image.fromarray(picture), (column * (TILE_PX + 10), top + HEAD_PX - 4))
     sheet.save(path)
     return [(name, share) for share, name, *_ in found]
 

@@ -203,7 +203,8 @@ def test_the_worst_tiles_are_drawn(film_config, monkeypatch, tmp_path):
 
     picture = np.asarray(Image.open(tmp_path / "worst.png"))
     sei, electrolyte = data.schema.by_name("sei").rgb, data.schema.by_name("electrolyte").rgb
-    truth, output = picture[20 + 40, 202 + 35], picture[20 + 40, 404 + 35]
+    row = training.pictures.HEAD_PX - 4 + 40
+    truth, output = picture[row, 202 + 35], picture[row, 404 + 35]
     assert {tuple(truth), tuple(output)} == {sei, electrolyte}
 
 
