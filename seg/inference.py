@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from seg.progress import Progress, silent
 from seg.regrid import grid_shape, pixel_size_fit, regridded
 from seg.runner import InferenceSettings, Runner
 from seg.stack import Stack
+from seg.strips import label_planes
 
 if TYPE_CHECKING:
     from seg.models.bundle import Bundle
@@ -216,7 +217,6 @@ def _slabs_of_planes(
 ) -> Iterator[Slab]:
     """2-D network: frames, or planes of volumes, as many at once as make a batch; the next ones are read meanwhile."""
     zoom = pixel_size_fit(stack, runner.spec).zoom
-    tiles = runner.tiles(stack.spatial_shape[-2:])
     volumes = "z" in stack.axes
 
     def read() -> Iterator[tuple[Part, np.ndarray]]:
@@ -230,10 +230,7 @@ def _slabs_of_planes(
         if zoom is not None:
             labels, confidence = regridded(planes, zoom, runner, normalisation)
         else:
-            labels = np.empty(planes.shape, np.uint8)
-            confidence = np.empty(planes.shape, np.float16)
-            for low, high, *band in label_bands(_rows_of(planes), len(planes), tiles, runner, normalisation):
-                labels[:, low:high], confidence[:, low:high] = band
+            labels, confidence = label_planes(planes, runner, normalisation)
         if volumes:
             yield Slab(*part.places[0], labels, confidence)
         else:
@@ -273,10 +270,6 @@ def _runs(parts: Sequence[Part]) -> Iterator[tuple[int, range]]:
         if following is None or (following.frame, following.members.start) != (part.frame, part.members.stop):
             yield part.frame, range(parts[start].members.start, part.members.stop)
             start = n + 1
-
-
-def _rows_of(planes: np.ndarray) -> Callable[[slice], np.ndarray]:
-    return lambda rows: planes[:, rows]
 
 
 def _check_channels(bundle: Bundle) -> None:

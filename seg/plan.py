@@ -81,16 +81,18 @@ def plan_segmentation(
     solid = runner.network.dims == 3
     zoom = pixel_size_fit(stack, runner.spec).zoom
     seen = grid_shape(stack, zoom, runner.network.dims)
-    tiles = runner.tiles(seen)
-    at_once = runner.tiles_at_once(tiles)
-    tile = math.prod(axis.tile_px for axis in tiles)
+    strips = None if solid or zoom is not None else runner.strips(seen)
+    tiles = runner.tiles(seen) if strips is None else ()
+    if strips is None:
+        batch, computed = math.prod(axis.tile_px for axis in tiles) * runner.tiles_at_once(tiles), computed_px(tiles)
+    else:
+        batch, computed = strips.alive_px, strips.computed_px
     planes = max((part.planes for part in parts), default=0)
     read_planes = tiles[0].tile_px if solid and zoom is None else planes
     raw = read_planes * plane * stack.dtype.itemsize * stack.size("c")
     if stack.size("c") > 1:
         raw += read_planes * plane * 8  # colour becomes grey in float32
     results = planes * plane * (1 + 2)  # labels uint8, confidence float16
-    batch = tile * at_once
     feeding = batch * (4 + 4 + 4)  # normalised, as a batch, in the layout and type of the network
     network = batch * runner.bytes_per_px
     blended = 0
@@ -118,11 +120,9 @@ def plan_segmentation(
     host += SLACK_BYTES
     device = 0 if on_cpu else network + batch * 8 + 2**29  # and what CUDA itself takes
     seconds = None
-    total = computed_px(tiles) * (len(parts) if not solid else len({part.frame for part in parts}))
-    if not solid:
-        total = computed_px(tiles) * sum(part.planes for part in parts)
+    total = computed * (len({part.frame for part in parts}) if solid else sum(part.planes for part in parts))
     if total > TIMED_FROM_PX:
-        seconds = total * _seconds_per_px(runner, tiles[-1].tile_px)
+        seconds = total * _seconds_per_px(runner, tiles[-1].tile_px if tiles else strips.columns.tile_px)
     return Plan(resident_bytes() + int(host), int(device), seconds)
 
 

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import itertools
 import logging
 import math
-import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from seg.errors import ModelError, SegError, UsageError
+from seg.memory import keep_freed_memory
 from seg.models.device import cpu_bf16_feature, resolve_device, resolve_precision
-from seg.tiling import AxisTiles, choose_tiles
+from seg.tiling import AxisTiles, Strips, choose_strips, choose_tiles
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from seg.models.bundle import Bundle
+    from seg.models.streamed import Stream
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 # Memory for the values inside the network, by device. Fixed numbers, not what happens to be free: where tiles are
@@ -110,7 +110,8 @@ class Runner:
         self.batch_px = min(BATCH_PX[self.device.type], self.max_tile_px)
         self._affordable: dict[tuple[int, ...], int] = {}  # by tile shape; learned by running out of memory
         self.backed_off: list[str] = []  # a sentence for each time that happened
-        self._constants: dict[tuple[tuple[int, ...], float], Tensor] = {}
+        self._constants: dict[tuple[Any, ...], Any] = {}
+        self._strip_share = 1  # of the rows of a strip; grows by running out of memory
 
     def tiles(self, shape: Sequence[int]) -> tuple[AxisTiles, ...]:
         """How to cut an image of `shape`."""
@@ -123,6 +124,49 @@ class Runner:
             overlap=self.settings.overlap,
             halo_px=self.settings.halo_px,
         )
+
+    def strips(self, shape: Sequence[int]) -> Strips | None:
+        """How to take an image of `shape` through the network from top to bottom; None: it is cut into tiles.
+
+        On a CPU, for networks that allow it, where nothing is said of tiles and where an image makes a batch of its
+        own.
+        """
+        said, multiple = self.settings, self.network.tile_multiple
+        given = said.tile_px or said.overlap is not None or said.batch or said.halo_px is not None or said.mirror
+        if given or not getattr(self.ready.compute, "streams", False) or math.prod(shape) <= self.batch_px:
+            return None
+        strips = choose_strips(
+            tuple(shape), multiple=multiple, halo_px=self.network.halo_px, max_alive_px=self.max_tile_px
+        )
+        if strips is None or self._strip_share == 1:
+            return strips
+        return replace(strips, rows_px=max(strips.rows_px // self._strip_share // multiple, 1) * multiple)
+
+    def narrower_strips(self, strips: Strips) -> bool:
+        """Take half as many rows at a time from here on, for want of memory; False where there are no fewer."""
+        if strips.rows_px <= self.network.tile_multiple:
+            return False
+        self._strip_share *= 2
+        self.backed_off.append(
+            f"Out of memory on device {self.device}; going on with half of {strips.rows_px} rows of "
+            f"{strips.columns.tile_px} px at once."
+        )
+        logger.warning("%s", self.backed_off[-1])
+        return True
+
+    def stream(self) -> Stream:
+        """A new image on its way from top to bottom."""
+        from seg.models.streamed import Stream
+
+        return Stream(self.ready.compute)
+
+    def push(self, stream: Stream, rows: np.ndarray, *, last: bool) -> list[Tensor]:
+        """Logits (K, y', X) that are finished once the stream has its next normalised rows (y, X)."""
+        import torch
+
+        with torch.inference_mode():
+            given = torch.from_numpy(rows).to(self.ready.dtype)[None, None]
+            return [found[0] for found in stream.push(given, last=last)]
 
     def tiles_at_once(self, tiles: Sequence[AxisTiles]) -> int:
         """How many tiles make a batch."""
@@ -180,10 +224,14 @@ class Runner:
     def of_constant(self, tile: np.ndarray) -> Tensor:
         """Logits (K, ...) of a tile (...) whose values are all equal: the last ones are kept, as empty tiles repeat."""
         key = (tile.shape, float(tile.flat[0]))
+        return self.remembered(key, lambda: self(tile[np.newaxis, np.newaxis])[0])
+
+    def remembered(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gave for the same key, if that was one of the last two."""
         if key not in self._constants:
             if len(self._constants) > 1:
                 self._constants.pop(next(iter(self._constants)))
-            self._constants[key] = self(tile[np.newaxis, np.newaxis])[0]
+            self._constants[key] = make()
         return self._constants[key]
 
     def __call__(self, images: np.ndarray) -> list[Tensor]:
@@ -197,7 +245,7 @@ class Runner:
                 done.extend(self._forward(left[:at_once]) if at_once else [self._in_parts(left[0])])
                 continue
             except RuntimeError as error:
-                if not at_once or not _is_out_of_memory(error):
+                if not at_once or not is_out_of_memory(error):
                     raise
             # Outside the handler, whose traceback keeps the tensors of the failed attempt alive.
             self._go_on_with(at_once // 2, shape)
@@ -338,21 +386,8 @@ _OUT_OF_MEMORY = (
 )  # fmt: skip
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or the device had not enough."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next tile: page faults cost more than arithmetic otherwise.
-
-    A network frees and allocates the same hundreds of megabytes at every layer. By default glibc returns them to the
-    kernel each time, which clears every page again. Measured: 0.7 to 0.8 of the time, up to 38 % more memory held.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, -1)

@@ -16,6 +16,9 @@ from seg.errors import UsageError
 logger = logging.getLogger(__name__)
 
 BLEND_OVERLAP = 0.25
+# Of what goes through a network from top to bottom: pixels at a time, least rows in tile multiples (coarse levels need
+# some to work on), and columns, more of which cost less halo and more memory.
+STRIP_PX, STRIP_ROWS, STRIP_COLUMNS = 2**17, 4, 4096
 # An exact halo for which the network computes each pixel more often than this gives way to blending.
 MAX_HALO_COST = 4.0
 
@@ -171,6 +174,55 @@ def tile_axis(length_px: int, tile_px: int, *, multiple: int, halo_px: int = 0, 
     step = _step(tile, multiple, halo_px, overlap)
     starts = tuple(min(n * step, padded - tile) for n in range(count))
     return AxisTiles(length_px, tile, starts, halo_px if count > 1 else 0, overlap > 0 and count > 1)
+
+
+@dataclass(frozen=True)
+class Strips:
+    """An image cut into columns that go through a network from top to bottom, some rows at a time.
+
+    Parameters
+    ----------
+    columns : AxisTiles
+        Disjoint, with halo.
+    length_px : int
+        Rows of the image.
+    rows_px : int
+        That go in at a time.
+    halo_px : int
+        Rows before and behind some rows that these depend on: the halo, up to the tile multiple.
+    """
+
+    columns: AxisTiles
+    length_px: int
+    rows_px: int
+    halo_px: int
+
+    @property
+    def alive_px(self) -> int:
+        """About how many pixels have values in the network at once."""
+        return self.columns.tile_px * (self.rows_px + self.halo_px)
+
+    @property
+    def computed_px(self) -> int:
+        """Pixels that go through the network, halos included."""
+        return self.columns.tile_px * len(self.columns.starts) * self.length_px
+
+
+@cache
+def choose_strips(shape: tuple[int, ...], *, multiple: int, halo_px: int, max_alive_px: int) -> Strips | None:
+    """Strips of an image of `shape`; None where the memory allows none with room for the halo."""
+    halo = _ceil(halo_px, multiple)
+    least = STRIP_ROWS * multiple
+    widest = min(STRIP_COLUMNS, max_alive_px // (least + halo) // multiple * multiple)
+    if widest < min(2 * halo + multiple, _ceil(shape[1], multiple)):
+        return None
+    columns = tile_axis(shape[1], widest, multiple=multiple, halo_px=halo)
+    rows = max(STRIP_PX // columns.tile_px // multiple * multiple, least)
+    logger.info(
+        "image of %d x %d px: %d column(s) of %d px, %d rows at a time; the network computes %.2f times the pixels",
+        *shape, len(columns.starts), columns.tile_px, rows, columns.tile_px * len(columns.starts) / shape[1],
+    )  # fmt: skip
+    return Strips(columns, shape[0], rows, halo)
 
 
 def cheapest_tiles(

@@ -77,7 +77,7 @@ def test_a_limit_of_the_shell_is_known(monkeypatch):
 
 
 RUN = """
-import json, resource, sys
+import json, resource, sys, threading
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
@@ -104,11 +104,18 @@ predict([folder / "small.npy"], config, folder / "out", RunOptions(device="cpu",
 if limit_mib:
     limit = status("VmData") + limit_mib * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-before = status("VmRSS")
+before, own, done = status("VmRSS"), status("RssAnon"), threading.Event()
+peaks = [own]
+def watch():
+    while not done.wait(0.01):
+        peaks.append(max(peaks.pop(), status("RssAnon")))
+watcher = threading.Thread(target=watch)
+watcher.start()
 (result,) = predict([folder / "input.npy"], config, folder / "out", RunOptions(device="cpu", axes=axes))
+done.set()
+watcher.join()
 assert not result.error, result.error
-print(json.dumps({"planned": said[-1].host_bytes, "before": before, "file": status("RssFile"),
-                  "peak": status("VmHWM")}))
+print(json.dumps({"planned": said[-1].host_bytes, "before": before, "taken": peaks[0] - own}))
 """
 
 
@@ -137,9 +144,10 @@ def test_a_volume_larger_than_the_memory_allowed(tmp_path):
     """The file is mapped and 600 MiB (full: 8 GiB) long; 400 MiB may be taken beyond what the libraries hold."""
     sparse(tmp_path / "input.npy", (4096 if FULL else 300, 1024, 1024))
     found = run(tmp_path, "zyx", limit_mib=400)
-    # Mapped pages of the input count as resident until the system wants them back; they are no memory of ours.
-    assert found["peak"] - found["file"] < found["planned"] * 1.1
-    assert found["peak"] - found["file"] - found["before"] < 400 * 2**20
+    # Mapped pages of the input count as resident until the system wants them back; they are no memory of ours, and
+    # how many there were at the peak of ours nobody knows. What was taken is watched; the limit itself is exact.
+    assert found["before"] + found["taken"] < found["planned"] * 1.1
+    assert found["taken"] < 400 * 2**20
 
 
 @pytest.mark.slow
@@ -149,4 +157,4 @@ def test_the_plan_of_a_long_series_is_kept(tmp_path):
     """300 (full: 5000) small frames."""
     sparse(tmp_path / "input.npy", (5000 if FULL else 300, 128, 160))
     found = run(tmp_path, "tyx")
-    assert found["peak"] < found["planned"] * 1.1
+    assert found["before"] + found["taken"] < found["planned"] * 1.1

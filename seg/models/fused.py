@@ -74,20 +74,30 @@ class FusedUNet:
     """The forward pass of a U-Net; made by `fused_forward`."""
 
     def __init__(self, network: UNet, convolve: Callable, add_into: Callable) -> None:
-        self._network, self._convolve, self._add_into = network, convolve, add_into
+        self.network, self._convolve, self._add_into = network, convolve, add_into
 
     @property
     def values_per_px(self) -> int:
         """How much memory a forward pass takes at its peak, in values per input pixel: measured."""
-        network = self._network
+        network = self.network
         return 6 * network.head.in_channels + (5 if len(network.scales) > 1 else 1) * network.n_classes
+
+    @property
+    def streams(self) -> bool:
+        """Whether `seg.models.streamed` can take images through it."""
+        return self.network.dims == 2 and tuple(self.network.scales) == (1,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return self.network.head.weight.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, [Z,] Y, X) to logits (B, K, [Z,] Y, X); `x` is left as it is."""
-        return over_scales(self._at_one_scale, x, self._network.scales)
+        return over_scales(self._at_one_scale, x, self.network.scales)
 
     def _at_one_scale(self, x: Tensor) -> Tensor:
-        network = self._network
+        network = self.network
         # A copy of one channel: with one channel a layout is ambiguous, and the next calls choose theirs by it.
         x = x.clone(memory_format=_layout(network))
         skips: list[Tensor] = []
@@ -99,17 +109,46 @@ class FusedUNet:
             x = network.up(self._conv(network.reduce[n][0], x))  # (B, (n + 1) W, [Z / 2^n,] Y / 2^n, X / 2^n)
             x += skips.pop()
             x = self._level(network.decoder[n], x)
-        return self._head(x)
+        return self.head(x)
 
-    def _head(self, x: Tensor) -> Tensor:
+    def head(self, x: Tensor) -> Tensor:
         """The 1-wide convolution at the end as one product: classes come out contiguous, as softmax wants them."""
-        head = self._network.head
+        head = self.network.head
         weight = head.weight.flatten(1)  # (K, W)
         logits = x.new_empty(len(x), len(weight), *x.shape[2:])
         for image, out in zip(x, logits, strict=True):
             pixels = image.movedim(0, -1).reshape(-1, image.shape[0])  # (Z * Y * X, W): no copy in channels-last layout
             torch.addmm(head.bias[:, None], weight, pixels.t(), out=out.view(len(weight), -1))
         return logits
+
+    def reduced(self, level: int, x: Tensor) -> Tensor:
+        """The channels of a coarser level as those of decoder `level`."""
+        return self._conv(self.network.reduce[level][0], x)
+
+    def block_of_rows(self, block: ResidualBlock, x: Tensor, first: bool, last: bool) -> Tensor:
+        """A residual block of 2-D rows with two more on both sides, which it uses up; `x` is overwritten.
+
+        Parameters
+        ----------
+        block : ResidualBlock
+        x : Tensor, shape (1, C, y + 4, X)
+        first, last : bool
+            Whether the image begins or ends here: beyond it the values between the convolutions are 0.
+        """
+        one, two = block.first[0], block.second[0]
+        across = [0, one.padding[1]]
+        if x.shape[1] == 1:
+            x = x.clone(memory_format=torch.channels_last)  # as in `_at_one_scale`
+        y = self._convolve(x, one.weight, one.bias, across, one.stride, one.dilation, 1, "relu", [], "")
+        if first:
+            y[:, :, 0] = 0
+        if last:
+            y[:, :, -1] = 0
+        inner = x[:, :, 2:-2]
+        straight = inner if isinstance(block.straight, nn.Identity) else self._conv(block.straight[0], inner)
+        return self._add_into(
+            straight, y, two.weight, two.bias, across, two.stride, two.dilation, 1, "add", 1.0, "relu", [], ""
+        )
 
     def _level(self, level: nn.Sequential, x: Tensor) -> Tensor:
         for block in level:

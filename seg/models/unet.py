@@ -147,7 +147,8 @@ class UNet(nn.Module):
         coarse = channels[1:depth] if deep_supervision else []
         self.coarse_heads = nn.ModuleList(CONV[dims](c, n_classes, 1) for c in coarse)
         for module in self.modules():
-            if isinstance(module, CONV[dims]):
+            # Values that nobody will see, on the meta device, would load 170 MiB of torch's compiler.
+            if isinstance(module, CONV[dims]) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

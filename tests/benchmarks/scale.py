@@ -9,7 +9,7 @@
 ``length``: peak of memory of a process that predicts a series of small frames, and a mapped volume plane by plane,
 beside its length; writes ``length.csv`` and ``length.png``. ``workers``: the planes of a volume by one and by two
 processes of one thread each, each pair warmed up on a small volume; needs two free cores. ``stages``: CPU time and
-wall time of reading, cutting, network, deciding and writing. Every measurement is a process of its own; the network
+wall time of reading, network, deciding and writing. Every measurement is a process of its own; the network
 has random weights (of the shipped size in ``workers`` and ``stages``, a tiny one in ``length``, where memory follows
 the length and not the network).
 """
@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -115,7 +116,6 @@ def child_workers(folder: Path, where: str, raw: bool) -> dict[str, float]:
 def child_stages(folder: Path) -> dict[str, list[float]]:
     import threading
 
-    import seg.bands
     import seg.inference
     import seg.masks
     import seg.preprocess
@@ -142,9 +142,8 @@ def child_stages(folder: Path) -> dict[str, list[float]]:
 
     watch(seg.inference, "read_grey", "read (thread of its own)")
     watch(seg.masks, "fingerprint", "fingerprint of the input")
-    watch(seg.bands, "_cut", "cut tiles")
     watch(seg.preprocess.SeriesNormalisation, "apply", "normalise")
-    watch(seg.runner.Runner, "_compute", "network")
+    watch(seg.runner.Runner, "push", "network")
     watch(seg.runner.Runner, "decide", "softmax, class, confidence")
     watch(seg.slabs.SlabFolder, "save", "write parts (thread of its own)")
     watch(seg.masks, "write_labels", "join and write the result")
@@ -225,6 +224,7 @@ def stages(out: Path, frames: int, px: int) -> dict[str, list[float]]:
     make_model(out, SHIPPED)
     make_input(out / "small.npy", (2, 256, 256))
     make_input(out / "input.npy", (frames, px, px))
+    shutil.rmtree(out / "out", ignore_errors=True)  # what is there is not made again
     found = measured("stages", out)
     total_cpu, total_wall = found["all"]
     megapixels = frames * px**2 / 1e6
