@@ -53,7 +53,7 @@ def test_networks_whose_norms_do_not_fold_run_as_they_are():
 
 
 def test_calls_that_give_other_values_are_not_used(monkeypatch, caplog):
-    monkeypatch.setattr(fused.FusedUNet, "head", lambda self, x: self._network.head(x) + 1)
+    monkeypatch.setattr(fused.FusedUNet, "head", lambda self, x: self.network.head(x) + 1)
     ready = ready_network(trained(width=8, depth=1), CPU, "fp32")
     assert ready.compute is ready.network
     assert "Fused convolutions differ from the network" in caplog.text
