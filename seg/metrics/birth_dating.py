@@ -80,4 +80,4 @@ def dated_births(series: BirthSeries, tracks: pd.DataFrame, platings: Sequence[H
     unit = "s" if series.timed else "frames"
     how = f"births dated back by growth ({best} in proportion to time), by {usual:.3g} {unit} in the median"
     flags = tuple(dict.fromkeys((*series.flags, "extrapolated")))
-    return replace(series, births=births, flags=flags, dated=how)
+    return replace(series, births=births, flags=flags, dated=how, dated_back=True)

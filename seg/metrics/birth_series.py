@@ -39,6 +39,8 @@ class BirthSeries:
     calibrated : bool
     dated : str
         How births were dated, where that is not by when they are first seen.
+    dated_back : bool
+        Whether they were dated back to when their growth began.
     """
 
     frames: np.ndarray
@@ -52,6 +54,7 @@ class BirthSeries:
     flags: tuple[str, ...]
     calibrated: bool
     dated: str = ""
+    dated_back: bool = False
 
     @property
     def per_area(self) -> str:
@@ -152,6 +155,7 @@ def since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | Non
     before = series.bare[first - 1 : -1] if first else np.concatenate([[1.0], series.bare[:-1]])
     burst = _BURST_SHARE * edges[-1] if burst_s is None else burst_s
     # Onset lies anywhere between two frames; where it is given, nuclei are seen later, once they pass the detection
-    # limit, by a time that is not known and may well be a frame.
-    births = Births(edges, new, (before + series.bare[first:]) / 2, float(edges[1])).from_burst(burst)
+    # limit, by a time that is not known and may well be a frame, unless they were dated back.
+    doubt_s = 0.0 if onset_s is not None and series.dated_back else float(edges[1])
+    births = Births(edges, new, (before + series.bare[first:]) / 2, doubt_s).from_burst(burst)
     return SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside, onset)

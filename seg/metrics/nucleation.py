@@ -65,8 +65,9 @@ def measure_series(
         `method`, its Akaike weight as value), ``nucleation_saturation_density``, ``nucleation_rate_constant`` and
         ``instantaneous_fraction``. The mode is NaN with the flag ``ambiguous`` for fewer than 20 births, for laws
         closer than 2 in AICc, and where the births leave room for a wider law in which a quarter of the sites
-        nucleate at once or the rate falls to a quarter; a parameter that the data do not bound is NaN with
-        ``regime-not-reached``. The interval of the instantaneous fraction holds for any onset within one frame.
+        nucleate at once or the rate falls to a quarter; parameters are those of the wider law then. A parameter that
+        the data do not bound is NaN with ``regime-not-reached``. The interval of the instantaneous fraction holds for
+        any onset within one frame, unless the onset is given and births are dated back to it.
 
     Notes
     -----
@@ -296,12 +297,12 @@ def _law_rows(
 ) -> list[Measurement]:
     births, conditions = since.births, since.how
     verdict = compare_laws(births)
-    best = verdict.best
+    fit = verdict.widest
     row = partial(row, n=births.n)
     rows = _mode_rows(verdict, births.n, conditions, flags, row)
     if verdict.refused:
         flags = (*flags, "ambiguous")
-    row = partial(row, method=f"{verdict.law} law, {conditions}, 95 % profile likelihood")
+    row = partial(row, method=f"{fit.law} law, {conditions}, 95 % profile likelihood")
     window = float(np.nanmean(series.birth_area))
 
     def parameter(metric: str, found: Estimate, unit: str, factor: float = 1.0, extra: int = 0) -> Measurement:
@@ -319,8 +320,8 @@ def _law_rows(
     per_time = "1/s" if series.timed else "1/frame"
     return [
         *rows,
-        parameter("nucleation_saturation_density", best.sites, series.per_area, per_window, since.set_aside),
-        parameter("nucleation_rate_constant", best.rate_constant_per_s, per_time),
+        parameter("nucleation_saturation_density", fit.sites, series.per_area, per_window, since.set_aside),
+        parameter("nucleation_rate_constant", fit.rate_constant_per_s, per_time),
         parameter("instantaneous_fraction", share, "1"),
     ]
 

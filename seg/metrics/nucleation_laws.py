@@ -163,6 +163,15 @@ class Verdict:
         """The fit of `law`."""
         return self.fits[self.law]
 
+    @property
+    def widest(self) -> LawFit:
+        """The fit that parameters are read from: of two laws that cannot be told apart, the one with the other in it.
+
+        Intervals of the narrower one would hold only if it were the right one.
+        """
+        other = self.between[1] if self.between else self.law
+        return self.fits[other if self.law in _CONTAINED[other] else self.law]
+
 
 def compare_laws(births: Births) -> Verdict:
     """Fit all laws and weigh them by AICc, the number of births being the size of the sample.
