@@ -103,25 +103,20 @@ def measure_frame(
                       object_id=body.object_id, touches=bool(body.border.any()))  # fmt: skip
     touches = bool((border_of_frame(ids.shape) & (ids > 0)).any())
     width = _mean([d.branch_width for d in found], [d.skeleton_length for d in found])
+    pixel = frame.scale.pixel ** (1 / ids.ndim)
     box = box_dimension(ids > 0, spacing=frame.scale.spacing, width=width, rng=np.random.default_rng(0))
     rows += _rows(frame, found, box, max(height.values(), default=math.nan), name, classes, touches=touches,
-                  breaks=_breaks(ids, [d.roots + d.cut > 0 for d in found]))  # fmt: skip
+                  breaks=_breaks(ids, width / pixel) if len(found) > 1 else 0)  # fmt: skip
     if front_classes:
         rows += measure_front(frame, base, classes=front_classes, height_bands=height_bands)
     return rows
 
 
-def _breaks(ids: np.ndarray, rooted: Sequence[bool]) -> int:
-    """Count the objects that may be pieces of others: gaps that no mask resolves, and pieces without a root.
-
-    Where something shows what dendrites grow from, a piece that reaches nothing is broken off, or a flaw of the mask.
-    """
-    if len(rooted) < 2:
-        return 0
-    near = ndimage.distance_transform_edt(ids == 0) <= GAP_PX / 2
+def _breaks(ids: np.ndarray, width_px: float) -> int:
+    """Count objects that may be pieces of others: across gaps of 3 px, which no mask resolves, or of a branch width."""
+    near = ndimage.distance_transform_edt(ids == 0) <= max(GAP_PX, width_px) / 2
     n_groups = ndimage.label(near, structure=np.ones((3,) * ids.ndim))[1]
-    whole = min(n_groups, sum(rooted)) if any(rooted) else n_groups
-    return len(rooted) - whole
+    return len(np.unique(ids[ids > 0])) - n_groups
 
 
 def _rows(
