@@ -12,9 +12,10 @@ import pandas as pd
 
 from seg.electrochem import align_to_frames
 from seg.errors import DataError, UsageError
+from seg.metrics.names import text_result
 from seg.metrics.table import read_table
 from seg.modality import MODALITIES
-from seg.report.words import in_length_unit, plain, unit_text
+from seg.report.words import class_text, flag_list, in_length_unit, metric_title, plain, side_text, unit_text
 
 TIME, FRAME = "time_s", "frame"
 # Columns of ``objects.csv`` that are listed, without their unit, and what they are called.
@@ -94,6 +95,10 @@ class Results:
         of_frames = self.metrics[self.metrics["frame"].notna()]
         counts = of_frames.groupby("metric", sort=False)["frame"].nunique()
         return [str(name) for name, n in counts.items() if n > 1]
+
+    def numbers(self) -> pd.DataFrame:
+        """What is measured of the whole rather than of single objects: all there is to show of a single image."""
+        return self.metrics[self.metrics["object_id"].isna()].reset_index(drop=True)
 
     def axes(self) -> list[str]:
         """What metrics can be drawn against."""
@@ -179,6 +184,24 @@ class Results:
             for c in self.curves(metric, against)
         ]  # fmt: skip
         return pd.concat(parts, ignore_index=True)
+
+
+def number_texts(numbers: pd.DataFrame, length_unit: str) -> pd.DataFrame:
+    """What is listed of `Results.numbers`: name, value with its unit, interval, and why there is no value."""
+    found = []
+    for row in numbers.rename(columns={"class": "class_name"}).itertuples(index=False):
+        factor, unit = in_length_unit(str(row.unit), length_unit)
+        told = text_result(row.metric, str(row.method))
+        reasons = ", ".join(flag for flag in flag_list(str(row.flags)) if flag != "uncalibrated")
+        value = told or (plain(row.value * factor) if np.isfinite(row.value) else f"not reported: {reasons}")
+        unit = "" if told or not np.isfinite(row.value) else unit_text(unit)
+        ends = [plain(end * factor) for end in (row.low, row.high) if np.isfinite(end)]
+        which = ", ".join(filter(None, (class_text(str(row.class_name)), side_text(str(row.side)))))
+        found.append({
+            "number": metric_title(row.metric), "of": which, "value": f"{value} {unit}".strip(),
+            "95 % interval": f"{ends[0]} to {ends[1]}" if len(ends) == 2 else "",
+        })  # fmt: skip
+    return pd.DataFrame(found, columns=["number", "of", "value", "95 % interval"])
 
 
 def object_texts(objects: pd.DataFrame, length_unit: str) -> pd.DataFrame:

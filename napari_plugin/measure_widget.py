@@ -15,7 +15,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_plugin import layers, overlays, qt, run_job, viewing
 from napari_plugin.curve_plot import CurvePlot
-from napari_plugin.curves import Results, object_texts
+from napari_plugin.curves import Results, number_texts, object_texts
 from napari_plugin.work import ProgressLine, Work
 from seg.electrochem import read_cycler
 from seg.errors import UsageError
@@ -64,6 +64,9 @@ class MeasureWidget(QWidget):
         self.offset.setDecimals(1)
         self.offset.valueChanged.connect(self._slide)
         self.offset.setEnabled(False)
+        self.numbers = QTableWidget()
+        self.numbers.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.numbers.verticalHeader().hide()
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
@@ -83,11 +86,17 @@ class MeasureWidget(QWidget):
         ))  # fmt: skip
         column.addWidget(self.line)
         column.addWidget(self.heading)
-        column.addLayout(qt.row(self.metric, "against", self.against, stretch=0))
-        column.addWidget(self.plot, 1)
-        column.addLayout(
+        self.over_time = QWidget()
+        inner = QVBoxLayout(self.over_time)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.addLayout(qt.row(self.metric, "against", self.against, stretch=0))
+        inner.addWidget(self.plot, 1)
+        inner.addLayout(
             qt.row(qt.button("Cycler file ...", self._ask_cycler), "its zero at / s", self.offset, stretch=2)
         )
+        column.addWidget(self.over_time, 1)
+        column.addWidget(self.numbers, 1)
+        self.numbers.hide()
         below = QVBoxLayout(lower)
         below.setContentsMargins(0, 0, 0, 0)
         below.addWidget(self.objects_title)
@@ -131,8 +140,17 @@ class MeasureWidget(QWidget):
         self.heading.setToolTip(str(folder))
         if self.analysis.findText(self.results.analysis) >= 0:
             self.analysis.setCurrentText(self.results.analysis)
+        self._show_numbers()
         self._draw()
         self._fill_objects()
+
+    def _show_numbers(self) -> None:
+        """A list of numbers instead of the plot, where nothing goes over more than one frame."""
+        single = not self.results.metric_names()
+        self.over_time.setVisible(not single)
+        self.numbers.setVisible(single)
+        if single:
+            qt.fill_table(self.numbers, number_texts(self.results.numbers(), self.results.length_unit))
 
     def _fill_axes(self) -> None:
         assert self.results is not None
@@ -343,13 +361,14 @@ class MeasureWidget(QWidget):
         viewing.add_layers(self.viewer, [found])
 
     def _ask_export(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Export the curve", f"{self.metric.currentText()}.csv")
+        name, _ = QFileDialog.getSaveFileName(self, "Export the curve", f"{self.metric.currentText() or 'numbers'}.csv")
         if name:
             self.export(Path(name))
 
     def export(self, path: Path) -> Path:
         """Save what the plot shows."""
-        return write_table(self._need().table(self.metric.currentText(), self.against.currentText()), path)
+        results, metric = self._need(), self.metric.currentText()
+        return write_table(results.table(metric, self.against.currentText()) if metric else results.numbers(), path)
 
     def open_report(self) -> None:
         """Open the report of the result in the browser."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_plugin import layers, qt, run_job, viewing
 from napari_plugin.run_job import Job, make_job
-from napari_plugin.work import ProgressLine, Work
+from napari_plugin.work import ProgressLine, Work, duration
 from seg.batch import RunResult
 from seg.errors import UsageError
 from seg.resources import config_names
@@ -150,6 +151,7 @@ class RunWidget(QWidget):
         for path in self.job.inputs:
             self._add_row(path.name, WAITING)
         job = self.job
+        self._began = time.monotonic()
         work = Work(lambda w: w.compute(run_job.execute, job), self)
         work.progressed.connect(self._mark)
         work.returned.connect(self._finished)
@@ -184,11 +186,20 @@ class RunWidget(QWidget):
         verb, _, name = what.partition(" ")
         if name not in names:
             return
+        if len(names) > 1:
+            self.line.of_all = self._of_all(names.index(name), len(names))
         for row in range(len(names)):
             if row == names.index(name):
                 self._set(row, 1, verb)
             elif row < names.index(name):
                 self._set(row, 1, "ended")
+
+    def _of_all(self, ended: int, total: int) -> str:
+        """Which input it is, and the time to go for all of them at the pace so far."""
+        left = ""
+        if ended:
+            left = f", {duration((time.monotonic() - self._began) / ended * (total - ended))} left"
+        return f"input {ended + 1} of {total}{left}; "
 
     def _finished(self, results: list[RunResult]) -> None:
         self.results = results

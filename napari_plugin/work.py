@@ -127,11 +127,13 @@ class ProgressLine(QWidget):
         layout.addWidget(self.bar)
         layout.addLayout(line)
         self._began: dict[str, tuple[float, int]] = {}
+        self.of_all = ""  # said in front, of several inputs
         self.hide()
 
     def follow(self, work: Work) -> None:
         """Show the progress of `work` until it ends."""
         self._began.clear()
+        self.of_all = ""
         self.bar.setRange(0, 0)
         self.text.setText("Starting ...")
         self.show()
@@ -149,7 +151,7 @@ class ProgressLine(QWidget):
         self.bar.setValue(done)
         pace = (now - began) / (done - first) if done > first else None
         left = "" if pace is None or not total else f", {duration((total - done) * pace)} left"
-        self.text.setText(f"{what}: {done} of {total}{left}" if total else what)
+        self.text.setText(self.of_all + (f"{what}: {done} of {total}{left}" if total else what))
 
 
 def duration(seconds: float) -> str:

@@ -11,9 +11,10 @@ import pytest
 import tifffile
 
 from napari_plugin import edits, overlays
-from napari_plugin.curves import FRAME, TIME, Results, object_texts
+from napari_plugin.curves import FRAME, TIME, Results, number_texts, object_texts
 from napari_plugin.files_queue import FAILED, LABELLED, NEW, STARTED, FilesQueue
 from napari_plugin.labelling import open_session
+from napari_plugin.run_job import make_job
 from napari_plugin.training_job import (
     Comparison,
     _scores,
@@ -26,7 +27,8 @@ from napari_plugin.training_job import (
 )
 from seg.analysis import load_analysis
 from seg.errors import DataError, UsageError
-from seg.io import read_labels, write_image
+from seg.io import read_labels, write_image, write_labels
+from seg.labels import load_schema
 from seg.metrics import contact_angle
 from seg.metrics.frame import Frame
 from seg.metrics.table import Measurement, Scale, to_table
@@ -163,6 +165,23 @@ def test_of_images_with_one_frame_the_last_ones_are_held_out_whole(tmp_path, sch
     assert "c.ome.tif" in said
     two = prepare_job(labelled[:2], name="two", runs=tmp_path / "runs", modality_name="sem", minutes=1, init=None)
     assert two.held_out == {}
+
+
+def test_numbers_of_a_single_image_are_listed(tmp_path):
+    labels = np.full((30, 40), 1, np.uint8)
+    labels[5:15, 10:30] = 3
+    image = Segmentation(Stack(labels, "yx", Calibration(SIZES, None), "one"), load_schema())
+    write_labels(tmp_path / "one.ome.tif", [labels], shape=labels.shape, axes="yx", calibration=image.stack.calibration,
+                 schema=image.schema)  # fmt: skip
+    (result,) = make_job("measure", [tmp_path / "one.ome.tif"], analysis="sem", out=tmp_path / "out").execute()
+    results = Results(result.folder)
+    assert results.metric_names() == []
+    listed = number_texts(results.numbers(), "um").set_index("number")
+    # 10 x 20 pixels of 0.6 x 0.4 um; of 30 x 40 pixels
+    assert listed.loc["Covered area", "value"] == "48 µm²"
+    assert listed.loc["Covered fraction", "value"] == "0.167"
+    assert " to " in listed.loc["Covered fraction", "95 % interval"]
+    assert listed.loc["Size lognormal mu", "value"] == "not reported: few-pixels, ambiguous"
 
 
 def test_models_are_judged_on_frames_somebody_worked_on(folder, schema):
