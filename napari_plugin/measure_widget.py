@@ -55,6 +55,7 @@ class MeasureWidget(QWidget):
         self.plot = CurvePlot()
         self.plot.frame_clicked.connect(self.go_to_frame)
         self.metric, self.against, self.analysis = QComboBox(), QComboBox(), QComboBox()
+        self.against.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.analysis.addItems(config_names("analysis"))
         self.analysis.setCurrentText("optical-plan")
         self.metric.currentTextChanged.connect(lambda _: self._draw())
