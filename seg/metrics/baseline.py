@@ -23,7 +23,7 @@ class Substrate:
     """The fitted surface under a deposit, with the standard errors of its position and direction (radians).
 
     ``outline_error`` is how far a mask as a whole may be off, beyond what its pixels show; 0 where the surface was
-    found in an image, whose grey level is part of ``offset_error``.
+    found in an image, whose grey level is part of ``offset_error``. ``n_points`` made it.
     """
 
     curve: Baseline
@@ -31,6 +31,7 @@ class Substrate:
     offset_error: float
     tilt_error: float
     outline_error: float = 0.0
+    n_points: int = 0
 
     @property
     def position_error(self) -> float:
@@ -102,7 +103,7 @@ def fit_substrate(surface: CrackPoints, contact: CrackPoints, spacing: Sequence[
     offset_error = across * math.hypot(shared, 3 * rms / math.sqrt(len(used)))
     span = float(np.linalg.norm(np.ptp(used.position, axis=0)))
     outline_error = 0.0 if surface.grain_px < DIGITISATION_PX else OUTLINE_OFFSET_PX * across
-    return Substrate(curve, rms, offset_error, math.sqrt(12) * offset_error / span, outline_error)
+    return Substrate(curve, rms, offset_error, math.sqrt(12) * offset_error / span, outline_error, len(used))
 
 
 def _inliers(cracks: CrackPoints, curve: Baseline, tolerance_px: float, spacing: Sequence[float]) -> np.ndarray:
@@ -152,8 +153,36 @@ def _choose(
     if len(fitted) == 2 and isinstance(fitted[1], Circle):
         span = float(np.linalg.norm(np.ptp(judged.position, axis=0)))
         sagitta = span**2 / (8 * fitted[1].radius)
+        if len(spacing) == 2 and sagitta > pixel:
+            # The edge of a rough mask wanders over some pixels: as many points say one thing.
+            shared = _shared(judged, fitted[1], spacing)
+            more = fitted[1].n_parameters - fitted[0].n_parameters
+            gain = float(np.sum(residuals[0] ** 2) - np.sum(residuals[1] ** 2)) / noise / shared
+            bic = [gain - more * math.log(max(len(judged) / shared, 2.0)), 0.0]
         if bic[0] - bic[1] > 10 and sagitta > pixel:
             best = 1
     facing = toward[best]
     share = np.count_nonzero(_inliers(near, fitted[best], 2.0, spacing)) / max(np.count_nonzero(facing), 1)
     return fitted[best], share
+
+
+def _shared(judged: CrackPoints, curve: Baseline, spacing: Sequence[float]) -> float:
+    """How many neighbouring points of a surface share one independent residual from a curve."""
+    along = judged.position - judged.position.mean(axis=0)
+    towards = np.linalg.svd(along, full_matrices=False)[2][0]
+    residual = curve.signed_distance(judged.position) / pixel_along(curve.normal(judged.position), spacing)
+    in_order = np.clip(residual, -3.0, 3.0)[np.argsort(along @ towards, kind="stable")]
+    return correlated_points(in_order - in_order.mean(), n_parameters=curve.n_parameters)
+
+
+def correlated_points(residual: np.ndarray, *, n_parameters: int) -> float:
+    """How many neighbouring residuals of a fit share one independent one, from their autocorrelation."""
+    n = len(residual)
+    lags = np.correlate(residual, residual, "full")[n - 1 :]
+    if lags[0] <= 0:
+        return 1.0
+    lags = lags / lags[0]
+    turn = int(np.argmax(lags <= 0)) or n
+    shared = max(1.0, 2 * float(lags[:turn].sum()) - 1)
+    # The fit has taken up as many independent residuals as it has parameters.
+    return shared * n / max(n - n_parameters * shared, shared)

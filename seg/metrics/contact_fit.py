@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.special import stdtrit
 
-from seg.metrics.baseline import Baseline, Substrate
+from seg.metrics.baseline import Baseline, Substrate, correlated_points
 from seg.metrics.contact_angle_3d import contact_along_line
 from seg.metrics.contact_geometry import (
     MIN_CAP_PX,
@@ -22,7 +22,7 @@ from seg.metrics.contact_geometry import (
     propagate,
     tilt_of,
 )
-from seg.metrics.contact_local import MAX_RMS_PX, correlated_points, departure, local_contact
+from seg.metrics.contact_local import MAX_RMS_PX, departure, local_contact
 from seg.metrics.curves import Circle, Ellipse, Fit, fit_circle, fit_ellipse
 from seg.metrics.interface import DIGITISATION_PX, CrackPoints, pixel_along
 from seg.uncertainty import OUTLINE_OFFSET_PX
@@ -100,6 +100,11 @@ def measure_contact(
     values = np.append(fit.curve.parameters, [0.0, 0.0, 0.0])
     covariance = np.zeros((len(values), len(values)))
     covariance[:-3, :-3] = fit.covariance * _samples_per_degree_of_freedom(free, fit, spacing)
+    if ndim == 2 and substrate.outline_error > 0:
+        # A short outline may look smooth by chance: the mask that drew the substrate's rough edge drew this one too.
+        weight = substrate.n_points / (substrate.n_points + len(free))
+        rougher = (substrate.rms_px / max(fit.rms_px, DIGITISATION_PX)) ** 2
+        covariance[:-3, :-3] *= max(1.0, 1 + weight * (rougher - 1))
     # All of an outline may lie further in or out: by the grey level of an image, else by what masks are off.
     shared_px = free.grain_px if free.grain_px < DIGITISATION_PX else OUTLINE_OFFSET_PX
     covariance[-3, -3] = (shared_px * math.prod(spacing) ** (1 / ndim)) ** 2
@@ -151,12 +156,14 @@ def _turned(
 ) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
     """Angles after the part of each turn that is trusted; what is not known of it widens the errors.
 
-    Nothing makes a drop an ellipse: what its outline says beside one is part of the error even if it may be chance.
+    Nothing makes a drop an ellipse: what its outline says beside one is part of the error even if it may be chance. The
+    interval of a turned angle holds the angle of the curve as well.
     """
     turns, more = {}, {}
     for side, (turn, error, _), trust in zip(("left", "right"), left, trusted, strict=True):
         turns[side] = trust * turn if trust else 0.0
-        more[side] = math.sqrt(trust * error**2 + (1 - trust) * turn**2) if math.isfinite(turn) else 0.0
+        unsure = math.sqrt(trust * error**2 + (1 - trust) * turn**2) if math.isfinite(turn) else 0.0
+        more[side] = max(unsure, abs(turns[side]) / 1.96)
     turns["mean"], more["mean"] = sum(turns.values()) / 2, math.hypot(*more.values()) / 2
     return (
         {side: min(max(angle + turns[side], 0.0), 180.0) for side, angle in angles.items()},

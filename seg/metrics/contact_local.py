@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seg.metrics.baseline import Substrate
+from seg.metrics.baseline import Substrate, correlated_points
 from seg.metrics.contact_geometry import Contact, gated, rightwards
 from seg.metrics.curves import Circle, Ellipse, fit_line
 from seg.metrics.interface import CrackPoints, pixel_along
@@ -104,19 +104,6 @@ def _is_straight(cracks: CrackPoints, length: float, radius: float, spacing: Seq
     u = (cracks.position - line.point) @ np.array([normal[1], -normal[0]])
     rms_px = float(np.sqrt(np.mean(v**2)) / pixel_along(normal, spacing))
     return rms_px <= MAX_RMS_PX and 2 * abs(float(np.polyfit(u, v, 2)[0])) < 1 / (3 * radius)
-
-
-def correlated_points(residual: np.ndarray, *, n_parameters: int) -> float:
-    """How many neighbouring residuals of a fit share one independent one, from their autocorrelation."""
-    n = len(residual)
-    lags = np.correlate(residual, residual, "full")[n - 1 :]
-    if lags[0] <= 0:
-        return 1.0
-    lags = lags / lags[0]
-    turn = int(np.argmax(lags <= 0)) or n
-    shared = max(1.0, 2 * float(lags[:turn].sum()) - 1)
-    # The fit has taken up as many independent residuals as it has parameters.
-    return shared * n / max(n - n_parameters * shared, shared)
 
 
 def _parabola_angle(
