@@ -96,7 +96,7 @@ def plan_inputs(
             own = entry.options(options)
             stack = open_stack(entry.path, **own.reading)
             check_fits(stack, bundle)
-            seen, _ = seen_by_network(stack, bundle.spec, config, own)
+            seen = seen_by_network(stack, bundle.spec, config)
             plan = plan_segmentation(
                 seen, runner, parts_of(seen, runner), joined=not writes_zarr(stack, own),
                 cleaned=rules_of(stack, config, own, cleans=True) is not None,

@@ -32,6 +32,7 @@ from seg.preprocess import SeriesNormalisation
 from seg.progress import Progress, silent
 from seg.resources import config_file
 from seg.slabs import DISK_FULL, SlabStore
+from seg.turning import from_disk
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Task:
     normalisation : SeriesNormalisation
         Of the whole series, fitted once.
     store : SlabStore
+    turned : Path or None
+        The copy to read, where the stack is turned (`seg.turning.turned_on_disk`).
     """
 
     path: Path
@@ -68,6 +71,7 @@ class Task:
     settings: InferenceSettings
     normalisation: SeriesNormalisation
     store: SlabStore
+    turned: Path | None = None
 
 
 def compute(task: Task, parts: Sequence[Part], where: str, *, progress: Progress = silent) -> None:
@@ -296,6 +300,8 @@ def _compute_one(task: Task, part: Part) -> SegError | None:
         return None  # saved by a worker that died before it could say so
     try:
         stack = _stack(task.path, json.dumps(task.reading, sort_keys=True))
+        if task.turned is not None:
+            stack = from_disk(stack, task.turned)
         bundle = _bundle(task.model)
         settings = replace(task.settings, device=_device(task.settings.device))
         for slab in segment(stack, bundle, settings=settings, normalisation=task.normalisation, only=[part]):

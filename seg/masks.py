@@ -31,7 +31,7 @@ from seg.segmentation import Provenance, Segmentation
 from seg.slabs import SlabFolder, SlabStore, slab_path
 from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done, work_dir
-from seg.turning import is_turned, thickness_axis, turn_frame, turned
+from seg.turning import is_turned, thickness_axis, turn_frame, turned, turned_on_disk
 from seg.volumes import planes
 
 logger = logging.getLogger(__name__)
@@ -81,17 +81,16 @@ def make_masks(
     before = fingerprint(path)
     schema = load_schema(config.schema)
     rules = rules_of(stack, config, options, cleans=True)
+    in_zarr = writes_zarr(stack, options)
+    seen = seen_by_network(stack, bundle.spec, config)
+    turn = seen is not stack
     key = key_of(
         input=before, axes=stack.axes, shape=stack.shape, dataset=options.dataset,
         weights=bundle.weights_sha256, model=bundle.spec.to_dict(), settings=settings, schema=config.schema,
         calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
         postprocess=rules and rules.to_dict(), thickness=thickness_axis(config.metrics),
+        **({"turned": True} if turn and in_zarr else {}),
     )  # fmt: skip
-    in_zarr = writes_zarr(stack, options)
-    seen, said = seen_by_network(stack, bundle.spec, config, options)
-    turn = seen is not stack
-    if said:
-        logger.warning("%s: %s", stack.name, said)
     labels_path = folder / LABEL_FILES[in_zarr]
     made_path = folder / ".work" / "made.json"
     if not is_done(folder, "segment", key):
@@ -107,11 +106,17 @@ def make_masks(
         }  # fmt: skip
         peaks = tuple(rules.peak.tolist()) if rules else None
         slabs: SlabFolder | SlabStore = SlabFolder(slab_path(work_dir(folder), key), peaks)
+        filled, turned_file = slabs, None
         if in_zarr:
-            slabs = SlabStore(slabs.path, axes, peaks)
-            slabs.create(lambda part: create_labels(part, **described))
+            filled = slabs = SlabStore(slabs.path, axes, peaks)
+            if turn:
+                filled, turned_file = SlabStore(slabs.path / "turned", axes, peaks), slabs.path / "turned.npy"
+                filled.path.mkdir(exist_ok=True)
+                seen = turned_on_disk(stack, turned_file)
+            shape = tuple(seen.size(axis) for axis in axes)
+            filled.create(lambda part: create_labels(part, **{**described, "shape": shape}))
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
-        backed_off = _fill(slabs, seen, path, bundle, settings, normalisation, options, progress)
+        backed_off = _fill(filled, seen, path, bundle, settings, normalisation, options, progress, turned_file)
         if fingerprint(path) != before:
             slabs.remove()
             raise DataError(f"{path.name!r} changed while it was read; run again when nothing writes to it any more.")
@@ -124,10 +129,13 @@ def make_masks(
             },
             "normalisation": {"low": normalisation.low, "high": normalisation.high},
             "pixel_size": {"zoom": fit.zoom, "flags": fit.flags, "said": fit.said},
-            "confidence": slabs.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
-            "backed_off": backed_off, "slices": {"turned": turn, "said": said},
+            "confidence": filled.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
+            "backed_off": backed_off, "slices": {"turned": turn},
         }  # fmt: skip
         if isinstance(slabs, SlabStore):
+            if isinstance(filled, SlabStore) and filled is not slabs:
+                slabs.create(lambda part: create_labels(part, **described))
+                slabs.take_turned(filled, stack.n_frames)
             if rules is not None:
                 slabs.begin_clean(lambda part: create_labels(part, **described))
                 _clean(slabs, stack, rules, changed, options, progress)
@@ -148,19 +156,9 @@ def make_masks(
     return named, json.loads(made_path.read_text(encoding="utf-8"))
 
 
-def seen_by_network(
-    stack: Stack, spec: Any, config: AnalysisConfig, options: RunOptions
-) -> tuple[Stack, str]:  # fmt: skip
-    """The stack, turned where its planes are not the slices the network knows; and a sentence where that cannot be."""
-    if not is_turned(stack, spec, thickness_axis(config.metrics)):
-        return stack, ""
-    if not writes_zarr(stack, options):
-        return turned(stack), ""
-    return stack, (
-        f"{spec.name} knows slices across the layers of a cell, but masks of this size are made plane by "
-        "plane, along layers that are stacked along z, and will be poor. Give the file with --axes yzx (and "
-        "--pixel-size likewise), with `thickness_axis: y` in the analysis."
-    )
+def seen_by_network(stack: Stack, spec: Any, config: AnalysisConfig) -> Stack:
+    """The stack, turned where its planes are not the slices the network knows."""
+    return turned(stack) if is_turned(stack, spec, thickness_axis(config.metrics)) else stack
 
 
 def rules_of(stack: Stack, config: AnalysisConfig, options: RunOptions, *, cleans: bool) -> Rules | None:
@@ -246,10 +244,11 @@ def writes_zarr(stack: Stack, options: RunOptions) -> bool:
 
 def _fill(
     slabs: SlabFolder | SlabStore, stack: Stack, path: Path, bundle: Any, settings: InferenceSettings,
-    normalisation: SeriesNormalisation, options: RunOptions, progress: Progress,
+    normalisation: SeriesNormalisation, options: RunOptions, progress: Progress, turned_file: Path | None,
 ) -> list[str]:  # fmt: skip
     """Compute and save all parts that are not there yet; writing goes on beside computing.
 
+    `turned_file` is the copy that the stack is read from, where it is one of `turned_on_disk`.
     Gives a sentence for each time that memory did not suffice and smaller batches or tiles did.
     """
     from seg.plan import memory_limit_bytes, plan_segmentation
@@ -263,7 +262,10 @@ def _fill(
     if options.cluster is not None and isinstance(slabs, SlabStore):
         from seg.cluster import Task, compute
 
-        task = Task(path.resolve(), options.reading, bundle.path.resolve(), settings, normalisation, slabs.resolved())
+        task = Task(
+            path.resolve(), options.reading, bundle.path.resolve(), settings, normalisation, slabs.resolved(),
+            turned_file and turned_file.resolve(),
+        )  # fmt: skip
         compute(task, left, options.cluster, progress=progress)
         return []
     joined, cleaned = isinstance(slabs, SlabFolder), slabs.peaks is not None

@@ -349,7 +349,7 @@ def _record(
     timings: dict[str, float], doubtful: list[dict[str, Any]], said: Tabulated,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything needed to do it again."""
-    stack, slices = segmentation.stack, made.get("slices") or {}
+    stack = segmentation.stack
     return {
         "operandoseg": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -371,13 +371,13 @@ def _record(
         "model": made.get("model"),
         "normalisation": made.get("normalisation"),
         "resampling": made.get("pixel_size"),
-        "slices_turned": slices.get("turned"),
+        "slices_turned": (made.get("slices") or {}).get("turned"),
         "settings": {**made.get("settings", {}), "image": str(options.image) if options.image else None},
         "device": options.device,
         "seeds": {"bootstrap": 0},
         "timings_s": {stage: round(seconds, 2) for stage, seconds in timings.items()},
         "versions": _versions(),
-        "warnings": [*said.warnings, *made.get("backed_off", []), *([slices["said"]] if slices.get("said") else [])],
+        "warnings": [*said.warnings, *made.get("backed_off", [])],
         "frames_doubtful": doubtful,
         "electrochem": said.electrochem,
     }

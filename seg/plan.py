@@ -104,7 +104,7 @@ def plan_segmentation(
         blended += 4 * 3 * runner.n_classes * max(DECIDED_PX, plane if solid else stack.spatial_shape[-1])
     on_cpu = runner.device.type == "cpu"
     host = ALIVE * (raw + results) + feeding + blended + (network if on_cpu else 0)
-    if isinstance(stack.data, TurnedVolumes):
+    if isinstance(stack.data, TurnedVolumes) and joined:  # else it is read from a copy on disk
         host += stack.data.held_bytes
     frame_px = math.prod(stack.spatial_shape)
     cleaning = 0

@@ -27,6 +27,8 @@ LABELS = "labels.ome.zarr"
 _MEMBERS = {"labels.npy", "confidence.npy"}
 SURE = "sure.zarr"
 CLEAN = "clean.ome.zarr"
+# Turned together.
+TURNED_VOXELS = 2**26
 # The disk, the quota or the size allowed to a file is used up: every other part would fail as well.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -195,6 +197,25 @@ class SlabStore:
         if self.peaks is None:
             return labels, None
         return labels, np.asarray(zarr.open_array(str(self.path / SURE), mode="r")[place]).astype(bool)
+
+    def take_turned(self, other: SlabStore, n_frames: int) -> None:
+        """Write what another store holds with the axes y and z exchanged; a few planes are in memory."""
+        import zarr
+
+        stores = [(self.path / LABELS / "0", other.path / LABELS / "0")]
+        if self.peaks is not None:
+            stores.append((self.path / SURE, other.path / SURE))
+        for own, theirs in stores:
+            target, source = zarr.open_array(str(own), mode="r+"), zarr.open_array(str(theirs), mode="r")
+            depth, height, width = target.shape[-3:]
+            # Chunks of the source reach across many planes of the target and are read again for each piece.
+            thick = max(TURNED_VOXELS // (height * width), 1)
+            for frame in range(n_frames):
+                place = (frame,) if "t" in self.axes else ()
+                for start in range(0, depth, thick):
+                    planes = slice(start, min(start + thick, depth))
+                    target[(*place, planes)] = np.swapaxes(np.asarray(source[(*place, slice(None), planes)]), 0, 1)
+                    self._flush(own, frame, range(planes.start, planes.stop))
 
     def begin_clean(self, make: Callable[[Path], None]) -> None:
         """Make the empty OME-Zarr of the cleaned labels with `make`; it becomes the result."""

@@ -8,9 +8,11 @@ and z exchanged. Its masks are turned back, so that nothing else needs to know.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ import numpy as np
 from seg.stack import Stack
 
 ACROSS = "across"
+# Of a copy on disk, read and written at a time.
+COPIED_BYTES = 2**26
 
 
 def thickness_axis(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -48,6 +52,51 @@ def turned(stack: Stack) -> Stack:
             sizes[axis] = stack.calibration.pixel_size_um[other]
     data = TurnedVolumes(stack.data, stack.axes)
     return replace(stack, data=data, calibration=replace(stack.calibration, pixel_size_um=sizes))
+
+
+def turned_on_disk(stack: Stack, path: Path) -> Stack:
+    """The same from a copy on disk, made a few planes at a time unless it is there; nothing is held.
+
+    Parameters
+    ----------
+    stack : Stack
+    path : Path
+        ``NAME.npy``; takes as much of the disk as the pixels of the stack.
+
+    Raises
+    ------
+    OSError
+        The disk has no room for it.
+    """
+    seen = turned(stack)
+    if not path.exists():
+        part = path.with_name(f".part.{path.name}")
+        copy = np.lib.format.open_memmap(part, mode="w+", dtype=stack.dtype, shape=seen.shape)
+        if hasattr(os, "posix_fallocate"):  # a page without room would end the process
+            with part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+        depth = stack.size("z")
+        thick = max(COPIED_BYTES // max(seen.data.held_bytes // depth, 1), 1)
+        for start in range(0, depth, thick):
+            planes = slice(start, start + thick)
+            for index in range(stack.n_frames):
+                place = (index,) if stack.axes.startswith("t") else ()
+                copy[(*place, ..., planes, slice(None))] = np.swapaxes(
+                    np.asarray(stack.data[(*place, *_all_channels(stack), planes)]), -3, -2
+                )
+        copy.flush()
+        del copy
+        part.replace(path)
+    return from_disk(stack, path)
+
+
+def from_disk(stack: Stack, path: Path) -> Stack:
+    """The turned stack from the copy that `turned_on_disk` made."""
+    return replace(turned(stack), data=np.load(path, mmap_mode="r"))
+
+
+def _all_channels(stack: Stack) -> tuple[slice, ...]:
+    return (slice(None),) * ("c" in stack.axes)
 
 
 def turn_frame(frame: np.ndarray) -> np.ndarray:

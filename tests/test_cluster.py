@@ -243,6 +243,23 @@ def test_masks_of_two_processes_are_those_of_one(tiny_volume, tmp_path):
     assert not list((two.folder / ".work").glob("slabs-*"))
 
 
+def test_two_processes_turn_a_volume_as_one(tiny_volume, tmp_path):
+    from dataclasses import replace
+
+    from seg.models.bundle import load_bundle, save_bundle
+    from seg.pipeline import RunOptions, predict
+
+    config, path = tiny_volume
+    bundle = load_bundle(config.model)
+    model = save_bundle(tmp_path / "across", bundle.network, replace(bundle.spec, slices="across"), "# Tiny", seed=1)
+    config = replace(config, model=str(model))
+    (one,) = predict([path], config, tmp_path / "one", RunOptions(device="cpu"))
+    (two,) = predict([path], config, tmp_path / "two", RunOptions(device="cpu", cluster="local:2"))
+    assert (one.error, two.error) == ("", "")
+    found = [read_labels(r.folder / n) for r, n in ((one, "labels.ome.tif"), (two, "labels.ome.zarr"))]
+    np.testing.assert_array_equal(found[0].stack.frame(0), found[1].stack.frame(0))
+
+
 @pytest.mark.parametrize(("axes", "slab_voxels"), [("tzyx", 300), ("tzyx", 10**6), ("tyx", 300)])
 def test_two_processes_clean_as_one(axes, slab_voxels, schema, tmp_path, monkeypatch):
     """Slabs of a plane or two, whole volumes, and planes whose slabs share chunks; objects in two frames in a row."""

@@ -1,18 +1,19 @@
 """A network that knows slices across the layers of a cell is shown such slices, and nobody else needs to know."""
 
+import errno
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from seg import masks
+from seg import masks, slabs, turning
 from seg.analysis import AnalysisConfig
 from seg.io import open_stack, read_labels, write_image
 from seg.models.bundle import load_bundle, save_bundle
 from seg.pipeline import RunOptions, predict
 from seg.stack import Calibration
-from seg.turning import thickness_axis, turned
+from seg.turning import thickness_axis, turned, turned_on_disk
 
 SIZE_UM = {"z": 1.5, "y": 0.4, "x": 0.25}
 TURNED_UM = {"y": 1.5, "z": 0.4, "x": 0.25}
@@ -74,11 +75,41 @@ def test_planes_that_are_such_slices_stay(models, tmp_path):
     np.testing.assert_array_equal(found.data[...], expected.data[...])
 
 
-def test_what_is_too_large_to_be_turned_is_said(models, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("cleaned", [True, False])
+@pytest.mark.parametrize("n_frames", [1, 2])
+def test_what_is_too_large_to_be_held_is_turned_on_disk(models, tmp_path, monkeypatch, n_frames, cleaned):
+    """A plane or two at a time, with the same masks; a run that was stopped goes on from the copy it made."""
+    data = cells(n_frames) if n_frames > 1 else cells(1)[0]
+    write(tmp_path / "a.ome.tif", data)
+    changes = {} if cleaned else {"postprocess": None}
+    expected = masks_of(tmp_path / "a.ome.tif", models[1], tmp_path / "held", **changes)
     monkeypatch.setattr(masks, "ZARR_FRAME_BYTES", 1000)
-    write(tmp_path / "a.ome.tif", cells(1)[0])
-    masks_of(tmp_path / "a.ome.tif", models[1], tmp_path / "across")
-    assert "Give the file with --axes yzx" in caplog.text
+    monkeypatch.setattr(turning, "COPIED_BYTES", 5000)
+    monkeypatch.setattr(slabs, "TURNED_VOXELS", 5000)
+    with monkeypatch.context() as patch:
+        patch.setattr(slabs.SlabStore, "take_turned", lambda *arguments: 1 // 0)
+        with pytest.raises(AssertionError, match="by zero"):
+            masks_of(tmp_path / "a.ome.tif", models[1], tmp_path / "disk", **changes)
+        assert len(list((tmp_path / "disk").glob("a/.work/slabs-*/turned.npy"))) == 1
+        patch.setattr(slabs.SlabStore, "save", lambda *arguments: 1 // 0)  # nothing is computed again
+        with pytest.raises(AssertionError, match="by zero"):
+            masks_of(tmp_path / "a.ome.tif", models[1], tmp_path / "disk", **changes)
+    found = masks_of(tmp_path / "a.ome.tif", models[1], tmp_path / "disk", **changes)
+    np.testing.assert_array_equal(found.data[...], expected.data[...])
+    assert found.calibration.pixel_size_um == SIZE_UM
+    assert not list((tmp_path / "disk").glob("a/.work/slabs-*"))
+
+
+def test_a_disk_without_room_for_the_turned_copy_is_said(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", cells(1)[0])
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(turning.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        turned_on_disk(open_stack(tmp_path / "a.npy", axes="zyx", pixel_size_um=SIZE_UM), tmp_path / "turned.npy")
+    assert not (tmp_path / "turned.npy").exists()
 
 
 def test_a_turned_stack_reads_what_is_asked(tmp_path):
