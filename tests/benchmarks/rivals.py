@@ -6,7 +6,8 @@ writing (not of imports and of loading the model), ``peak_mib`` of the process, 
 Contenders: ``monai``, the sliding window as people run it (its defaults, float32, the network as it was trained);
 ``monai-fast``, the same with our fastest form of the network; ``nnunet``, the sliding window of nnU-Net's predictor
 (its defaults but no mirroring: half-overlapping tiles under a Gaussian, half-precision sums); ``hand``, a loop over
-tiles in float32; ``ours``, without the clean-up of masks, which the others do not have.
+tiles in float32; ``ours``, without the clean-up of masks, which the others do not have; ``whole``, the float32 network
+on the whole image at once: what all of them stand for.
 """
 
 import json
@@ -38,7 +39,10 @@ def main(contender: str, image: Path, model: Path, out: Path) -> dict[str, float
             ready = ready_network(network, device, resolve_precision("auto", device))
             network, dtype = ready.compute, ready.dtype
         values = bundle.spec.class_indices
-        windows = {"hand": lambda: hand_window, "nnunet": lambda: nnunet_window(len(values))}
+        windows = {
+            "hand": lambda: hand_window, "nnunet": lambda: nnunet_window(len(values)),
+            "whole": lambda: lambda image, roi_px, network: network(image),
+        }  # fmt: skip
         job = rival(image, bundle, network, dtype, windows.get(contender, monai_window)(), out)
     before, wall, cpu = peak_mib(), time.perf_counter(), time.process_time()
     job()
