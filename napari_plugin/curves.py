@@ -198,10 +198,10 @@ def number_texts(numbers: pd.DataFrame, length_unit: str) -> pd.DataFrame:
         ends = [plain(end * factor) for end in (row.low, row.high) if np.isfinite(end)]
         which = ", ".join(filter(None, (class_text(str(row.class_name)), side_text(str(row.side)))))
         found.append({
-            "number": metric_title(row.metric), "of": which, "value": f"{value} {unit}".strip(),
-            "95 % interval": f"{ends[0]} to {ends[1]}" if len(ends) == 2 else "",
+            "number": metric_title(row.metric), "value": f"{value} {unit}".strip(),
+            "95 % interval": f"{ends[0]} to {ends[1]}" if len(ends) == 2 else "", "of": which,
         })  # fmt: skip
-    return pd.DataFrame(found, columns=["number", "of", "value", "95 % interval"])
+    return pd.DataFrame(found, columns=["number", "value", "95 % interval", "of"])
 
 
 def object_texts(objects: pd.DataFrame, length_unit: str) -> pd.DataFrame:

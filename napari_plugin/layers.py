@@ -149,8 +149,8 @@ def labels_layer(segmentation: Segmentation, *, name: str | None = None, opacity
 def labelling_layers(stack: Stack, labels: np.ndarray, schema: LabelSchema) -> tuple[LayerData, LayerData]:
     """An empty layer for predictions, and the labels on top of it; `labels` is used as it is, not copied."""
     axes = stack.axes.replace("c", "")
-    blank = Stack(np.zeros(labels.shape, np.uint8), axes, stack.calibration, stack.name)
-    drawn = Stack(labels, axes, stack.calibration, stack.name)
+    blank = Stack(np.zeros(labels.shape, np.uint8), axes, stack.calibration, stack.name, stack.source)
+    drawn = Stack(labels, axes, stack.calibration, stack.name, stack.source)
     return (
         labels_layer(Segmentation(blank, schema), name="prediction", opacity=0.4),
         labels_layer(Segmentation(drawn, schema), name="labels", opacity=0.7),

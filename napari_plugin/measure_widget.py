@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,11 @@ class MeasureWidget(QWidget):
             layer.data, viewing.layer_state(layer), load_schema(), axes=viewing.asked_axes(layer)
         )
         source = viewing.path_of(layer)
-        out = (source.parent if source else Path.cwd()) / "results"
+        out = Path.cwd() / "results"
+        if source is not None:
+            out = (source.parent.parent if source.parent.name == "labels" else source.parent) / "results"
+            if layer.name in ("labels", "prediction"):  # of the Label widget: called alike for every image
+                found = replace(found, stack=replace(found.stack, name=f"{source.name}_{layer.name}"))
         analysis = self.analysis.currentText()
 
         def measure(work: Work) -> Any:
