@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(levelname)s %(message)s" if args.verbose else "%(message)s",
         stream=sys.stderr,
     )
+    # Behind a sentence on a damaged chunk zarr's other reads would complain that nobody waited for them.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     args.command_line = shlex.join(["operandoseg", *arguments])
     signal.signal(signal.SIGTERM, _interrupted)
     # Before torch is loaded: threads that wait do not spin, which costs nothing alone and much on a shared machine.

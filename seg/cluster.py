@@ -233,6 +233,7 @@ def connect(where: str) -> Any:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise UsageError("--cluster needs Dask: pip install 'operandoseg[cluster]'") from error
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every connection
     # A task whose worker died goes to another one; the third death is blamed on the task.
     dask.config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1})
     if kind in ("tcp", "tls"):
