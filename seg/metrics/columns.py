@@ -106,7 +106,10 @@ def axis_index(frame: Frame, name: str | None, group: str) -> int | None:
     if name is None:
         return 0 if axes == "zyx" else None
     if name not in axes:
-        raise UsageError(f"{group}: thickness_axis {name!r} is not an axis of this frame ({', '.join(axes)}).")
+        raise UsageError(
+            f"{group}: thickness_axis {name!r} is not an axis of this frame ({', '.join(axes)}). Copy the analysis and "
+            f"write the axis across the layers there, such as thickness_axis: {axes[0]}."
+        )
     return axes.index(name)
 
 

@@ -60,11 +60,14 @@ class ContactCounter:
     ndim: int
     columns: np.ndarray = field(init=False)
     faces: list[np.ndarray] = field(default_factory=list)
+    # Pairs of neighbouring faces of which one is under a void: by the axis of the faces, and that of the pair.
+    rim: np.ndarray = field(init=False)
     _n_faces: int = 0
     _layers: list[np.ndarray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.columns = np.zeros(self.ndim, np.int64)
+        self.rim = np.zeros((self.ndim, self.ndim), np.int64)
 
     def add(self, separator: np.ndarray, target: np.ndarray, void_ids: np.ndarray, inner: slice, start: int) -> None:
         """Count the faces of the separator voxels of one slab.
@@ -102,6 +105,9 @@ class ContactCounter:
                     inside = (height >= 0) & (height <= last)
                     place = tuple((height if a == axis else at[a])[inside] for a in range(self.ndim))
                     layers[:, axis, layer] += np.bincount(void_ids[place], minlength=len(layers))
+                under_void = _neighbours(void_ids, axis, -step)
+                self._count_rim(sep & free if axis else sep[own] & free[own], under_void if axis else under_void[own],
+                                own if axis else slice(0, own.stop - own.start), axis)  # fmt: skip
                 self._n_faces += len(at[0])
                 if self._n_faces <= MAX_FACES:
                     doubled = np.stack(at, axis=1) * 2
@@ -109,6 +115,21 @@ class ContactCounter:
                     doubled[:, 0] += 2 * start
                     self.faces.append(doubled.astype(np.int32))
         self._layers.append(layers[1:])
+
+    def _count_rim(self, faces: np.ndarray, void_ids: np.ndarray, own: slice, axis: int) -> None:
+        """Count the pairs of neighbours among the faces of some slices, and of the last of them with the next."""
+        faces, void_ids = faces[own.start : own.stop + 1], void_ids[own.start : own.stop + 1]
+        rows = np.flatnonzero(faces.any(axis=tuple(range(1, self.ndim))))
+        if not len(rows):
+            return
+        some = slice(rows[0], rows[-1] + 1)
+        kind = np.where(faces[some], 1 + (void_ids[some] > 0), 0).astype(np.uint8)
+        n_own = own.stop - own.start - some.start
+        for along in range(self.ndim):
+            if along != axis:
+                here = kind if along == 0 else kind[:n_own]
+                first, second = _neighbours(here, along, 1), _neighbours(here, along, -1)
+                self.rim[axis, along] += np.count_nonzero(first * second == 2)
 
     def skip(self, n_voids: int) -> None:
         """Pass over a slab without separator, in which `n_voids` were numbered."""
@@ -142,12 +163,13 @@ class ContactCounter:
         parabola = (15 * first - 10 * second + 3 * third) / 8
         wall = (third > 0) & (second >= 0.5 * first) & (first > 0)
         surface = np.where(wall, np.maximum(parabola, 0), first)
-        touched = first[first > 0]
-        # Rim of round patches of that area; in a section each patch has two ends.
-        rim = 2 * np.sqrt(math.pi * touched * face) if self.ndim == 3 else np.full(len(touched), 2.0)
+        # Steps of a smooth curve are 4 / pi of its length; in a section every step is an end.
+        steps = [self.rim[axis, a] * math.prod(spacing[b] for b in range(self.ndim) if b not in (a, axis))
+                 for a in range(self.ndim) if a != axis]  # fmt: skip
+        rim = sum(steps) * (math.pi / 4 if self.ndim == 3 else 1.0)
         lost = min(float(surface.sum()), float(columns))
         return ContactLoss(
-            lost * face, columns * face, float(first.sum()) * face, float(rim.sum()), axis,
+            lost * face, columns * face, float(first.sum()) * face, float(rim), axis,
             layers[:, :, 0].any(axis=1),
         )  # fmt: skip
 

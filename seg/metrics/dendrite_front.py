@@ -13,6 +13,7 @@ from scipy import ndimage
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX
 from seg.metrics.table import Measurement
+from seg.uncertainty import OUTLINE_OFFSET_PX
 
 SIDES = {"top": (-2, 0), "bottom": (-2, -1), "left": (-1, 0), "right": (-1, -1), "front": (-3, 0), "back": (-3, -1)}
 # The columns under a few tips do not move this quantile; those tips pull the median up by some per cent.
@@ -147,8 +148,11 @@ def measure_front(
     rooted[0] = False
     top = np.zeros(len(columns))
     np.maximum.at(top, place, np.where(rooted[regions[free]], reference.height[free], 0.0))
-    edge = 1.96 * DIGITISATION_PX * frame.scale.pixel ** (1 / metal.ndim)
-    method = f"connected metal over {reference.name}, {{}} of the columns; interval: mask edge +-0.5 px"
+    pixel = frame.scale.pixel ** (1 / metal.ndim)
+    # A side of the frame is where it is; a substrate has an outline of its own.
+    n_faces = 1 if reference.name in SIDES else 2
+    edge = 1.96 * pixel * math.sqrt(n_faces) * math.hypot(DIGITISATION_PX, OUTLINE_OFFSET_PX)
+    method = f"connected metal over {reference.name}, {{}} of the columns; interval: mask edges"
     flags = (*frame.scale.flags, *(() if len(columns) else ("no-credible-baseline",)))
     sides: dict[str, float] = {"mean": math.nan}
     if len(top):

@@ -247,7 +247,10 @@ def _deviation(outline: Outline, cutoff: float) -> np.ndarray:
     # A Gaussian of this sigma passes half of the amplitude of a wave of the cut-off length; `smooth_path` passes
     # 2 g - g^2 of it, so that g = 1 - 1 / sqrt(2) is what halves it.
     sigma = cutoff * math.sqrt(-2 * math.log(1 - 0.5**0.5)) / (2 * math.pi)
-    form = smooth_path(path, sigma=sigma / max(along[-1] / n, 1e-12), closed=outline.closed)
+    # A closed outline is its centre long before the Gaussian is as wide as it is long; that of a pore of a pixel, which
+    # `outlines` has shrunk to a point, would take a kernel of millions of steps.
+    steps = min(sigma / max(along[-1] / n, 1e-12), n if outline.closed else 50.0 * n)
+    form = smooth_path(path, sigma=steps, closed=outline.closed)
     at = along[: len(outline.weight)]
     position = np.stack([np.interp(at, even, form[:, axis], period=along[-1] if outline.closed else None)
                          for axis in range(2)], axis=1)  # fmt: skip

@@ -442,10 +442,11 @@ def _contact_rows(
     what = "separator surface facing metal or void"
     rows.add("interface_area", whole, "um2", 0.03 * whole, f"{what}, mesh, blur 1 voxel; interval: method error 3 %")
     rows.add("interface_area", flat, "um2", 0.0, f"{what}, projected along {along}", side="projected")
+    # No surface is less than its projection: what the mesh has lost is thinner than its blur.
     ratio = wall / flat if flat > 0 else math.nan
     rows.add("interface_area_ratio", ratio, "1", 0.03 * ratio,
              f"mesh without filaments, over the projection along {along}; interval: method error 3 %",
-             flags=() if flat > 0 else ("ambiguous",))  # fmt: skip
+             flags=("ambiguous",) if not flat > 0 else ("few-pixels",) if ratio < 0.97 else ())  # fmt: skip
 
 
 def _lost_to_blur(sizes_px: np.ndarray, ndim: int) -> np.ndarray:

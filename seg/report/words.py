@@ -12,7 +12,7 @@ FLAG_WORDS = {
     "few-pixels": "The structure spans too few pixels to be measured well.",
     "below-detection-limit": "The structure is smaller than what can be told from noise.",
     "touches-border": "The structure is cut by the edge of the image.",
-    "low-confidence": "The model was unsure of this frame.",
+    "low-confidence": "Little to go by: the model was unsure of this frame, objects are few or their outline rough.",
     "no-credible-baseline": "No substrate line could be found that the contact angle could be measured against.",
     "faceted-contact": "The deposit is faceted where it meets the substrate, so no single angle describes it.",
     "overlapping": "Structures lie over each other and could not be told apart.",

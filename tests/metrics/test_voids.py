@@ -363,3 +363,35 @@ def test_tomography_twin(seed, options):
     for metric in ("void_volume", "void_fraction", "contact_loss_fraction", "interface_area"):
         row = whole[metric]
         assert row.low < twin.truth_value(metric, frame=0) < row.high
+
+
+def test_rim_of_the_contact_does_not_take_patches_for_discs():
+    # A patch of 8 x 60 px has a rim of 136 px, a disc of its area 78 px; steps of a level rim are pi / 4 of themselves.
+    z, y, x = np.mgrid[:20, :40, :90]
+    separator, void = z < 8, (z >= 8) & (z < 13) & (y >= 16) & (y < 24) & (x >= 15) & (x < 75)
+    metal = ~separator & ~void
+    whole = contact_loss(separator, metal, void, spacing=(0.6, 0.5, 0.5))
+    assert whole.edge == pytest.approx(136 * 0.5 * math.pi / 4)
+    thin = contact_loss(separator, metal, void, spacing=(0.6, 0.5, 0.5), max_voxels=2 * 40 * 90)
+    assert thin.edge == whole.edge
+    turned = (np.ascontiguousarray(np.moveaxis(m, 0, 1)) for m in (separator, metal, void))
+    # Pairs across the cuts between slabs are counted once.
+    assert contact_loss(*turned, spacing=(0.5, 0.6, 0.5), max_voxels=3 * 20 * 90).edge == pytest.approx(whole.edge)
+    section = contact_loss(separator[:, 20], metal[:, 20], void[:, 20], spacing=(0.6, 0.5))
+    assert section.edge == 2
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_high_ends_allow_for_what_blur_takes(schema, ndim):
+    # Balls (discs) of 9 px at six places on the grid, blurred by 1.4 px and cut at one half: they lose 4 pi R s^2
+    # (pi s^2) on average, to first order in (s / R)^2 = 0.02; whole pixels add a spread of a tenth (a third).
+    lost = []
+    for place in np.arange(6) * 0.17:
+        away = 9 - np.sqrt(((np.indices((32,) * ndim) - 15.7 - place) ** 2).sum(axis=0))
+        seen = ndimage.gaussian_filter(np.clip(away + 0.5, 0, 1), 1.4) > 0.5
+        lost.append(np.count_nonzero(away > 0) - np.count_nonzero(seen))
+    expected = {2: math.pi, 3: 4 * math.pi * 9}[ndim] * 1.4**2
+    assert np.mean(lost) == pytest.approx(expected, rel=0.1 if ndim == 3 else 0.3)
+    rows = measure_frame(Frame(np.where(seen, 7, 3).astype(np.uint8), schema, Scale((0.5,) * ndim)))
+    fraction = next(r for r in rows if r.metric == "void_fraction" and r.object_id is None)
+    assert fraction.high - fraction.value > fraction.value - fraction.low + 0.9 * expected / seen.size
