@@ -254,6 +254,8 @@ def fit_law(births: Births, law: str) -> LawFit:
     fraction = Estimate(0.0)
     if law == "mixed":
         fraction = _share(surface, fractions, rates, births.onset_doubt_s)
+    if births.onset_doubt_s > 0:
+        rate = _rate_of_any_onset(births, law)
     log_likelihood = float(surface.values[best]) - _log_factorials(births.counts)
     return _finish(law, log_likelihood, n, sites, rate, fraction)
 
@@ -344,6 +346,26 @@ def _interval(grid: np.ndarray, profile: np.ndarray) -> Estimate:
         i = right[0]
         high = float(np.interp(level, profile[[i, i - 1]], grid[[i, i - 1]]))
     return Estimate(float(grid[top]), low, high)
+
+
+def _rate_of_any_onset(births: Births, law: str) -> Estimate:
+    """Rate constant of a law, whenever the onset was; the value is that for the middle of its doubt.
+
+    Notes
+    -----
+    A share born at once absorbs a later onset (`_share`); without one the first interval has too few births for the
+    rate. The interval joins those of all onsets that are nearly as likely as the likeliest.
+    """
+    fits = []
+    for share in (0.5, 0.0, 0.25, 0.75, 0.95):
+        edges = np.maximum(births.edges_s - share * births.onset_doubt_s, 0.0)
+        fits.append(fit_law(Births(edges, births.counts, births.bare), law))
+    best = max(fit.log_likelihood for fit in fits)
+    likely = [fit.rate_constant_per_s for fit in fits if fit.log_likelihood >= best - _DROP]
+    middle = fits[0] if fits[0].log_likelihood >= best - _DROP else max(fits, key=lambda fit: fit.log_likelihood)
+    low, high = min(rate.low for rate in likely), max(rate.high for rate in likely)
+    bounded = all(math.isfinite(rate.low) and math.isfinite(rate.high) for rate in likely)
+    return Estimate(middle.rate_constant_per_s.value, low if bounded else math.nan, high if bounded else math.nan)
 
 
 def _share(surface: _Surface, fractions: np.ndarray, rates: np.ndarray, doubt_s: float) -> Estimate:
