@@ -170,9 +170,8 @@ class MeasureWidget(QWidget):
         if not chosen:
             raise UsageError("Select a labels layer to measure.")
         layer = chosen[0]
-        found = layers.segmentation_of_layer(
-            layer.data, viewing.layer_state(layer), load_schema(), axes=viewing.asked_axes(layer)
-        )
+        axes = viewing.asked_axes(layer)
+        found = layers.segmentation_of_layer(layer.data, viewing.layer_state(layer), load_schema(), axes=axes)
         source = viewing.path_of(layer)
         out = Path.cwd() / "results"
         if source is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_plugin import layers, qt
 from seg.errors import UsageError
+from seg.io import open_stack
 from seg.stack import Stack
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def layer_state(layer: Any) -> dict[str, Any]:
 
 def stack_of(layer: Any, *, axes: str | None = None) -> Stack:
     """The stack a layer shows; where it does not say whether its first axis is time or depth, the user is asked."""
-    return layers.stack_of_layer(layer.data, layer_state(layer), axes=axes or asked_axes(layer))
+    axes = axes or asked_axes(layer)  # first: the answer may change what the layer says
+    return layers.stack_of_layer(layer.data, layer_state(layer), axes=axes)
 
 
 def asked_axes(layer: Any) -> str | None:
@@ -33,9 +35,15 @@ def asked_axes(layer: Any) -> str | None:
     ndim = layer.data.ndim - bool(state["rgb"])
     if layers.axes_of_layer(ndim, state) is not None:
         return None
-    axes = qt.ask_axes(layer.name, path_of(layer), length=layer.data.shape[0]) if ndim == 3 else None
+    path = path_of(layer)
+    axes = qt.ask_axes(layer.name, path, length=layer.data.shape[0]) if ndim == 3 else None
     if axes is not None:
         layer.axis_labels = tuple(axes)
+        if path is not None and layer.scale[0] == 1 and str(layer.units[0]) == "pixel":
+            # What the file says of this axis has a meaning only now.
+            said = layers.geometry(open_stack(path, axes=axes))
+            for name in ("scale", "translate", "units"):
+                setattr(layer, name, (said[name][0], *getattr(layer, name)[1:]))
     return axes
 
 

@@ -145,6 +145,20 @@ def test_file_without_axes_opens_and_is_asked_about_once(label, viewer, tmp_path
     assert open_stack(path).calibration.pixel_size_um == {"y": 0.6, "x": 0.4}
 
 
+def test_depth_between_planes_counts_once_the_axis_is_named(label, viewer, tmp_path, monkeypatch):
+    from napari_plugin import readers, viewing
+
+    path = tmp_path / "cell.tif"
+    tifffile.imwrite(path, pixels(), photometric="minisblack", metadata=None)
+    (tmp_path / "cell.calibration.yaml").write_text("pixel_size_um: {z: 0.7, y: 0.6, x: 0.4}\n")
+    monkeypatch.setattr("napari_plugin.qt.ask_axes", lambda *a, **k: "zyx")
+    with pytest.warns(UserWarning, match="time or depth"):
+        viewing.add_layers(viewer, readers.read(str(path)))
+    label.label_selected()
+    assert label.session.stack.calibration.pixel_size_um == {"z": 0.7, "y": 0.6, "x": 0.4}
+    assert label.layer.scale == pytest.approx((0.7, 0.6, 0.4))
+
+
 def test_queue_asks_what_a_file_does_not_say(label, tmp_path, monkeypatch):
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels(), photometric="minisblack", metadata=None)
