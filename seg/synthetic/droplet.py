@@ -268,8 +268,10 @@ class _Scene:
             diameter = 2 * math.sqrt(area / math.pi)
             facets = 1 / (1 + math.exp(-12 * (diameter / p["facet_diameter_um"] - 1)))
             facets = facets if facets > 0.02 else 0.0
-        normals = self.facet_normals[k - 1]
-        return Cap(self.support, phase.along_um, radius_of(area, angle, rf), angle, facets, normals)
+        cap = Cap(self.support, phase.along_um, radius_of(area, angle, rf), angle, facets, self.facet_normals[k - 1])
+        if facets and not self._emerges(cap):
+            return None  # the facets of a flat droplet lie around a centre deep in the support
+        return cap
 
     def view(self, frame: int) -> View:
         """View of a frame."""
@@ -391,6 +393,10 @@ class _Scene:
                 )
             )
         return rows
+
+    def _emerges(self, cap: Cap) -> bool:
+        """Whether the top of a droplet stands a pixel or more above its support."""
+        return cap.center_height_um + float(cap.reach(np.array(0.0))) >= max(self.pixel)
 
     def _cut(self, cap: Cap) -> bool:
         """Whether the frame cuts a droplet."""
