@@ -2,7 +2,8 @@
 
 ``python -m training.assessment --model NAME|DIR --out DIR <overrides>`` does the same for a finished model on the
 data of the overrides, such as ``data=[sem_dendrites]``; ``--texture-only N`` adds twins whose classes differ by
-texture alone.
+texture alone, and ``--into-card TEXT`` puts what was found into the model's card (TEXT says on what data) and
+calibrates its probabilities.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from seg.synthetic import make_experiment
 from training import apply
 from training.baselines import BASELINES
 from training.command import run_module
+from training.export import put_into_card
 from training.label_codes import LabelCodes
 from training.sources import LabelledImage
 
@@ -306,6 +308,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="name or folder of a finished model")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--texture-only", type=int, default=0, metavar="N", help="twins of each of four families")
+    parser.add_argument("--into-card", metavar="TEXT", help="update the model; TEXT names the data in its card")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("overrides", nargs="*", help="as for operandoseg-train: data=[...] data.root=...")
     asked = parser.parse_args(words)
@@ -327,6 +330,8 @@ def main(words: Sequence[str] | None = None) -> int:
     found = assess_network(
         bundle.network, images, codes, schema, modalities, asked.out, device=device, precision="auto"
     )  # fmt: skip
+    if asked.into_card:
+        put_into_card(bundle.path, found, asked.into_card)
     shown = found.scores[found.scores["metric"].isin(["iou", "boundary_f1", "panoptic_quality"])]
     shown = shown.pivot_table(index=["source", "class", "model"], columns="metric", values="value", sort=False)
     logging.getLogger().info("\n%s\n%s", shown.round(3).to_string(), found.calibration.round(4).to_string(index=False))

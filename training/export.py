@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ import pandas as pd
 from torch import nn
 
 from seg import __version__
+from seg.errors import UsageError
+from seg.io.results import atomic_path, write_json
 from seg.modality import MODALITIES, modality
-from seg.models.bundle import ModelSpec, save_bundle
+from seg.models.bundle import CARD, SPEC, ModelSpec, save_bundle
 from training.config import TrainConfig
 from training.sources import read_about, rooted
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from training.loop import TrainingData
 
 _SHOWN = {"iou": "IoU", "dice": "Dice", "boundary_f1": "boundary F1", "panoptic_quality": "PQ"}
+_FAILURES = "## Known failures"
+_LATER = "What follows was found after the training, on"
 
 
 def export_bundle(
@@ -153,8 +158,36 @@ def make_card(
         values = [r["source"], r["class"], r["method"], f"{r['iou']:.3f}", f"{r['mean_iou']:.3f}"]
         lines.append("| " + " | ".join(map(str, [*values, r["n_images"], r["n_specimens"]])) + " |")
     lines += ["", *_assessed(assessment)]
-    lines += ["", "## Known failures", "", *_failures(scores, split, names, config), ""]
+    lines += ["", _FAILURES, "", *_failures(scores, split, names, config), ""]
     return "\n".join(lines)
+
+
+def put_into_card(path: Path, found: Assessment, data: str) -> None:
+    """Put `found` in the place of the closing scores in the card of a finished model, and its temperature.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the model; its weights stay as they are.
+    found : Assessment
+    data : str
+        What it was assessed on.
+
+    Raises
+    ------
+    UsageError
+        Nothing was assessed, or the card is not one that a training wrote; both files are left as they are.
+    """
+    before, heading, failures = (path / CARD).read_text(encoding="utf-8").partition(_FAILURES)
+    if not heading or not len(found.scores):
+        why = "no image was assessed" if heading else f"{path / CARD} has no part {_FAILURES!r}"
+        raise UsageError(f"The card is left as it is: {why}.")
+    kept = before.partition("\n### ")[0].partition(_LATER)[0].rstrip()
+    spec = json.loads((path / SPEC).read_text(encoding="utf-8")) | {"temperature": round(found.temperature, 4)}
+    with atomic_path(path / CARD) as part:
+        text = "\n".join([kept, "", f"{_LATER} {data}.", "", *_assessed(found), "", heading])
+        part.write_text(text + failures, encoding="utf-8")
+    write_json(spec, path / SPEC)
 
 
 def _choice(config: TrainConfig) -> str:

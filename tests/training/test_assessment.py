@@ -8,12 +8,14 @@ import pytest
 from scipy import ndimage
 
 from seg.analysis import load_analysis
+from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.modality import MODALITIES
 from seg.models.bundle import load_bundle
 from seg.reliability import temper
-from training.assessment import ANALYSES, assess, texture_twins
+from training.assessment import ANALYSES, Assessment, assess, texture_twins
 from training.baselines import BASELINES
+from training.export import put_into_card
 from training.label_codes import LabelCodes
 from training.loop import prepare, train
 from training.sources import LabelledImage
@@ -136,3 +138,19 @@ def test_a_run_ends_with_baselines_and_a_temperature(film_config):
     assert bundle.spec.temperature == pytest.approx(stated, abs=1e-4)
     assert "| mine | sei | forest |" in bundle.card
     assert "Temperature" in bundle.card
+
+    # A later assessment takes the place of the first, as often as it is made, and touches nothing else.
+    later = Assessment(pd.DataFrame(scores[scores["model"] == "network"]), 2.5, pd.DataFrame(), pd.DataFrame())
+    for data in ("other cells", "still other cells"):
+        put_into_card(result.model_dir, later, data)
+    again = load_bundle(result.model_dir)
+    assert again.spec.temperature == 2.5
+    assert again.weights_sha256 == bundle.weights_sha256
+    assert "after the training, on still other cells." in again.card
+    for absent in ("other cells.\n\nWhat", "forest |", "### Probabilities"):
+        assert absent not in again.card
+    assert again.card.count("### Against simple baselines") == again.card.count("## Known failures") == 1
+    assert again.card.partition("## Known failures")[2] == bundle.card.partition("## Known failures")[2]
+    with pytest.raises(UsageError, match="no image was assessed"):
+        put_into_card(result.model_dir, Assessment(pd.DataFrame(), 1.0, pd.DataFrame(), pd.DataFrame()), "nothing")
+    assert load_bundle(result.model_dir).card == again.card
