@@ -67,6 +67,9 @@ class AnalysisConfig:
     relabel : mapping of str to str
         Classes that cannot occur in such images, and what is meant where a model finds them: ``{deposit: pit}``. The
         other class gets their probability before classes are decided.
+    fixed : mapping of str to str
+        Classes that stay as they are in the first frames of a recording, and what lies on them:
+        ``{substrate: deposit}`` (`seg.fixed_classes`).
     mask_samples : int
         Masks drawn from the probabilities of each frame of a run and measured again (`seg.mask_samples`); 0: none.
     key_frames : int
@@ -89,6 +92,7 @@ class AnalysisConfig:
     objects: ObjectOptions = field(default_factory=ObjectOptions)
     postprocess: CleanUp | None = field(default_factory=CleanUp)
     relabel: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
     mask_samples: int = 0
     key_frames: int = 5
     min_confidence: float = 0.6
@@ -104,6 +108,11 @@ class AnalysisConfig:
         for name in self.postprocess.classes if self.postprocess else ():
             schema.index(name)
         self._check_relabel()
+        if not isinstance(self.fixed, Mapping):
+            raise UsageError(
+                f"Analysis {self.name!r}: fixed is {self.fixed!r}; expected classes such as {{substrate: deposit}}."
+            )
+        _ = self.fixed_values  # LabelError names the nearest class
         if not isinstance(self.mask_samples, int) or self.mask_samples < 0 or 0 < self.mask_samples < MIN_MASK_SAMPLES:
             raise UsageError(
                 f"Analysis {self.name!r}: mask_samples is {self.mask_samples!r}; expected 0 or a number from "
@@ -143,6 +152,12 @@ class AnalysisConfig:
         """The pairs of `relabel` as label values."""
         schema = load_schema(self.schema)
         return tuple((schema.index(old), schema.index(new)) for old, new in self.relabel.items())
+
+    @property
+    def fixed_values(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of `fixed` as label values."""
+        schema = load_schema(self.schema)
+        return tuple((schema.index(old), schema.index(new)) for old, new in self.fixed.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in the YAML files."""

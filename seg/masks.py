@@ -16,6 +16,7 @@ from seg import __version__
 from seg.analysis import AnalysisConfig
 from seg.blocks import slabs as pieces_of
 from seg.errors import DataError
+from seg.fixed_classes import with_fixed_classes
 from seg.inference import InferenceSettings, check_fits, parts_of, segment
 from seg.io import fingerprint, read_labels, write_labels
 from seg.io.labels import create_labels
@@ -89,7 +90,7 @@ def make_masks(
         weights=bundle.weights_sha256, model=bundle.spec.to_dict(), settings=settings, schema=config.schema,
         calibration=(dict(stack.calibration.pixel_size_um), stack.frame_times_s), version=__version__,
         postprocess=rules and rules.to_dict(), thickness=thickness_axis(config.metrics),
-        **({"turned": True} if turn and in_zarr else {}),
+        **({"turned": True} if turn and in_zarr else {}), **({"fixed": config.fixed_values} if config.fixed else {}),
     )  # fmt: skip
     labels_path = folder / LABEL_FILES[in_zarr]
     made_path = folder / ".work" / "made.json"
@@ -132,7 +133,10 @@ def make_masks(
             "confidence": filled.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
             "backed_off": backed_off, "slices": {"turned": turn},
         }  # fmt: skip
+        moved: list[int] = []
         if isinstance(slabs, SlabStore):
+            if config.fixed:
+                logger.warning("%s: masks this large are not held against their first frames (`fixed`)", stack.name)
             if isinstance(filled, SlabStore) and filled is not slabs:
                 slabs.create(lambda part: create_labels(part, **described))
                 slabs.take_turned(filled, stack.n_frames)
@@ -141,13 +145,23 @@ def make_masks(
                 _clean(slabs, stack, rules, changed, options, progress)
             slabs.finish(labels_path)
         else:
+            read = with_fixed_classes(slabs.frame, stack.n_frames, config.fixed_values, moved)
             frames = slabs.frames(stack.n_frames)
+            if config.fixed:
+                frames = (read(index)[0] for index in range(stack.n_frames))
             if rules is not None:
-                frames = cleaned_frames(slabs.frame, stack.n_frames, rules, changed)
+                frames = cleaned_frames(read, stack.n_frames, rules, changed)
             if turn:
                 frames = map(turn_frame, frames)
             write_labels(labels_path, frames, **described)
         made["postprocess"] = changed.by_class(schema) if rules is not None else None
+        if moved:
+            made["fixed"] = {"changed_px": sum(n for n in moved if n > 0), "frames_left_as_they_are": moved.count(-1)}
+        if -1 in moved:
+            logger.warning(
+                "%s: %d of %d frames show %s elsewhere than the first ones and are left as they are; align the "
+                "recording first.", stack.name, moved.count(-1), stack.n_frames, ", ".join(config.fixed),
+            )  # fmt: skip
         write_json(made, made_path)
         mark_done(folder, "segment", key, [labels_path, made_path])
         slabs.remove()

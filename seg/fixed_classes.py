@@ -1,0 +1,74 @@
+"""Classes that stay where they are in a recording: what a model finds of them elsewhere, later, is something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+FIRST_FRAMES = 3
+"""Where a fixed class is, is what most of so many first frames say."""
+_SHARE_MOVED, _NEAR_PX = 0.5, 8
+_Frame = tuple[np.ndarray, np.ndarray | None]
+
+
+def with_fixed_classes(
+    read: Callable[[int], _Frame], n_frames: int, fixed: Sequence[tuple[int, int]], counts: list[int]
+) -> Callable[[int], _Frame]:
+    """Frames in which fixed classes are where they were at first, and nowhere else.
+
+    Parameters
+    ----------
+    read : callable
+        Frame number -> labels, and where they are certain (passed on).
+    n_frames : int
+        Of a recording with fewer than twice `FIRST_FRAMES` nothing is changed.
+    fixed : sequence of (int, int)
+        Label values of a class that neither grows, shrinks nor moves, and of what lies on it.
+    counts : list of int
+        Gets, for every frame that is asked for, the pixels that changed; -1 where the class seems to have moved.
+
+    Returns
+    -------
+    callable
+        As `read`.
+
+    Notes
+    -----
+    Metal that looks like its support is told from it by time alone: the support was there before. Where most of the
+    first frames show neither, regions of the fixed class that are three pixels thick somewhere become what lies on it;
+    thinner ones are edges that waver. Where most of the first frames show it, what lies on it becomes the class.
+    A frame in which the class has gone beyond its first edge along more than half of that edge, with neither above it,
+    is left as it is: the recording drifts, and has to be aligned first.
+    """
+    if not fixed or n_frames < 2 * FIRST_FRAMES:
+        return read
+    first = [read(index)[0] for index in range(FIRST_FRAMES)]
+    places = []
+    for value, other in fixed:
+        there = sum((labels == value).astype(np.uint8) for labels in first) > FIRST_FRAMES / 2
+        covered = sum((labels == other).astype(np.uint8) for labels in first) > FIRST_FRAMES / 2
+        # The pixels next to its edge waver; those beyond say whether all of it has moved.
+        beyond = ndimage.binary_dilation(there, iterations=4) & ~ndimage.binary_dilation(there, iterations=2)
+        places.append((value, other, there, ~there & ~covered, beyond))
+
+    def frame(index: int) -> _Frame:
+        labels, sure = read(index)
+        changed = labels.copy()
+        for value, other, there, elsewhere, beyond in places:
+            outside = (labels == value) & elsewhere
+            past, most = outside & beyond, _SHARE_MOVED * np.count_nonzero(beyond)
+            if np.count_nonzero(past) > most:
+                # Under metal the open is far away; next to a support that has moved it begins at once.
+                solid = np.isin(labels, (value, other))
+                if np.count_nonzero(past & (ndimage.distance_transform_edt(solid) <= _NEAR_PX)) > most:
+                    counts.append(-1)
+                    return labels, sure
+            core = ndimage.binary_erosion(outside, structure=np.ones((3,) * labels.ndim))
+            changed[ndimage.binary_propagation(core, mask=outside)] = other
+            changed[(labels == other) & there] = value
+        counts.append(int(np.count_nonzero(changed != labels)))
+        return changed, sure
+
+    return frame
