@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -22,20 +23,22 @@ _PAGE = """<!doctype html>
 <style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1b1f24 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { border-bottom: 1px solid #d5dae0; padding: .3rem .7rem }
-th { text-align: left } td.number { text-align: right; font-variant-numeric: tabular-nums } small { color: #5b6570 }
+th { text-align: left; vertical-align: bottom } th small, td small { display: block; font-weight: normal }
+.wide { overflow-x: auto } td.number { text-align: right; font-variant-numeric: tabular-nums } small { color: #5b6570 }
 img { max-width: 100% }
 </style></head><body>
 <h1>{{ title }}</h1>
 <p>{{ rows|length }} inputs, {{ failed|length }} failed. Numbers are those of the whole series, or of its last frame;
 brackets bound a 95 % interval; an empty cell was not reported.</p>
-<table><thead><tr><th>input</th>{% for name, unit in columns %}<th>{{ name }}{% if unit %} <small>{{ unit }}</small>
-{% endif %}</th>{% endfor %}</tr></thead><tbody>
+<div class="wide"><table><thead><tr><th>input</th>
+{% for name, of, unit in columns %}<th>{{ name }}<small>{{ of }}</small><small>{{ unit }}</small></th>{% endfor %}
+</tr></thead><tbody>
 {% for row in rows %}<tr><td>
 {% if row.link %}<a href="{{ row.link }}">{{ row.name }}</a>{% else %}{{ row.name }}{% endif %}</td>
 {% for cell in row.cells %}
-<td class="number">{{ cell.value }} <small>{{ cell.interval }} {{ cell.flags }}</small></td>
+<td class="number">{{ cell.value }}<small>{{ cell.interval }}</small><small>{{ cell.flags }}</small></td>
 {% endfor %}</tr>
-{% endfor %}</tbody></table>
+{% endfor %}</tbody></table></div>
 {% if slope %}<h2>Density against current density</h2>
 <p>Slope of log density against log current density: {{ slope }}.</p>{% endif %}
 {% if figure %}<img alt="Density of objects against current density, one point per input" src="{{ figure }}">{% endif %}
@@ -65,7 +68,7 @@ def write_study_page(results: Sequence[RunResult], title: str, path: Path) -> Pa
     rows = [
         {
             "name": result.folder.name,
-            "link": f"{result.folder.name}/report.html" if (result.folder / "report.html").exists() else "",
+            "link": f"{quote(result.folder.name)}/report.html" if (result.folder / "report.html").exists() else "",
             "cells": [_cells(result).get(key, {"value": "", "interval": "", "flags": ""}) for key in columns],
         }
         for result in results
@@ -81,16 +84,17 @@ def write_study_page(results: Sequence[RunResult], title: str, path: Path) -> Pa
     return path
 
 
-def _cells(result: RunResult) -> dict[tuple[str, str], dict[str, str]]:
-    """Headline numbers by (metric with class and side, unit)."""
+def _cells(result: RunResult) -> dict[tuple[str, str, str], dict[str, str]]:
+    """Headline numbers by metric, class and side, and unit (empty for pure numbers)."""
     found = {}
     for row in result.headline.to_dict("records"):
         of = ", ".join(str(row[key]) for key in ("class", "side") if isinstance(row[key], str) and row[key])
         value, low, high = (float(row[key]) if pd.notna(row[key]) else math.nan for key in ("value", "low", "high"))
-        found[f"{row['metric']}{f' ({of})' if of else ''}", str(row["unit"])] = {
+        unit = str(row["unit"])
+        found[str(row["metric"]).replace("_", " "), of, "" if unit == "1" else unit] = {
             "value": "" if math.isnan(value) else f"{value:.4g}",
             "interval": "" if math.isnan(low) or math.isnan(value) else f"[{low:.4g}, {high:.4g}]",
-            "flags": str(row["flags"] or ""),
+            "flags": str(row["flags"] or "").replace(";", ", "),
         }
     return found
 

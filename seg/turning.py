@@ -92,7 +92,7 @@ def turned_on_disk(stack: Stack, path: Path) -> Stack:
 
 def from_disk(stack: Stack, path: Path) -> Stack:
     """The turned stack from the copy that `turned_on_disk` made."""
-    return replace(turned(stack), data=np.load(path, mmap_mode="r"))
+    return replace(turned(stack), data=np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _all_channels(stack: Stack) -> tuple[slice, ...]:
