@@ -19,6 +19,18 @@ BLUR_PX = 1.5
 _BLOCK = 2**16  # resampled values held at a time: few enough to stay in the cache
 
 
+def lost_to_blur_px(sizes_px: np.ndarray, ndim: int) -> np.ndarray:
+    """Pixels that bodies of these sizes have lost at most where the image was blurred before it was cut (`BLUR_PX`).
+
+    A surface moves inwards by ``s**2 / 2`` times the sum of its curvatures: balls lose ``4 pi R s**2``, and whatever is
+    simply connected in a plane loses ``pi s**2``.
+    """
+    sizes_px = np.asarray(sizes_px, float)
+    if ndim == 2:
+        return np.full(sizes_px.shape, math.pi * BLUR_PX**2)
+    return np.asarray(4 * math.pi * np.cbrt(3 * sizes_px / (4 * math.pi)) * BLUR_PX**2)
+
+
 def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
     """Exact interval (Garwood) of the mean of a Poisson variable of which `count` was seen.
 

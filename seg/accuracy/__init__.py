@@ -36,7 +36,9 @@ SCENES: dict[str, Scene] = {
         Scene("ball on a plane", bodies.ball_on_plane, 60, _ALL),
         Scene("voids under a separator", bodies.voided, 60, _ALL),
         Scene("core and shell", bodies.shelled, 100, _ALL),
-        Scene("combs", bodies.ramified, 25, ("exact", "offset", "rough")),
+        Scene("rough layer", bodies.rough_layer, 60, _ALL),
+        Scene("metal cut off", bodies.cut_off, 60, _ALL),
+        Scene("combs", bodies.ramified, 60, _ALL),
     )
 }
 

@@ -11,7 +11,8 @@ from seg.accuracy.faults import FAULTS
 from seg.accuracy.plan import place_apart
 from seg.accuracy.trials import Trial, only
 from seg.labels import load_schema
-from seg.metrics import contact_angle, dendrite, sei, voids
+from seg.metrics import contact_angle, dendrite, layers, sei, voids
+from seg.metrics import dead as dead_metal
 from seg.metrics.frame import Frame
 from seg.metrics.table import Scale
 from seg.synthetic import make_experiment
@@ -98,14 +99,70 @@ def shelled(rng: np.random.Generator, fault: str) -> list[Trial]:
     y, x = _grid(shape, spacing)
     cy, cx = np.asarray(shape) * spacing / 2 + rng.uniform(-1, 1, 2) * pixel
     away, turn = np.hypot(y - cy, x - cx), np.arctan2(y - cy, x - cx)
-    wave = rng.choice([0.0, 0.2]) * thickness * np.cos(5 * turn + rng.uniform(0, 6.3))
+    wavy = rng.choice([0.0, 0.2])
+    wave = wavy * thickness * np.cos(5 * turn + rng.uniform(0, 6.3))
     inner, outer = (
         FAULTS[fault](rng)((core - away) / pixel),
         FAULTS[fault](rng)((core + thickness + wave - away) / pixel),
     )
     labels = np.where(inner, 3, np.where(outer, 8, 1)).astype(np.uint8)
     rows = sei.measure_frame(Frame(labels, load_schema("lithium"), Scale(spacing)))
-    return [Trial.of(only(rows, "sei_thickness_mean"), thickness)]
+    spread = 0.2 * thickness / math.sqrt(2) if wavy else 0.0
+    return [
+        Trial.of(only(rows, "sei_thickness_mean"), thickness),
+        # Of faces that wander, the spread of the thickness is larger: nothing in a mask tells which of it is real.
+        *([Trial.of(only(rows, "sei_thickness_sd"), spread)] if wavy and fault != "rough" else []),
+        Trial.of(only(rows, "core_to_sei_ratio"), 2 * core / thickness), Trial.of(only(rows, "sei_coverage"), 1.0),
+    ]  # fmt: skip
+
+
+def rough_layer(rng: np.random.Generator, fault: str) -> list[Trial]:
+    """A layer of 14 voxels on a foil, whose free face wanders by 1 to 3 voxels, correlated over 5."""
+    shape = (40, 72, 80)
+    z = (np.arange(shape[0]) + 0.5)[:, None, None] * VOXEL_UM[0]
+    foil = 7.0 + rng.uniform(-0.5, 0.5) * VOXEL_UM[0]
+    course = ndimage.gaussian_filter(rng.standard_normal(shape[1:]), 5.0, mode="wrap")
+    sd = rng.uniform(1, 3) * VOXEL_UM[0]
+    # White noise that a Gaussian of 5 px has smoothed has this standard deviation.
+    height = 14 * VOXEL_UM[0] + course * 2 * math.sqrt(math.pi) * 5.0 * sd
+    # Distance from a leaning face, not along z.
+    slope = np.sqrt(1 + sum((g / s) ** 2 for g, s in zip(np.gradient(height), VOXEL_UM[1:], strict=True)))
+    below, metal = (
+        FAULTS[fault](rng)((foil - z) / VOXEL + 0 * course),
+        FAULTS[fault](rng)((foil + height - z) / slope / VOXEL),
+    )
+    labels = np.where(below, 2, np.where(metal, 3, 1)).astype(np.uint8)
+    rows = layers.measure_frame(Frame(labels, load_schema("lithium"), Scale(VOXEL_UM)))
+    return [
+        Trial.of(only(rows, "layer_thickness"), float(height.mean())), Trial.of(only(rows, "roughness_sq"), sd),
+        Trial.of(only(rows, "roughness_sa"), sd * math.sqrt(2 / math.pi)),
+    ]  # fmt: skip
+
+
+def cut_off(rng: np.random.Generator, fault: str) -> list[Trial]:
+    """Columns on a collector, and balls above them that touch nothing."""
+    shape = (44, 84, 90)
+    size = np.asarray(shape) * VOXEL_UM
+    z, y, x = _grid(shape, VOXEL_UM)
+    floor = 4.0 + rng.uniform(-0.5, 0.5) * VOXEL_UM[0]
+    radii = np.concatenate([rng.uniform(2.5, 4.0, 5), rng.uniform(1.8, 3.0, 4)])
+    spots = place_apart(rng, radii, np.full(2, 5.0), size[1:] - 5.0, gap=1.6)
+    level, dead, live = np.full(shape, -1e3), 0.0, 0.0
+    for k, ((cy, cx), radius) in enumerate(zip(spots, radii, strict=True)):
+        aside = np.sqrt((y - cy) ** 2 + (x - cx) ** 2)
+        if k < 5:
+            top = floor + rng.uniform(6, 14)
+            level = np.maximum(level, np.minimum(radius - aside, top - z))
+            live += math.pi * radius**2 * (top - floor)
+        else:
+            cz = rng.uniform(floor + radius + 2, size[0] - radius - 2)
+            level = np.maximum(level, radius - np.sqrt(aside**2 + (z - cz) ** 2))
+            dead += 4 / 3 * math.pi * radius**3
+    collector, metal = FAULTS[fault](rng)((floor - z) / VOXEL + 0 * level), FAULTS[fault](rng)(level / VOXEL)
+    labels = np.where(collector, 2, np.where(metal, 3, 1)).astype(np.uint8)
+    rows = dead_metal.measure_frame(Frame(labels, load_schema("lithium"), Scale(VOXEL_UM)))
+    truths = {"dead_fraction": dead / (dead + live), "dead_volume": dead}
+    return [Trial.of(only(rows, name), truth) for name, truth in truths.items()]
 
 
 def ramified(rng: np.random.Generator, fault: str) -> list[Trial]:

@@ -15,6 +15,8 @@ LAYERS = 3
 HALO = LAYERS + 1
 # Beyond so many faces their positions are no longer kept (a separator that is mostly surface).
 MAX_FACES = 20_000_000
+# Pixels whose neighbours are looked at in one go.
+RIM_PIXELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class ContactCounter:
                     first = own.start
                 else:
                     own, first = inner, inner.start
-                hit = sep[own] & free[own]
+                faces = sep & free if axis else sep[own] & free[own]
+                hit = faces[own] if axis else faces
                 at = list(np.unravel_index(np.flatnonzero(hit), hit.shape))
                 at[0] = at[0] + first
                 at[axis] = at[axis] + (1 if step < 0 else 0)
@@ -106,8 +109,10 @@ class ContactCounter:
                     place = tuple((height if a == axis else at[a])[inside] for a in range(self.ndim))
                     layers[:, axis, layer] += np.bincount(void_ids[place], minlength=len(layers))
                 under_void = _neighbours(void_ids, axis, -step)
-                self._count_rim(sep & free if axis else sep[own] & free[own], under_void if axis else under_void[own],
-                                own if axis else slice(0, own.stop - own.start), axis)  # fmt: skip
+                if axis:
+                    self._count_rim(faces, under_void, own, axis)
+                else:
+                    self._count_rim(faces, under_void[own], slice(0, len(faces)), axis)
                 self._n_faces += len(at[0])
                 if self._n_faces <= MAX_FACES:
                     doubled = np.stack(at, axis=1) * 2
@@ -118,18 +123,20 @@ class ContactCounter:
 
     def _count_rim(self, faces: np.ndarray, void_ids: np.ndarray, own: slice, axis: int) -> None:
         """Count the pairs of neighbours among the faces of some slices, and of the last of them with the next."""
-        faces, void_ids = faces[own.start : own.stop + 1], void_ids[own.start : own.stop + 1]
-        rows = np.flatnonzero(faces.any(axis=tuple(range(1, self.ndim))))
+        rows = np.flatnonzero(faces[own].any(axis=tuple(range(1, self.ndim)))) + own.start
         if not len(rows):
             return
-        some = slice(rows[0], rows[-1] + 1)
-        kind = np.where(faces[some], 1 + (void_ids[some] > 0), 0).astype(np.uint8)
-        n_own = own.stop - own.start - some.start
-        for along in range(self.ndim):
-            if along != axis:
-                here = kind if along == 0 else kind[:n_own]
-                first, second = _neighbours(here, along, 1), _neighbours(here, along, -1)
-                self.rim[axis, along] += np.count_nonzero(first * second == 2)
+        # A few slices at a time: what is held beside a slab stays small.
+        thick = max(RIM_PIXELS // faces[0].size, 1)
+        for start in range(int(rows[0]), int(rows[-1]) + 1, thick):
+            stop = min(start + thick, int(rows[-1]) + 1)
+            some = slice(start, min(stop + 1, len(faces)))
+            kind = faces[some].view(np.uint8) << (void_ids[some] > 0)  # 0: no face, 1: a face, 2: one under a void
+            for along in range(self.ndim):
+                if along != axis:
+                    here = kind if along == 0 else kind[: stop - start]
+                    pairs = _neighbours(here, along, 1) * _neighbours(here, along, -1)
+                    self.rim[axis, along] += np.count_nonzero(pairs == 2)
 
     def skip(self, n_voids: int) -> None:
         """Pass over a slab without separator, in which `n_voids` were numbered."""

@@ -20,12 +20,15 @@ from seg.metrics.frame import Frame
 from seg.metrics.front import moved
 from seg.metrics.interface import DIGITISATION_PX
 from seg.metrics.table import Measurement
-from seg.uncertainty import bootstrap_interval, combine_intervals
+from seg.uncertainty import bootstrap_interval, combine_intervals, lost_to_blur_px
 
 METAL = ("deposit", "dendrite", "dead_lithium")
 COLLECTOR = ("substrate",)
 LABELLED = ("dead_lithium",)
 LIVE, DEAD, INDETERMINATE = 1, 2, 3
+
+# A layer of voxels that share faces with a body is that thick, on average over all directions of its surface.
+LAYER_PX = 0.83
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Isolation:
     """Metal by its path to the current collector, in voxels and bodies.
 
     ``indeterminate`` is metal without a path in the frame whose body leaves the frame: it may have one outside.
-    ``collector`` is False where none is in view; then nothing can be said.
+    ``collector`` is False where none is in view; then nothing can be said. ``lost_to_blur`` is what the dead bodies
+    have lost at most if the image was blurred (`seg.uncertainty.lost_to_blur_px`).
     """
 
     live: int
@@ -41,6 +45,7 @@ class Isolation:
     indeterminate: int
     bodies: int
     collector: bool
+    lost_to_blur: float = 0.0
 
     @property
     def metal(self) -> int:
@@ -80,6 +85,7 @@ class _Counter:
         return Isolation(
             int(metal[path].sum()), int(metal[~path & ~cut].sum()), int(metal[~path & cut].sum()),
             int(np.count_nonzero((metal > 0) & ~path & ~cut)), bool(path.any()),
+            float(lost_to_blur_px(metal[(metal > 0) & ~path & ~cut], len(regions.shape)).sum()),
         )  # fmt: skip
 
 
@@ -207,12 +213,14 @@ def measure_frame(
     changed = [one.fraction for one in (faces, less, more) if math.isfinite(one.fraction)]
     for name, one in (("faces", faces), ("full", full)):
         share = one.indeterminate / one.metal if one.metal else 0.0
+        # Small bodies lose more of themselves to blur than what stands on the collector.
+        blurred = one.lost_to_blur / one.metal if one.metal else 0.0
         rows.append(
             row(
                 "dead_fraction", one.fraction, "1", min([one.fraction, *changed], default=math.nan),
-                max([one.highest, *changed], default=math.nan), n=one.bodies, flags=flags,
+                min(max([one.highest, *changed], default=math.nan) + blurred, 1.0), n=one.bodies, flags=flags,
                 method=f"{name}; {view}{why}{share:.3g} of the metal leaves the frame and is indeterminate; interval: "
-                "mask edge +-1 px, indeterminate metal",
+                "mask edge +-1 px, blur, indeterminate metal",
             )
         )  # fmt: skip
     spread = max(changed) - min(changed) if known else math.nan
@@ -221,12 +229,17 @@ def measure_frame(
     )
     if ndim == 3:
         pixel = scale.pixel if known else math.nan
-        volumes = [one.dead * pixel for one in (faces, less, more)]
+        volume, thinner, thicker = (one.dead * pixel for one in (faces, less, more))
+        # Half a voxel at the outline, as a share of what a layer of voxels does; a layer that joins bodies to the
+        # collector, or parts them from it, does all of it.
+        share = 0.5 / LAYER_PX
+        lowest = min(volume - max(volume - thinner, 0.0) * share, thicker)
+        highest = max(volume + max(thicker - volume, 0.0) * share, thinner)
         rows.append(
             row(
-                "dead_volume", volumes[0], scale.unit("um3"), min(volumes),
-                max(*volumes, (faces.dead + faces.indeterminate) * pixel), n=faces.bodies, flags=flags,
-                method=f"faces; {why}interval: mask edge +-1 px, indeterminate metal",
+                "dead_volume", volume, scale.unit("um3"), min(volume, lowest),
+                highest + (faces.lost_to_blur + faces.indeterminate) * pixel, n=faces.bodies, flags=flags,
+                method=f"faces; {why}interval: mask edge +-0.5 px, blur, indeterminate metal",
             )
         )  # fmt: skip
     return rows

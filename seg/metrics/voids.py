@@ -22,7 +22,7 @@ from seg.metrics.interface import DIGITISATION_PX, crack_points, lowest_height
 from seg.metrics.mesh import half_level_mesh, interface_areas, sphericity
 from seg.metrics.slopes import robust_slope
 from seg.metrics.table import UM2_PER_CM2, Measurement
-from seg.uncertainty import BLUR_PX, OUTLINE_OFFSET_PX
+from seg.uncertainty import BLUR_PX, OUTLINE_OFFSET_PX, lost_to_blur_px
 
 # A region in a larger box (a network through the whole volume) has no shape worth a mesh.
 MAX_SHAPE_VOXELS = 64_000_000
@@ -136,7 +136,7 @@ def measure_frame(
 
     section = "" if ndim == 3 else "2-D section: "
     shift = _edge_shift(scan.faces, frame.scale.pixel)
-    lost_px = float(_lost_to_blur(sizes, ndim).sum())
+    lost_px = float(lost_to_blur_px(sizes, ndim).sum())
     total_px = int(sizes.sum()) + scan.n_metal
     fraction = sizes.sum() / total_px if total_px else math.nan
     what = "volume" if ndim == 3 else "area"
@@ -158,7 +158,7 @@ def measure_frame(
     mean_method = f"{section}mean over voids fully inside, Miles-Lantuejoul weights; interval: t"
     edges = f"{mean_method}, outlines off as a whole, blur"
     offset = 1.96 * OUTLINE_OFFSET_PX * frame.scale.pixel ** (1 / ndim)
-    grown = np.where(sizes > 0, diameters * (np.power(1 + _lost_to_blur(sizes, ndim) / sizes, 1 / ndim) - 1), 0.0)
+    grown = np.where(sizes > 0, diameters * (np.power(1 + lost_to_blur_px(sizes, ndim) / sizes, 1 / ndim) - 1), 0.0)
     rows.add_mean("void_diameter", diameters, weights, inside, "um", edges, shared=2 * offset, above=grown)
     if ndim == 3:
         rows.add("void_volume", float(sizes.sum()) * frame.scale.pixel, "um3", shift, f"total of all voids; {_EDGE}",
@@ -324,7 +324,7 @@ def _sizes(
     pixel, ndim, spacing, regions = frame.scale.pixel, len(frame.labels.shape), frame.scale.spacing, scan.voids
     cut, measure = regions.cut[1:], regions.sizes[1:] * pixel
     diameters = 2 * np.sqrt(measure / math.pi) if ndim == 2 else np.cbrt(6 * measure / math.pi)
-    lost = _lost_to_blur(regions.sizes[1:], ndim) * pixel
+    lost = lost_to_blur_px(regions.sizes[1:], ndim) * pixel
     grown = diameters * (np.power(1 + lost / measure, 1 / ndim) - 1)
     spheres, distances = np.full((2, regions.count), math.nan)
     tree = None
@@ -447,17 +447,6 @@ def _contact_rows(
     rows.add("interface_area_ratio", ratio, "1", 0.03 * ratio,
              f"mesh without filaments, over the projection along {along}; interval: method error 3 %",
              flags=("ambiguous",) if not flat > 0 else ("few-pixels",) if ratio < 0.97 else ())  # fmt: skip
-
-
-def _lost_to_blur(sizes_px: np.ndarray, ndim: int) -> np.ndarray:
-    """Pixels that voids of these sizes have lost at most where the image was blurred before it was cut (`BLUR_PX`).
-
-    A surface moves inwards by ``s**2 / 2`` times the sum of its curvatures: balls lose ``4 pi R s**2``, and whatever is
-    simply connected in a plane loses ``pi s**2``.
-    """
-    if ndim == 2:
-        return np.full(len(sizes_px), math.pi * BLUR_PX**2)
-    return np.asarray(4 * math.pi * np.cbrt(3 * sizes_px / (4 * math.pi)) * BLUR_PX**2)
 
 
 def _contact_lost_to_blur(contact: ContactLoss, ndim: int, across: float) -> float:
