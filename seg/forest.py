@@ -163,15 +163,25 @@ def fit_pixels(
     workers : int
         Threads; the forest does not depend on them.
     """
-    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.tree import ExtraTreeClassifier
+    from sklearn.utils import check_random_state
 
     weight = ((len(label) / np.bincount(label)[label]) ** balance).astype(np.float64)
-    model = ExtraTreesClassifier(n_trees, max_depth=depth, random_state=seed, n_jobs=workers)
-    model.fit(table, label, sample_weight=weight)
-    reached = max(1, *(tree.get_depth() for tree in model.estimators_))
-    trees = [_complete(tree.tree_, reached) for tree in model.estimators_]
+    # The trees of scikit-learn's ExtraTreesClassifier, one by one: its own threads set the filters of warnings, which
+    # belong to the process, and two of them at once have left it without any.
+    rng = check_random_state(seed)
+    seeds = [int(rng.randint(np.iinfo(np.int32).max)) for _ in range(n_trees)]
+
+    def grow(seed: int) -> ExtraTreeClassifier:
+        tree = ExtraTreeClassifier(max_depth=depth, max_features="sqrt", random_state=seed)
+        return tree.fit(table, label, sample_weight=weight)
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        grown = list(pool.map(grow, seeds))
+    reached = max(1, *(tree.get_depth() for tree in grown))
+    trees = [_complete(tree.tree_, reached) for tree in grown]
     split, threshold, leaf = (np.stack(arrays) for arrays in zip(*trees, strict=True))
-    classes = tuple(int(k) for k in model.classes_)
+    classes = tuple(int(k) for k in grown[0].classes_)
     return Forest(schema, classes, sigmas_of(ndim, sigmas), ndim, split, threshold, leaf)
 
 

@@ -9,6 +9,7 @@ from seg.errors import DataError, LabelError, ModelError
 from seg.forest import (
     features,
     fit_forest,
+    fit_pixels,
     load_forest,
     predict_forest,
     predict_image,
@@ -140,3 +141,20 @@ def test_what_cannot_be_fitted_is_said():
     model, _ = fitted()
     with pytest.raises(DataError, match="33 of 2 dimensions"):
         predict_forest(model, planes[:5])
+
+
+def test_fitting_on_threads_leaves_the_filters_of_warnings_as_they_were(rng):
+    """They belong to the process: what one thread resets, another takes for what it has to restore."""
+    import sys
+    import warnings
+
+    table, label = rng.random((300, 33), np.float32), rng.integers(1, 3, 300)
+    fit_pixels(table, label, SCHEMA)
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for seed in range(6):
+            fit_pixels(table, label, SCHEMA, seed=seed)
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before
