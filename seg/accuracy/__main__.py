@@ -40,14 +40,15 @@ outlines of every frame to be off by themselves, while the faults here are the s
 Known to stay below 90 %, or to be wider than they need be:
 
 - Velocities of small discs after a blur: the shift of the outline named below becomes less as a disc grows, so that a
-  disc of 6 to 14 px reads 1 % fast. `radial_velocity` is known to 1.5 % there and knows nothing of it;
-  `front_velocity` allows for the outlines and holds.
+  disc of 6 to 14 px reads 1 % fast. The interval of `radial_velocity` allows for a blur of up to 1.5 px, and that of
+  `front_velocity` for the outlines.
 - Small bodies after a blur (voids): blur moves the outline of a ball of radius R inwards by s^2 / R (in a plane
   s^2 / 2R), 0.4 px for s = 1.5 px and R = 6 px. A mask does not tell s, so that intervals hold an outline that is off
   by 0.25 px and no more.
 - Contact angles of rough caps under 25 px of radius: with roughness of 0.7 px over some 60 px of outline one cannot
-  tell a drop from another shape. The angle is that of the nearest circle, turned to the outline where that leaves it;
-  about 9 in 10 intervals hold, and an angle turned by chance (flag `faceted-contact`) can be 30 degrees off.
+  tell a drop from another shape. The angle is that of the nearest circle, turned to the outline where that leaves it
+  (flag `faceted-contact`), and its interval then holds both; an angle that is unsure by 30 degrees is refused. How
+  rough a mask is, the edge of the substrate says too: a short outline may look smooth by chance.
 - Tips and dendrite height on rough masks: a spur of the outline is a tip, and the farthest of many noisy pixels lies
   too far out. The interval of the count spans limits of spurs from half to twice the usual one, that of the height the
   digitisation and the offset of the outline; neither knows how rough the outline is.
