@@ -67,10 +67,12 @@ def _run(path: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.gui
+@pytest.mark.timeout(1800)  # for all tests in there, each of which has a limit of its own
 def test_widgets(display):
     _run(GUI / "widgets.py", display)
 
 
+@pytest.mark.timeout(1800)
 def test_widgets_without_a_display():
     environment = {k: v for k, v in _environment().items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
     _run(GUI / "offscreen.py", _usable({**environment, "QT_QPA_PLATFORM": "offscreen"}))

@@ -156,12 +156,13 @@ def _software(*folders: Path) -> list[dict]:
     return [json.loads((folder / "run.json").read_text()) for folder in folders]
 
 
+@pytest.mark.timeout(900)  # two processes load torch: on a busy machine that alone has taken minutes
 def test_run_gives_what_the_command_line_gives_bit_for_bit(viewer, image, tmp_path):
     open_image(viewer, image)
     widget = open_widget(viewer, "Run")
     widget.out.edit.setText(str(tmp_path / "gui"))
     widget.run_layer()
-    until(lambda: widget.job is None, 240)
+    until(lambda: widget.job is None, 600)
     (result,) = widget.results
     assert not result.error
     assert widget.table.item(0, 1).text() == "done"
