@@ -123,6 +123,10 @@ class AnalysisConfig:
                 raise UsageError(f"Analysis {self.name!r}: {_unknown('metric group', group, METRICS)}")
             check_options(group, options)
         check_requirements(self.metrics)
+        known = [metric for group in METRICS.values() for metric in group.metrics]
+        for metric in self.headline:
+            if metric not in known:
+                raise UsageError(f"Analysis {self.name!r}, headline: {_unknown_metric(metric, known)}")
         doubt = self.pixel_size_rel_sd
         if doubt is not None and not (isinstance(doubt, (int, float)) and 0 <= doubt <= MAX_PIXEL_SIZE_REL_SD):
             raise UsageError(
@@ -178,6 +182,11 @@ def _unknown(kind: str, name: str, known: Any) -> str:
     near = get_close_matches(str(name), list(known), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
     return f"there is no {kind} {name!r}; {hint}"
+
+
+def _unknown_metric(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"there is no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
 
 
 def _build(cls: type, data: Any, where: str) -> Any:

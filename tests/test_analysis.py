@@ -49,6 +49,7 @@ def minimal(**changes):
         ({"metrics": {"counting": "1e-3"}}, "counting is '1e-3'; expected options such as `counting: {}`"),
         ({"modality": None}, "modality is None; expected text"),
         ({"headline": [1]}, r"headline is \[1\]; expected names"),
+        ({"headline": ["tip_cuont"]}, "headline: there is no metric 'tip_cuont'; did you mean 'tip_count'"),
         ({"objects": {"split_touching": 2}}, "split_touching is 2; expected true or false"),
         ({"objects": {"min_diameter": 3}}, "did you mean 'min_diameter_px'"),
         ({"objects": {"classes": ["dendrit"]}}, "did you mean 'dendrite'"),
