@@ -69,7 +69,7 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
         slope, low, high = robust_slope(clocks[part], sizes[part], max_points=_MAX_POINTS)
         of_tracks.append(rated(metric, slope, size_unit, low=low, high=high))
         slope, low, high = robust_slope(clocks[part], radii[part], max_points=_MAX_POINTS)
-        blur = _blur_error(clocks[part], radii[part], scale.pixel ** (1 / ndim), ndim)
+        blur = blur_error(clocks[part], radii[part], scale.pixel ** (1 / ndim), ndim)
         low, high = (
             combine_intervals(slope, (low, high), (slope - blur, slope + blur)) if math.isfinite(low) else (low, high)
         )
@@ -98,7 +98,7 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
     return [*whole, *_frame_rows(points, steps, timed=timed), *of_tracks]
 
 
-def _blur_error(clock: np.ndarray, radius: np.ndarray, pixel: float, ndim: int) -> float:
+def blur_error(clock: np.ndarray, radius: np.ndarray, pixel: float, ndim: int) -> float:
     """How far off the velocity of a radius may be (95 %) because blur moves the outlines of small objects further in.
 
     Blurred by s and cut half-way, a disc of radius R shrinks by ``s**2 / 2 R`` (a ball by twice that), so that one that

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from seg.accuracy.faults import FAULTS
+from seg.metrics.baseline import fit_substrate
 from seg.metrics.contact_angle import contact_angle, measure_frame
 from seg.metrics.contact_local import departure
 from seg.metrics.curves import Circle, Ellipse
 from seg.metrics.frame import Frame
-from seg.metrics.interface import CrackPoints
+from seg.metrics.interface import CrackPoints, crack_points
 from seg.metrics.table import Scale
 
 ANISOTROPIC = (0.7, 1.2)
@@ -265,3 +267,18 @@ def test_slopes_of_the_distance_from_an_ellipse():
     for k, step in enumerate(1e-6 * np.eye(5)):
         up, down = (ellipse.with_parameters(ellipse.parameters + s).signed_distance(points) for s in (step, -step))
         assert ellipse.distance_slopes(points)[:, k] == pytest.approx((up - down) / 2e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize(("radius_px", "name"), [(math.inf, "line"), (150, "circle")])
+def test_the_edge_of_a_rough_mask_is_a_circle_only_where_the_substrate_is_one(radius_px, name):
+    # Roughness of 0.7 px over 2 px: points that say the same thing must not vote one by one.
+    y, x = np.mgrid[:90, :260].astype(float)
+    found = []
+    for seed in range(4, 12):
+        level = y - 50.3 if math.isinf(radius_px) else radius_px - np.hypot(y - 50.3 - radius_px, x - 130)
+        substrate = FAULTS["rough"](np.random.default_rng(seed))(level)
+        drop = (np.hypot(y - 45, x - 130) < 22) & ~substrate
+        surface, contact = crack_points(substrate, ~substrate, (1.0, 1.0)), crack_points(substrate, drop, (1.0, 1.0))
+        found.append(fit_substrate(surface, contact, (1.0, 1.0)).name)
+    # With a vote for every point the third straight edge passes for a circle.
+    assert set(found) == {name}

@@ -10,6 +10,7 @@ from seg.metrics.frame import Frame
 from seg.metrics.growth import measure_whole
 from seg.metrics.history import History
 from seg.metrics.table import Measurement, Scale, to_table
+from seg.metrics.track_growth import blur_error
 from seg.objects import label_objects, object_table
 from seg.tracking import Tracker
 
@@ -158,3 +159,13 @@ def test_without_times_rates_are_per_frame(schema):
     assert (whole.unit, whole.flags) == ("um/frame", ("uncalibrated",))
     assert whole.value == pytest.approx(0.5, rel=0.03)
     assert rows_of(rows, "local_current_density") == []
+
+
+@pytest.mark.parametrize(("ndim", "factor"), [(2, 1), (3, 2)])
+def test_velocities_allow_for_what_blur_does_to_small_discs(ndim, factor):
+    # Blurred by s and cut half-way, a disc shrinks by s^2 / 2R (a ball by twice that): of 6 and 12 px with s = 1.5 px
+    # by 0.1875 and 0.09375 px.
+    clock, radius = np.array([0.0, 4.0, 8.0]), np.array([6.0, 9.0, 12.0]) * 0.4
+    assert blur_error(clock, radius, 0.4, ndim) == pytest.approx(factor * 0.09375 * 0.4 / 8)
+    assert blur_error(clock, radius[::-1], 0.4, ndim) == pytest.approx(factor * 0.09375 * 0.4 / 8)
+    assert blur_error(clock, np.full(3, 5.0), 0.4, ndim) == 0
