@@ -32,8 +32,11 @@ VARIED = ("nucleation", "dendrite", "pits", "dead")
 
 
 def _nucleation(rng: np.random.Generator) -> dict[str, Any]:
+    # From first nuclei to a nearly closed film: where only small grains are deposits, a network learns the size.
+    interval_s = float(np.exp(rng.uniform(np.log(60), np.log(2400))))
     return {
-        "shape_px": (256, 256), "n_frames": 5, "mode": str(rng.choice(["instantaneous", "progressive", "mixed"])),
+        "shape_px": (256, 256), "n_frames": 5, "frame_interval_s": interval_s,
+        "mode": str(rng.choice(["instantaneous", "progressive", "mixed"])),
         "density_per_cm2": float(np.exp(rng.uniform(np.log(5e4), np.log(4e5)))),
         "grain_um": float(rng.uniform(30, 90)), "bubble": bool(rng.random() < 0.5),
     }  # fmt: skip
