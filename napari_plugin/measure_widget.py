@@ -349,15 +349,22 @@ class MeasureWidget(QWidget):
         self._replace(found)
 
     def show_skeleton(self) -> None:
-        """Draw the skeleton of dendrites (of deposits, where there are none) in the frame on show."""
+        """Draw the skeleton of dendrites (of deposits, where there are none) in the frame on show; in a thread."""
         self._need()
-        frame, stack = self._frame(), self.segmentation.stack
-        for name in ("dendrite", "deposit"):
-            found = overlays.skeleton_layer(self.segmentation, frame, [name])
-            if found is not None:
-                self._replace(found)
-                return
-        raise UsageError(f"Frame {frame} of {stack.name!r} holds neither dendrites nor deposits.")
+        frame, segmentation = self._frame(), self.segmentation
+
+        def draw(_: Work) -> layers.LayerData:
+            for name in ("dendrite", "deposit"):
+                found = overlays.skeleton_layer(segmentation, frame, [name])
+                if found is not None:
+                    return found
+            raise UsageError(f"Frame {frame} of {segmentation.stack.name!r} holds neither dendrites nor deposits.")
+
+        work = Work(draw, self)
+        work.returned.connect(self._replace)
+        work.failed.connect(qt.show_error)
+        self.line.follow(work)
+        work.start()
 
     def _replace(self, found: layers.LayerData) -> None:
         name = found[1]["name"]

@@ -206,6 +206,8 @@ def test_measure_links_points_objects_and_rows(viewer, tmp_path):
     assert [i.row() for i in widget.table.selectionModel().selectedRows()] == [0]
     widget.select_at((8.0, 1.0, 1.0))
     assert not widget.table.selectionModel().selectedRows()
+    widget.show_skeleton()
+    until(lambda: "skeleton" in viewer.layers)
     cycler = tmp_path / "cycler.csv"
     cycler.write_text("time_s,voltage_V,current_mA,capacity_mAh\n0,0.1,-1,0\n100,0.5,-1,10\n")
     widget.load_cycler(cycler, -2.0)
