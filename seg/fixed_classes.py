@@ -9,7 +9,7 @@ from scipy import ndimage
 
 FIRST_FRAMES = 3
 """Where a fixed class is, is what most of so many first frames say."""
-_SHARE_MOVED, _NEAR_PX = 0.5, 8
+_SHARE_MOVED, _NEAR_PX, _THICK_PX = 0.5, 8, 5
 _Frame = tuple[np.ndarray, np.ndarray | None]
 
 
@@ -37,8 +37,9 @@ def with_fixed_classes(
     Notes
     -----
     Metal that looks like its support is told from it by time alone: the support was there before. Where most of the
-    first frames show neither, regions of the fixed class that are three pixels thick somewhere become what lies on it;
-    thinner ones are edges that waver. Where most of the first frames show it, what lies on it becomes the class.
+    first frames show neither, what of the fixed class is five pixels thick and hangs together with what lies on it
+    becomes that; thinner parts are edges that waver, and what stands alone is left to the network. Where most of the
+    first frames show it, what lies on it becomes the class.
     A frame in which the class has gone beyond its first edge along more than half of that edge, with neither above it,
     is left as it is: the recording drifts, and has to be aligned first.
     """
@@ -65,10 +66,18 @@ def with_fixed_classes(
                 if np.count_nonzero(past & (ndimage.distance_transform_edt(solid) <= _NEAR_PX)) > most:
                     counts.append(-1)
                     return labels, sure
-            core = ndimage.binary_erosion(outside, structure=np.ones((3,) * labels.ndim))
-            changed[ndimage.binary_propagation(core, mask=outside)] = other
+            changed[_on_metal(outside, labels == other)] = other
             changed[(labels == other) & there] = value
         counts.append(int(np.count_nonzero(changed != labels)))
         return changed, sure
 
     return frame
+
+
+def _on_metal(outside: np.ndarray, metal: np.ndarray) -> np.ndarray:
+    """The thick parts of a region that hang together with metal."""
+    thick = ndimage.binary_opening(outside, structure=np.ones((_THICK_PX,) * outside.ndim))
+    parts, n = ndimage.label(thick | metal)
+    joined = np.zeros(n + 1, bool)
+    joined[np.unique(parts[metal])] = True
+    return np.asarray(thick & joined[parts])

@@ -38,7 +38,8 @@ def test_metal_called_support_becomes_metal_and_metal_within_the_support_becomes
 def test_an_edge_that_wavers_makes_no_metal():
     seen = scene()
     seen[5, 19, 42:] = SUPPORT  # one row higher over 18 px
-    seen[6, 18:20, 42:] = SUPPORT  # and two rows: under the three that metal needs
+    seen[6, 16:20, 42:] = SUPPORT  # and four rows: under the five that metal needs
+    seen[7, 5:11, 42:50] = SUPPORT  # thick enough, but not on metal
     found, counts = fixed(seen)
     np.testing.assert_array_equal(found, seen)
     assert set(counts) == {0}
