@@ -94,7 +94,7 @@ def _found(experiments: list[Experiment], onset: str) -> tuple[int, int, int, st
         withheld += verdict.refused
         right += not verdict.refused and verdict.law == made.law
         if made.law in ("saturating", "mixed"):
-            rates.append(_holds(verdict.widest.rate_constant_per_s, made.rate_per_s))
+            rates.append(_holds(verdict.rate_constant_per_s, made.rate_per_s))
             shares.append(_holds(verdict.fits["mixed"].instantaneous_fraction, made.share))
     said = [
         f"{sum(h)} of {len(h)}" if h else "" for h in ([h for h in held if h is not None] for held in (rates, shares))

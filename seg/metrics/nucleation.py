@@ -321,7 +321,7 @@ def _law_rows(
     return [
         *rows,
         parameter("nucleation_saturation_density", fit.sites, series.per_area, per_window, since.set_aside),
-        parameter("nucleation_rate_constant", fit.rate_constant_per_s, per_time),
+        parameter("nucleation_rate_constant", verdict.rate_constant_per_s, per_time),
         parameter("instantaneous_fraction", share, "1"),
     ]
 

@@ -146,6 +146,8 @@ class Verdict:
         its extra parameters may explain nothing.
     refused : bool
         Too few births, or too close.
+    rate_constant_per_s : Estimate
+        Of `widest`, with an interval that holds any onset within its doubt.
     between : tuple of str
         Where laws cannot be told apart: `law` and the one that is as good, or that contains `law` and of which the
         data allow a form that differs in substance.
@@ -156,6 +158,7 @@ class Verdict:
     law: str
     delta: float
     refused: bool
+    rate_constant_per_s: Estimate
     between: tuple[str, ...] = ()
 
     @property
@@ -169,8 +172,7 @@ class Verdict:
 
         Intervals of the narrower one would hold only if it were the right one.
         """
-        other = self.between[1] if self.between else self.law
-        return self.fits[other if self.law in _CONTAINED[other] else self.law]
+        return self.fits[_wider(self.law, self.between)]
 
 
 def compare_laws(births: Births) -> Verdict:
@@ -200,7 +202,17 @@ def compare_laws(births: Births) -> Verdict:
     close = [name for name in rivals if aicc[name] - aicc[law] < MIN_DELTA]
     close += [name for name in LAWS if name not in close and _may_matter(births, fits, law, name)]
     between = (law, min(close, key=lambda name: aicc[name])) if close else ()
-    return Verdict(fits, weights, law, delta, births.n < MIN_BIRTHS or bool(between), between)
+    widest = _wider(law, between)
+    rate = fits[widest].rate_constant_per_s
+    if births.onset_doubt_s > 0 and math.isfinite(rate.value):
+        rate = _rate_of_any_onset(births, widest)
+    return Verdict(fits, weights, law, delta, births.n < MIN_BIRTHS or bool(between), rate, between)
+
+
+def _wider(law: str, between: tuple[str, ...]) -> str:
+    """Of two laws that cannot be told apart the one that contains the other, if any does; else `law`."""
+    other = between[1] if between else law
+    return other if law in _CONTAINED[other] else law
 
 
 def _may_matter(births: Births, fits: dict[str, LawFit], law: str, wider: str) -> bool:
@@ -254,8 +266,6 @@ def fit_law(births: Births, law: str) -> LawFit:
     fraction = Estimate(0.0)
     if law == "mixed":
         fraction = _share(surface, fractions, rates, births.onset_doubt_s)
-    if births.onset_doubt_s > 0:
-        rate = _rate_of_any_onset(births, law)
     log_likelihood = float(surface.values[best]) - _log_factorials(births.counts)
     return _finish(law, log_likelihood, n, sites, rate, fraction)
 
