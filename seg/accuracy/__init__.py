@@ -38,7 +38,7 @@ SCENES: dict[str, Scene] = {
         Scene("core and shell", bodies.shelled, 100, _ALL),
         Scene("rough layer", bodies.rough_layer, 60, _ALL),
         Scene("metal cut off", bodies.cut_off, 60, _ALL),
-        Scene("combs", bodies.ramified, 60, _ALL),
+        Scene("combs", bodies.ramified, 30, _ALL),
     )
 }
 
