@@ -75,9 +75,10 @@ def with_fixed_classes(
 
 
 def _on_metal(outside: np.ndarray, metal: np.ndarray) -> np.ndarray:
-    """The thick parts of a region that hang together with metal."""
+    """The thick parts of a region that hang together with metal, and what of the region is next to them."""
     thick = ndimage.binary_opening(outside, structure=np.ones((_THICK_PX,) * outside.ndim))
     parts, n = ndimage.label(thick | metal)
     joined = np.zeros(n + 1, bool)
     joined[np.unique(parts[metal])] = True
-    return np.asarray(thick & joined[parts])
+    # A flat edge of metal ends in a wedge thinner than that: it is taken along as far as it may reach.
+    return np.asarray(ndimage.binary_dilation(thick & joined[parts], iterations=_NEAR_PX, mask=outside))
