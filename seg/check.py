@@ -87,7 +87,7 @@ def plan_inputs(
     from seg.runner import Runner
 
     bundle = load_bundle(find_model(config.model, modality=config.modality), schema=load_schema(config.schema))
-    runner = Runner(bundle, InferenceSettings(device=options.device))
+    runner = Runner(bundle, InferenceSettings(**options.network))
     entries = [item if isinstance(item, Entry) else Entry(item) for item in inputs]
     folders = result_folders([entry.path for entry in entries], out, [entry.name for entry in entries])
     findings, seconds = [], 0.0

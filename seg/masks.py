@@ -78,7 +78,7 @@ def make_masks(
     """
     bundle = load_model(stack)
     check_fits(stack, bundle)
-    settings = InferenceSettings(device=options.device, mirror=options.mirror, relabel=config.relabel_values)
+    settings = InferenceSettings(**options.network, relabel=config.relabel_values)
     before = fingerprint(path)
     schema = load_schema(config.schema)
     rules = rules_of(stack, config, options, cleans=True)

@@ -36,6 +36,9 @@ class RunOptions:
         How it is put on the frames, as in `seg.electrochem.CyclerFile`.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    precision : str
+        ``auto``: half precision where it is faster; ``fp32``: the reference, whose masks differ where the network
+        hardly tells two classes apart.
     mirror : bool
         Average the network's answer with that on the mirror image.
     cluster : str or None
@@ -61,11 +64,17 @@ class RunOptions:
     electrode_area_cm2: float | None = None
     plating_current: Literal["negative", "positive"] = "negative"
     device: str = "auto"
+    precision: Literal["auto", "fp32"] = "auto"
     mirror: bool = False
     cluster: str | None = None
     postprocess: Literal["", "analysis", "none"] = ""
     command: str = ""
     pixel_size_rel_sd: float | None = None
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What is said of the network's work, as arguments of `seg.runner.InferenceSettings`."""
+        return {"device": self.device, "precision": self.precision, "mirror": self.mirror}
 
     @property
     def cycler(self) -> CyclerFile | None:

@@ -325,7 +325,7 @@ def _mask_sampler(
         from seg.inference import InferenceSettings, predict_probabilities
 
         given = SeriesNormalisation(**made["normalisation"])
-        settings = InferenceSettings(device=options.device, mirror=options.mirror, relabel=config.relabel_values)
+        settings = InferenceSettings(**options.network, relabel=config.relabel_values)
         return predict_probabilities(load(), read_grey(stack, frame), settings, normalisation=given)
 
     values = tuple(made["model"]["spec"]["class_indices"])

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import ndimage
 
 from seg import masks
 from seg.analysis import load_analysis
 from seg.cleanup import CleanUp
-from seg.io import read_labels, write_image
+from seg.io import open_stack, read_labels, write_image
 from seg.labels import load_schema
-from seg.pipeline import RunOptions, run
+from seg.models.bundle import load_bundle
+from seg.pipeline import RunOptions, predict, run
+from seg.preprocess import SeriesNormalisation
 from seg.stack import Calibration
 
 SIZE_UM = {"y": 0.4, "x": 0.25}
@@ -93,3 +96,19 @@ def test_masks_drawn_from_probabilities_widen_the_intervals(images, model, tmp_p
     wide, narrow = ((t["high"] - t["low"]).to_numpy() for t in (tables[4], tables[0]))
     # The probabilities of an untrained network are near one third: its cover could be anything.
     assert (wide > 2 * narrow).all()
+
+
+def test_the_reference_arithmetic_can_be_had_and_makes_masks_again(images, model, tmp_path):
+    """Where the network hardly tells two classes apart, half precision decides otherwise; fp32 is the reference."""
+    asked = RunOptions(device="cpu", precision="fp32", postprocess="none")
+    (result,) = predict([images], analysis(model), tmp_path / "out", asked)
+    assert not result.error, result.error
+    bundle, stack = load_bundle(model), open_stack(images)
+    normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
+    network = bundle.network.float().eval()
+    pad = tuple((0, -side % network.tile_multiple) for side in (72, 90))
+    with torch.inference_mode():
+        for t, found in enumerate(labels_of(result.folder)):
+            given = np.pad(normalisation.apply(stack.frame(t)), pad, mode="reflect")
+            best = network(torch.from_numpy(given.astype(np.float32))[None, None])[0].argmax(0).numpy()[:72, :90]
+            assert (found == np.array(bundle.spec.class_indices)[best]).mean() > 0.9999  # sums in another order
