@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -168,7 +169,8 @@ def fit_pixels(
 
     weight = ((len(label) / np.bincount(label)[label]) ** balance).astype(np.float64)
     # The trees of scikit-learn's ExtraTreesClassifier, one by one: its own threads set the filters of warnings, which
-    # belong to the process, and two of them at once have left it without any.
+    # belong to the process, and two of them at once have left it without any. Checks within a single tree set and
+    # restore them too, so what was there before is put back once all threads have ended.
     rng = check_random_state(seed)
     seeds = [int(rng.randint(np.iinfo(np.int32).max)) for _ in range(n_trees)]
 
@@ -176,7 +178,7 @@ def fit_pixels(
         tree = ExtraTreeClassifier(max_depth=depth, max_features="sqrt", random_state=seed)
         return tree.fit(table, label, sample_weight=weight)
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max(workers, 1)) as pool:
         grown = list(pool.map(grow, seeds))
     reached = max(1, *(tree.get_depth() for tree in grown))
     trees = [_complete(tree.tree_, reached) for tree in grown]

@@ -52,7 +52,8 @@ def test_killed_runs_continue_bit_by_bit(film_config):
     data = prepare(whole)
     train(whole, data, quiet=True)
     parts = film_config("name=parts", *settings)
-    child = multiprocessing.get_context("fork").Process(target=_train_and_die, args=(parts, data, 6))
+    # Not forked: gradients computed in this process before could have left threads that the child would not have.
+    child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(parts, data, 6))
     child.start()
     child.join(100)
     assert child.exitcode == -signal.SIGKILL
