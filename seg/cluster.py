@@ -235,7 +235,13 @@ def connect(where: str) -> Any:
         raise UsageError("--cluster needs Dask: pip install 'operandoseg[cluster]'") from error
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every connection
     # A task whose worker died goes to another one; the third death is blamed on the task.
-    dask.config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1})
+    # Scheduler, nannies and workers look at themselves fifty times a second each, and workers at their own stacks a
+    # hundred times: an eighth of a core, which the workers want.
+    dask.config.set({
+        "distributed.scheduler.allowed-failures": ATTEMPTS - 1, "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s", "distributed.admin.tick.limit": "1m",
+        "distributed.admin.system-monitor.interval": "5s",
+    })  # fmt: skip
     if kind in ("tcp", "tls"):
         try:
             client = Client(where, timeout="30s")
