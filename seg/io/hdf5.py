@@ -180,7 +180,7 @@ def _describe(dataset: Any) -> tuple[Calibration, str]:
     element = dataset.attrs.get("element_size_um")
     if element is not None and np.size(element) == 3 and np.all(np.asarray(element, float) > 0):
         stated = dict(zip("zyx", np.asarray(element, float).ravel().tolist(), strict=True))
-        sizes = {**{a: s for a, s in stated.items() if a in letters or a in "yx"}, **sizes}
+        sizes = {**{a: s for a, s in stated.items() if a in letters or a in "yx" or "?" in letters}, **sizes}
     return Calibration(sizes, times, "file"), "".join(letters)
 
 

@@ -203,6 +203,9 @@ def _resolve_axes(name: str, shape: tuple[int, ...], raw: Raw, given: Given, sid
         [i for i in every if shape[i] != 1],
     )
     dims = next((choice for choice in choices if len(choice) == len(names)), every)
+    if channel == 0 and len(dims) < len(names) == len(shape):
+        # Three or four planes that the file calls colours, such as tifffile writes them of a short series.
+        dims, channel = list(range(len(shape))), None
     if len(dims) != len(names):
         dimensions = "dimension" if len(shape) == 1 else "dimensions"
         raise AxesError(
@@ -238,8 +241,10 @@ def _calibration(name: str, raw: Raw, letters: str, n_frames: int) -> Calibratio
     stated = raw.calibration
     sizes = {}
     for dim, letter in enumerate(letters):
-        if letter in SPATIAL_AXES and raw.axes[dim] in stated.pixel_size_um:
-            sizes[letter] = stated.pixel_size_um[raw.axes[dim]]
+        # A file may state a size along z and not say which axis that is; once the user names it, it is known.
+        own = raw.axes[dim] if raw.axes[dim] != "?" or letter in raw.axes else letter
+        if letter in SPATIAL_AXES and own in stated.pixel_size_um:
+            sizes[letter] = stated.pixel_size_um[own]
     times = stated.frame_times_s
     if times is not None and len(times) != n_frames:
         logger.warning("%s: the file gives %d frame times for %d frames; not used", name, len(times), n_frames)

@@ -81,6 +81,10 @@ def test_labels_attributes_and_element_size(tmp_path):
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_dataset("v", data=DATA).attrs["axes"] = "tyx"
     assert open_stack(tmp_path / "b.h5").axes == "tyx"
+    with h5py.File(tmp_path / "c.h5", "w") as file:  # sizes, but not which axis is which
+        file.create_dataset("v", data=DATA).attrs["element_size_um"] = [2.0, 0.5, 0.25]
+    named = {axes: open_stack(tmp_path / "c.h5", axes=axes).calibration.pixel_size_um for axes in ("zyx", "tyx")}
+    assert named == {"zyx": {"z": 2.0, "y": 0.5, "x": 0.25}, "tyx": {"y": 0.5, "x": 0.25}}
 
 
 def test_types_that_are_no_images(tmp_path):

@@ -153,3 +153,17 @@ def test_a_damaged_image_in_a_folder_is_named(tmp_path, monkeypatch):
     stack.frame(0)
     with pytest.raises(DataError, match="damaged or cut off"):
         stack.frame(1)
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_a_short_series_stored_as_colours_is_one_where_the_user_says_so(n, tmp_path, rng):
+    """tifffile takes three or four planes for the colours of one image unless it is told otherwise."""
+    frames = rng.integers(0, 255, (n, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", frames, photometric="rgb", planarconfig="separate")
+    stack = open_stack(tmp_path / "a.tif", axes="tyx")
+    assert stack.axes == "tyx"
+    np.testing.assert_array_equal(stack.data[...], frames)
+    # Colours stored pixel by pixel are no series of columns.
+    tifffile.imwrite(tmp_path / "b.tif", np.moveaxis(frames, 0, -1), photometric="rgb")
+    with pytest.raises(DataError, match="do not fit"):
+        open_stack(tmp_path / "b.tif", axes="tyx")
