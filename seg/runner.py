@@ -293,9 +293,10 @@ class Runner:
         multiple = self.network.tile_multiple
         side = max(shape) // 2 // multiple * multiple
         if side == 0:
+            instead = "give this one more memory" if self.device.type == "cpu" else "pass --device cpu"
             raise SegError(
                 f"Device {self.device} has not enough memory for the network on a single tile of "
-                f"{' x '.join(map(str, shape))} px. Close other programs that use it, or pass --device cpu."
+                f"{' x '.join(map(str, shape))} px. Close other programs that use it, or {instead}."
             )
         tiles = choose_tiles(
             shape,
@@ -383,6 +384,7 @@ def _channels(model: str, values: Sequence[int], relabel: Sequence[tuple[int, in
 # How the allocators of the host, the driver and the libraries under torch say it, as plain RuntimeErrors.
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
+    "could not create a primitive", "could not create a memory object",  # oneDNN
 )  # fmt: skip
 
 

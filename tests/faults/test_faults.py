@@ -288,8 +288,9 @@ def test_killed_between_the_result_and_the_note_that_it_is_whole(video, masks_on
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
     ],
-    ids=["torch", "driver", "cudnn", "host"],
+    ids=["torch", "driver", "cudnn", "host", "onednn"],
 )
 def test_smaller_batches_and_tiles_are_told_in_the_log_and_in_the_record(
     error, masks_only, tmp_path, monkeypatch, caplog
