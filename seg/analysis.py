@@ -42,6 +42,10 @@ class ObjectOptions:
     min_diameter_px: float = 4.0
 
 
+_CLASS_PAIRS = {"relabel": "{deposit: pit}", "fixed": "{substrate: deposit}"}
+"""Keys of an analysis that map classes to classes, and an example of each."""
+
+
 @dataclass(frozen=True)
 class AnalysisConfig:
     """One analysis: which model, which classes, which metrics.
@@ -107,12 +111,13 @@ class AnalysisConfig:
             schema.index(name)
         for name in self.postprocess.classes if self.postprocess else ():
             schema.index(name)
+        for key, example in _CLASS_PAIRS.items():
+            if not isinstance(getattr(self, key), Mapping):
+                raise UsageError(
+                    f"Analysis {self.name!r}: {key} is {getattr(self, key)!r}; expected classes such as {example}."
+                )
+            self._label_values(getattr(self, key))  # LabelError names the nearest class
         self._check_relabel()
-        if not isinstance(self.fixed, Mapping):
-            raise UsageError(
-                f"Analysis {self.name!r}: fixed is {self.fixed!r}; expected classes such as {{substrate: deposit}}."
-            )
-        _ = self.fixed_values  # LabelError names the nearest class
         if not isinstance(self.mask_samples, int) or self.mask_samples < 0 or 0 < self.mask_samples < MIN_MASK_SAMPLES:
             raise UsageError(
                 f"Analysis {self.name!r}: mask_samples is {self.mask_samples!r}; expected 0 or a number from "
@@ -135,11 +140,6 @@ class AnalysisConfig:
             )
 
     def _check_relabel(self) -> None:
-        if not isinstance(self.relabel, Mapping):
-            raise UsageError(
-                f"Analysis {self.name!r}: relabel is {self.relabel!r}; expected classes such as {{deposit: pit}}."
-            )
-        _ = self.relabel_values  # LabelError names the nearest class
         for old, new in self.relabel.items():
             if new in self.relabel or old in self.objects.classes:
                 raise UsageError(
@@ -154,14 +154,16 @@ class AnalysisConfig:
     @property
     def relabel_values(self) -> tuple[tuple[int, int], ...]:
         """The pairs of `relabel` as label values."""
-        schema = load_schema(self.schema)
-        return tuple((schema.index(old), schema.index(new)) for old, new in self.relabel.items())
+        return self._label_values(self.relabel)
 
     @property
     def fixed_values(self) -> tuple[tuple[int, int], ...]:
         """The pairs of `fixed` as label values."""
+        return self._label_values(self.fixed)
+
+    def _label_values(self, pairs: Mapping[str, str]) -> tuple[tuple[int, int], ...]:
         schema = load_schema(self.schema)
-        return tuple((schema.index(old), schema.index(new)) for old, new in self.fixed.items())
+        return tuple((schema.index(one), schema.index(other)) for one, other in pairs.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in the YAML files."""
