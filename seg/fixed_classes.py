@@ -14,7 +14,7 @@ _Frame = tuple[np.ndarray, np.ndarray | None]
 
 
 def with_fixed_classes(
-    read: Callable[[int], _Frame], n_frames: int, fixed: Sequence[tuple[int, int]], counts: list[int]
+    read: Callable[[int], _Frame], n_frames: int, fixed: Sequence[tuple[int, int]], counts: dict[int, int]
 ) -> Callable[[int], _Frame]:
     """Frames in which fixed classes are where they were at first, and nowhere else.
 
@@ -26,8 +26,9 @@ def with_fixed_classes(
         Of a recording with fewer than twice `FIRST_FRAMES` nothing is changed.
     fixed : sequence of (int, int)
         Label values of a class that neither grows, shrinks nor moves, and of what lies on it.
-    counts : list of int
-        Gets, for every frame that is asked for, the pixels that changed; -1 where the class seems to have moved.
+    counts : dict of int to int
+        Gets, for every frame that is asked for, however often, the pixels that changed; -1 where the class seems to
+        have moved.
 
     Returns
     -------
@@ -64,11 +65,11 @@ def with_fixed_classes(
                 # Under metal the open is far away; next to a support that has moved it begins at once.
                 solid = np.isin(labels, (value, other))
                 if np.count_nonzero(past & (ndimage.distance_transform_edt(solid) <= _NEAR_PX)) > most:
-                    counts.append(-1)
+                    counts[index] = -1
                     return labels, sure
             changed[_on_metal(outside, labels == other)] = other
             changed[(labels == other) & there] = value
-        counts.append(int(np.count_nonzero(changed != labels)))
+        counts[index] = int(np.count_nonzero(changed != labels))
         return changed, sure
 
     return frame

@@ -133,7 +133,7 @@ def make_masks(
             "confidence": filled.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
             "backed_off": backed_off, "slices": {"turned": turn},
         }  # fmt: skip
-        moved: list[int] = []
+        moved: dict[int, int] = {}
         if isinstance(slabs, SlabStore):
             if config.fixed:
                 logger.warning("%s: masks this large are not held against their first frames (`fixed`)", stack.name)
@@ -156,11 +156,12 @@ def make_masks(
             write_labels(labels_path, frames, **described)
         made["postprocess"] = changed.by_class(schema) if rules is not None else None
         if moved:
-            made["fixed"] = {"changed_px": sum(n for n in moved if n > 0), "frames_left_as_they_are": moved.count(-1)}
-        if -1 in moved:
+            left = list(moved.values()).count(-1)
+            made["fixed"] = {"changed_px": sum(moved.values()) + left, "frames_left_as_they_are": left}
+        if -1 in moved.values():
             logger.warning(
                 "%s: %d of %d frames show %s elsewhere than the first ones and are left as they are; align the "
-                "recording first.", stack.name, moved.count(-1), stack.n_frames, ", ".join(config.fixed),
+                "recording first.", stack.name, left, stack.n_frames, ", ".join(config.fixed),
             )  # fmt: skip
         write_json(made, made_path)
         mark_done(folder, "segment", key, [labels_path, made_path])
