@@ -246,9 +246,14 @@ def test_out_of_memory_halves_the_batch_then_the_tile(monkeypatch, caplog):
     assert "going on with tiles of half of 132 x 172 px" in caplog.text
 
 
-def test_a_device_without_any_memory_ends_with_a_sentence(monkeypatch):
-    SmallMemory(monkeypatch, 0)
-    with pytest.raises(SegError, match="not enough memory .* pass --device cpu"):
+@pytest.mark.parametrize(("device", "instead"), [("cpu", "give this one more memory"), ("cuda", "pass --device cpu")])
+def test_a_device_without_any_memory_ends_with_a_sentence(monkeypatch, device, instead):
+    def out_of_memory(engine, images):
+        engine.device = torch.device(device)  # by name only: the advice is the same where there is no GPU
+        raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(runner.Runner, "_forward", out_of_memory)
+    with pytest.raises(SegError, match=f"Device {device} has not enough memory .*, or {instead}"):
         predict_probabilities(FLAT, random_image((64, 64)), InferenceSettings(**FP32))
 
 
