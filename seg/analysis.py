@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -131,7 +131,7 @@ class AnalysisConfig:
         known = [metric for group in METRICS.values() for metric in group.metrics]
         for metric in self.headline:
             if metric not in known:
-                raise UsageError(f"Analysis {self.name!r}, headline: {_unknown_metric(metric, known)}")
+                raise UsageError(f"Analysis {self.name!r}, headline: {_unknown('metric', metric, known)}")
         doubt = self.pixel_size_rel_sd
         if doubt is not None and not (isinstance(doubt, (int, float)) and 0 <= doubt <= MAX_PIXEL_SIZE_REL_SD):
             raise UsageError(
@@ -180,15 +180,13 @@ _PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _unknown(kind: str, name: str, known: Any) -> str:
-    near = get_close_matches(str(name), list(known), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+def _unknown(kind: str, name: Any, known: Iterable[str]) -> str:
+    known = list(known)
+    if near := get_close_matches(str(name), known, n=1):
+        hint = f"did you mean {near[0]!r}?"
+    else:
+        hint = f"there are {', '.join(known)}." if len(known) <= 40 else f"none of the {len(known)} is near it."
     return f"there is no {kind} {name!r}; {hint}"
-
-
-def _unknown_metric(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"there is no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
 
 
 def _build(cls: type, data: Any, where: str) -> Any:
