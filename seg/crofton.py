@@ -124,7 +124,11 @@ def shared_boundary(first: np.ndarray, second: np.ndarray, *, spacing: tuple[flo
         Without common pixels; the end of the array is no boundary.
     spacing : tuple of float
     """
-    one, other = packed(first), packed(second)
+    return shared_boundary_of_bits(packed(first), packed(second), spacing=spacing)
+
+
+def shared_boundary_of_bits(one: np.ndarray, other: np.ndarray, *, spacing: tuple[float, ...]) -> float:
+    """`shared_boundary` of two masks that are packed already (`seg.bits.packed`)."""
     total = 0.0
     for offset, weight in _directions(spacing):
         here, there = overlapping(offset[:-1])

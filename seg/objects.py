@@ -59,14 +59,14 @@ def label_objects(
 
 def label_and_sum(
     mask: np.ndarray, *, scale: Scale, split_touching: bool = True, min_diameter_px: float = 0.0
-) -> tuple[np.ndarray, ObjectPixels | None]:
-    """`label_objects`, and the sums over the pixels of the objects unless one of them was cut."""
+) -> tuple[np.ndarray, ObjectPixels | None, Runs]:
+    """`label_objects`, sums over the pixels of the objects unless one of them was cut, and the connected regions."""
     return _labelled(mask, scale, split_touching, min_diameter_px, summed=True)
 
 
 def _labelled(
     mask: np.ndarray, scale: Scale, split_touching: bool, min_diameter_px: float, *, summed: bool
-) -> tuple[np.ndarray, ObjectPixels | None]:
+) -> tuple[np.ndarray, ObjectPixels | None, Runs]:
     mask = np.asarray(mask, bool)
     runs = Runs.of(mask)
     if len(runs) * _PX_PER_RUN > mask.size:  # a mask of specks: the runs outweigh the pixels
@@ -79,10 +79,10 @@ def _labelled(
         runs = runs.with_values(runs.components().astype(np.int32))
         instances = runs.painted()
     if not summed:
-        return instances, None
+        return instances, None, runs
     pixels = ObjectPixels.summed(runs)
     if not split_touching or not len(runs):
-        return instances, pixels
+        return instances, pixels, runs
     suspect = may_have_necks(pixels)
     suspect &= pixels.diameters_px > min_diameter_px
     min_diameter = min_diameter_px * pixel_length(scale.spacing)
@@ -94,7 +94,7 @@ def _labelled(
         n_parts = int(parts.max())
         instances[box][parts > 1] = parts[parts > 1] + (added - 1)
         added += n_parts - 1
-    return (_in_raster_order(instances, added), None) if added > n else (instances, pixels)
+    return (_in_raster_order(instances, added), None, runs) if added > n else (instances, pixels, runs)
 
 
 def object_table(frame: Frame, *, min_diameter_px: float = 0.0) -> pd.DataFrame:
@@ -303,7 +303,8 @@ def _majority_class(frame: Frame, pixels: ObjectPixels) -> np.ndarray:
     if len(present) == 1 and isinstance(frame.instances, np.ndarray) and frame.on_disk is None:
         index = frame.schema.index(present[0])
         parts = [slab.owned for slab in slabs(frame.labels.shape, halo=0, max_voxels=2**20)]
-        if not any(((frame.labels[p] != index) & (frame.instances[p] != 0)).any() for p in parts):
+        of_class = frame.instances_are_of_classes  # no need to look at the pixels
+        if of_class or not any(((frame.labels[p] != index) & (frame.instances[p] != 0)).any() for p in parts):
             # No need to look at each object.
             return np.where(np.arange(n) > 0, present[0], "").astype(object)
     for ids, labels in pixels.values_of(frame.labels):

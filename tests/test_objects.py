@@ -121,8 +121,10 @@ def test_objects_and_their_sums_in_one_go_are_those_of_two(rng, share, split_tou
     mask = rng.random((60, 70)) < share
     mask[5:25, 5:25] = mask[40:55, 30:60] = True
     expected = label_objects(mask, scale=Scale((0.2, 0.3)), split_touching=split_touching)
-    instances, pixels = label_and_sum(mask, scale=Scale((0.2, 0.3)), split_touching=split_touching)
+    instances, pixels, regions = label_and_sum(mask, scale=Scale((0.2, 0.3)), split_touching=split_touching)
     assert (instances == expected).all()
+    connected = label_objects(mask, scale=Scale((0.2, 0.3)), split_touching=False)
+    assert (regions.painted() == connected).all()
     if pixels is None:  # a region was cut, and what is left of it not summed
         assert split_touching
         return

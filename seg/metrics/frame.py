@@ -60,18 +60,19 @@ class Frame:
     min_diameter_px: float = 0.0
     on_disk: Path | None = None
 
-    def with_objects(self, instances: np.ndarray, pixels: ObjectPixels | None) -> Frame:
-        """The same frame with the ids of its objects, and their sums where no connected region was cut."""
+    def with_objects(self, instances: np.ndarray, pixels: ObjectPixels | None, regions: Runs) -> Frame:
+        """The same frame with ids of all objects of its classes, the connected regions, and sums where none was cut."""
         new = self.changed(instances=instances)
+        new.__dict__["instances_are_of_classes"] = True
         if pixels is not None:
             new.__dict__["pixels"] = pixels
-            new._regions[frozenset(self.present(self.object_classes))] = pixels.runs
+        new._regions[frozenset(self.present(self.object_classes))] = regions
         return new
 
     def changed(self, **changes: Any) -> Frame:
         """The same labels with other instances or image; what was worked out of the labels is kept."""
         new = replace(self, **changes)
-        for name in ("class_sizes", "valid", "_regions"):
+        for name in ("class_sizes", "valid", "_regions", "_masks"):
             if name in self.__dict__:
                 new.__dict__[name] = self.__dict__[name]
         return new
@@ -91,16 +92,31 @@ class Frame:
         """Where any of the named classes is, in all slices along the first axis or in some; bool."""
         return self.schema.mask(self.labels[rows], self.present(classes))
 
+    def kept_mask(self, classes: str | Iterable[str]) -> np.ndarray:
+        """`mask` for reading only; that of a plane is kept, as a series asks for it with this frame and the next."""
+        if self.labels.ndim > 2:
+            return self.mask(classes)
+        key = frozenset(self.present(classes))
+        if key not in self._masks:
+            mask = self.mask(key)
+            mask.flags.writeable = False
+            self._masks[key] = mask
+        return self._masks[key]
+
     def regions(self, classes: str | Iterable[str]) -> Runs:
         """Runs of the mask of the named classes; their values number its connected regions (8 or 26 neighbours)."""
         key = frozenset(self.present(classes))
         if key not in self._regions:
-            runs = Runs.of(self.mask(key))
+            runs = Runs.of(self.kept_mask(key))
             self._regions[key] = runs.with_values(runs.components())
         return self._regions[key]
 
     @cached_property
     def _regions(self) -> dict[frozenset[str], Runs]:
+        return {}
+
+    @cached_property
+    def _masks(self) -> dict[frozenset[str], np.ndarray]:
         return {}
 
     @cached_property
@@ -124,6 +140,11 @@ class Frame:
         if "artifact" in self.schema.names:
             valid &= labels != self.schema.index("artifact")
         return valid
+
+    @cached_property
+    def instances_are_of_classes(self) -> bool:
+        """Whether `instances` are known to lie in `object_classes`, as they were found there."""
+        return False
 
     @cached_property
     def pixels(self) -> ObjectPixels:

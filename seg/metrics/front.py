@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 
 import numpy as np
 
-from seg.crofton import shared_boundary
+from seg.bits import count_bits, packed
+from seg.crofton import shared_boundary_of_bits
 from seg.errors import UsageError
 from seg.metrics.distances import distance_to
 from seg.metrics.frame import Frame
@@ -68,19 +69,32 @@ class Front:
         The body, without what appears or vanishes.
     known : ndarray of bool
         Where both frames say something.
-    free_before, free_after : ndarray of bool
-        What the front can move into: known, not of the body, not of anything that stays in place.
+    old, new : ndarray of bool
+        The body with what appears or vanishes.
+    free : ndarray of bool
+        Known, and without anything that stays in place.
     """
 
     before: np.ndarray
     after: np.ndarray
     known: np.ndarray
-    free_before: np.ndarray
-    free_after: np.ndarray
+    old: np.ndarray
+    new: np.ndarray
+    free: np.ndarray
+
+    @cached_property
+    def free_before(self) -> np.ndarray:
+        """What the front could move into."""
+        return np.asarray(self.free > self.old)  # of truth values, > is "and not"
+
+    @cached_property
+    def free_after(self) -> np.ndarray:
+        """What it can move into now."""
+        return np.asarray(self.free > self.new)
 
     @classmethod
     def between(
-        cls, before: np.ndarray, after: np.ndarray, known: np.ndarray, fixed: np.ndarray, *,
+        cls, before: np.ndarray, after: np.ndarray, known: np.ndarray, fixed: np.ndarray | None, *,
         regions: tuple[Runs, Runs] | None = None,
     ) -> Front:  # fmt: skip
         """Leave out regions of one frame that nothing of the other touches.
@@ -99,17 +113,21 @@ class Front:
         for whole, kept in ((new, new_kept), (old, old_kept)):
             if kept is not whole:  # the usual case: nothing appears and nothing vanishes
                 seen = seen & (kept >= whole)
-        free = known > fixed  # of truth values, > is "and not"
-        return cls(old_kept, new_kept, seen, free > old, free > new)
+        return cls(old_kept, new_kept, seen, old, new, known if fixed is None else known > fixed)
 
     def motion(self, spacing: tuple[float, ...]) -> FrontMotion:
         """Gain, loss and length of the front."""
         pixel = math.prod(spacing)
-        gained = float(np.count_nonzero((self.after > self.before) & self.known)) * pixel
-        lost = float(np.count_nonzero((self.before > self.after) & self.known)) * pixel
+        words: dict[int, np.ndarray] = {}  # usually these are three masks only
+        before, after, known, old, new, free = (
+            words[id(mask)] if id(mask) in words else words.setdefault(id(mask), packed(mask))
+            for mask in (self.before, self.after, self.known, self.old, self.new, self.free)
+        )
+        gained = float(count_bits(after & ~before & known)) * pixel
+        lost = float(count_bits(before & ~after & known)) * pixel
         lengths = [
-            shared_boundary(self.before, self.free_before, spacing=spacing),
-            shared_boundary(self.after, self.free_after, spacing=spacing),
+            shared_boundary_of_bits(before, free & ~old, spacing=spacing),
+            shared_boundary_of_bits(after, free & ~new, spacing=spacing),
         ]
         return FrontMotion(gained, lost, float(np.mean(lengths)))
 
@@ -244,14 +262,12 @@ def measure_pair(
         return []
     scale, timed = frame.scale, frame.time_s is not None
     shift = np.asarray(shift_px if len(shift_px) else [0] * frame.labels.ndim, int)
-    old_mask, old_valid, old_fixed = (
-        moved(mask, shift) for mask in (before.mask(classes), before.valid, before.mask(fixed_classes))
-    )
-    known = old_valid & frame.valid
+    old_mask, known = moved(before.kept_mask(classes), shift), moved(before.valid, shift) & frame.valid
+    fixed = None
+    if before.present(fixed_classes) or frame.present(fixed_classes):
+        fixed = moved(before.mask(fixed_classes), shift) | frame.mask(fixed_classes)
     regions = (before.regions(classes), frame.regions(classes)) if not shift.any() and known.all() else None
-    front = Front.between(
-        old_mask, frame.mask(classes), known, old_fixed | frame.mask(fixed_classes), regions=regions
-    )  # fmt: skip
+    front = Front.between(old_mask, frame.kept_mask(classes), known, fixed, regions=regions)
     row = partial(Measurement, class_name="+".join(classes), frame=frame.index, time_s=frame.time_s)
     unit = rate_unit(scale.unit("um"), timed=timed)
     flags = scale.flags if timed else ("uncalibrated",)
@@ -334,7 +350,7 @@ class GrowthMap:
     def add(self, frame: Frame, drift_px: np.ndarray) -> None:
         """Take the next frame, whose sample has moved by `drift_px` since the first."""
         shift = -np.rint(drift_px).astype(int)
-        mask, valid = moved(frame.mask(self.classes), shift), moved(frame.valid, shift)
+        mask, valid = moved(frame.kept_mask(self.classes), shift), moved(frame.valid, shift)
         now = frame.index if frame.time_s is None else frame.time_s
         if not math.isfinite(now):
             return
@@ -342,9 +358,12 @@ class GrowthMap:
         self.arrival.ravel()[np.flatnonzero(mask > self._covered)] = now
         self._covered |= mask
         if self._before is not None:
-            self.departure.ravel()[np.flatnonzero((self._before > mask) & valid)] = now
-            # What an artefact hides keeps its state.
-            mask = mask | (self._before & ~valid)
+            gone = self._before > mask
+            if frame.n_valid < frame.labels.size or shift.any():
+                # What an artefact hides keeps its state.
+                mask = mask | (self._before & ~valid)
+                gone &= valid
+            self.departure.ravel()[np.flatnonzero(gone)] = now
         self._before = mask
 
     @property

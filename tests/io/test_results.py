@@ -83,6 +83,17 @@ def test_tables_come_back(tmp_path):
     assert b"\r" not in (tmp_path / "metrics.csv").read_bytes()
 
 
+@pytest.mark.parametrize("last", [{}, {"single": np.float32([1 / 3, 2])}], ids=["plain", "a type of pandas' own way"])
+def test_tables_are_written_as_pandas_does(tmp_path, last):
+    table = pd.DataFrame({
+        "value": [np.nan, 1e-300], "count": pd.array([None, 3], "Int64"), "cut": [True, False], "frame": [1, 2],
+        "text": ['a,"b"', None], "mixed": [np.inf, ""], **last,
+    })  # fmt: skip
+    for part in (table, table.iloc[:0], table[["text"]]):
+        expected = part.to_csv(index=False, lineterminator="\n")
+        assert write_table(part, tmp_path / "a.csv").read_text(encoding="utf-8") == expected
+
+
 @dataclass
 class Settings:
     tile_px: tuple[int, int]
