@@ -14,6 +14,9 @@ from seg.stack import Stack
 if TYPE_CHECKING:
     import napari
 
+NO_TOOL = "pan_zoom"
+UNDO_KEYS = ("Control-Z", "Control-Shift-Z")
+
 
 def layer_state(layer: Any) -> dict[str, Any]:
     """What `napari_plugin.layers.stack_of_layer` wants to know of a layer."""
@@ -71,16 +74,33 @@ def view_of(viewer: napari.Viewer, layer: Any) -> tuple[slice, slice] | None:
 
 
 def lock(viewer: napari.Viewer, layer: Any) -> Callable[[], None]:
-    """Let nobody draw on a layer until the function given back is called, which also gives back the tool in hand."""
-    mode, was = layer.mode, layer.editable
-    layer.editable = False
+    """Let nobody draw on a layer until the function given back is called, which also gives back the tool in hand.
+
+    Not by `editable`: with that napari forgets what can be undone.
+    """
+    mode = layer.mode
+
+    def stay(event: Any = None) -> None:
+        if layer.mode != NO_TOOL:
+            layer.mode = NO_TOOL
+
+    stay()
+    layer.events.mode.connect(stay, position="last")  # after the buttons of the viewer, which then show what holds
+    for key in UNDO_KEYS:
+        layer.bind_key(key, _nothing, overwrite=True)
 
     def release() -> None:
+        layer.events.mode.disconnect(stay)
+        for key in UNDO_KEYS:
+            layer.bind_key(key, None)
         if layer in viewer.layers:
-            layer.editable = was
             layer.mode = mode
 
     return release
+
+
+def _nothing(layer: Any) -> None:
+    """What a key does to a layer that is locked."""
 
 
 def add_layers(viewer: napari.Viewer, found: Iterable[layers.LayerData]) -> list[Any]:

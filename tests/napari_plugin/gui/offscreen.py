@@ -351,6 +351,48 @@ def test_split_goes_on_in_a_thread_and_can_be_undone(label, tmp_path):
     assert np.array_equal(label.layer.data[0] == 3, both)
 
 
+def test_all_that_was_drawn_is_undone_though_work_was_done_in_threads_and_saved(label, tmp_path):
+    begin(label, image_file(tmp_path, pixels()))
+    label.live.setChecked(False)
+    draw(label)
+    blobs = [np.s_[0, 20:40, 10:30], np.s_[0, 28:32, 30:44], np.s_[0, 20:40, 44:64]]
+    for blob in blobs:
+        inside = np.zeros(SHAPE, bool)
+        inside[blob] = True
+        label.layer.data_setitem(np.nonzero(inside), 5)
+    label.use_tool_at("split", (30, 20))
+    until(lambda: label.line.isHidden())
+    label.save()
+    until(lambda: label.line.isHidden())
+    drawn = label.layer.data.copy()
+    for _ in range(6):  # the split, three blobs, two strokes
+        label.layer.undo()
+    assert not label.layer.data.any()
+    for _ in range(6):
+        label.layer.redo()
+    assert np.array_equal(label.layer.data, drawn)
+
+
+def test_nothing_is_drawn_or_undone_on_a_layer_that_is_locked(label, viewer, tmp_path):
+    from napari_plugin import viewing
+
+    begin(label, image_file(tmp_path, pixels()))
+    draw(label)
+    drawn = label.layer.data.copy()
+    release = viewing.lock(viewer, label.layer)
+    label.layer.mode = "erase"
+    assert label.layer.mode == "pan_zoom"
+    keys = {str(key): do for key, do in label.layer.keymap.items()}
+    keys["Ctrl+Z"](label.layer)
+    keys["Ctrl+Shift+Z"](label.layer)
+    assert np.array_equal(label.layer.data, drawn)
+    release()
+    assert label.layer.mode == "paint"
+    assert "Ctrl+Z" not in {str(key) for key in label.layer.keymap}
+    label.layer.mode = "erase"
+    assert label.layer.mode == "erase"
+
+
 def test_stack_in_memory_is_shown_with_its_own_array():
     labels = np.zeros(SHAPE, np.uint8)
     stack = Stack(pixels(), "tyx", CALIBRATION, "film")
