@@ -64,7 +64,8 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
     ``capacity_mAh`` is the net charge plated since the first record: it rises on plating and falls on stripping. It is
     taken from a column ``capacity_mAh`` as it stands; else from BioLogic's (Q-Qo); else from charge and discharge
     counters, whose resets are undone; else integrated from the current by the trapezoid rule. An unsigned counter that
-    starts again at every step counts in the direction of the current.
+    starts again at every step counts in the direction of the current. ``cycle`` is the instrument's count where the
+    file has one; else the first is 1, and the next begins where the direction of the first current comes back.
     """
     path = Path(path)
     numbers, headers = _opened(path)
@@ -77,8 +78,9 @@ def read_cycler(path: Path | str, *, plating_current: Literal["negative", "posit
     canonical = next((i for i, h in enumerate(headers) if h.strip().strip('"') == "capacity_mAh"), None)
     sign = -1.0 if plating_current == "negative" else 1.0
     cycle = numbers.get("cycle")
-    table["cycle"] = pd.array(np.where(np.isfinite(cycle), cycle, 1).astype(int), dtype="Int64")
     table["half_cycle"] = _half_cycles(table["current_mA"].to_numpy(), sign)
+    counted = cycle if numbers.has("cycle") else _counted_cycles(table["half_cycle"].to_numpy())
+    table["cycle"] = pd.array(np.where(np.isfinite(counted), counted, 1).astype(int), dtype="Int64")
     covariates = {column: numbers.get(name) for name, column in COVARIATES.items() if name in numbers.columns}
     table = table.assign(**covariates)
     given = numbers.column(canonical) if canonical is not None else None
@@ -310,6 +312,15 @@ def _half_cycles(current_mA: np.ndarray, plating_sign: float) -> np.ndarray:
     return np.select(
         [~np.isfinite(current_mA), signed > limit, signed < -limit], ["", "plating", "stripping"], default="rest"
     ).astype(object)
+
+
+def _counted_cycles(half_cycles: np.ndarray) -> np.ndarray:
+    """Number of the cycle of each record, from 1 on: a new one begins where the first direction comes back."""
+    moving = np.flatnonzero(np.isin(half_cycles, HALF_CYCLES[:2]))
+    kinds, begins = half_cycles[moving], np.zeros(len(half_cycles), int)
+    back = np.flatnonzero((kinds[1:] == kinds[:1]) & (kinds[:-1] != kinds[:1])) + 1
+    begins[moving[back]] = 1
+    return 1 + np.cumsum(begins)
 
 
 def _net_plated(table: pd.DataFrame, numbers: _Numbers, plating_sign: float) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from seg.crofton import shared_boundary
 from seg.errors import UsageError
@@ -24,6 +25,8 @@ PORES = ("electrolyte", "void")
 _POROSITY = "empty between the first and last pixel of its columns; interval: edge of the pores +-0.5 px"
 # Of the columns of a layer, this share may reach the end of the frame before its thickness is doubted.
 MAX_CUT_SHARE = 0.05
+# Of the frames of a cycle, this share may belong to another one before its interphase is refused.
+MAX_STRAY = 0.25
 # Blur of the mask before the mesh of the free face, and of that of the pores.
 BLURS_PX = (1.0, 0.6)
 # Errors of the two, of Crofton's formula for lengths, and by how much stairs of voxels lengthen a path.
@@ -93,7 +96,8 @@ def measure_frame(
 def measure_whole(history: History) -> list[Measurement]:
     """Compact interphase per cycle, and the current density on the area that the free face really has.
 
-    ``compact_interphase_thickness`` with the cycle as `side` is the median over its frames;
+    ``compact_interphase_thickness`` with the cycle as `side` is the median over its frames; NaN with ``ambiguous``
+    where a step parts more than a quarter of them from the others, as a clock that does not fit does.
     ``local_current_density`` is the current density over ``developed_area_ratio``. Both need the cycler, the latter
     the electrode area.
     """
@@ -106,16 +110,7 @@ def measure_whole(history: History) -> list[Measurement]:
     found = of_frame[of_frame["metric"] == "compact_interphase_thickness"]
     cycles = known["cycle"].reindex(found["frame"].astype(int)).to_numpy()
     for cycle in sorted({int(c) for c in cycles if c == c and c is not None and str(c) != "<NA>"}):
-        part = found[[str(c) == str(cycle) for c in cycles]]
-        last = part.iloc[-1]
-        rows.append(
-            Measurement(
-                "compact_interphase_thickness", float(part["value"].median()), str(last["unit"]),
-                float(part["low"].median()), float(part["high"].median()), str(last["class"]),
-                int(last["frame"]), float(last["time_s"]), side=f"cycle {cycle}", n=len(part),
-                method="median over the frames of the cycle", flags=history.scale.flags,
-            )
-        )  # fmt: skip
+        rows.append(_of_cycle(found[[str(c) == str(cycle) for c in cycles]], f"cycle {cycle}", history.scale.flags))
     if "current_density_mA_per_cm2" not in known:
         return rows
     for _, ratio in of_frame[of_frame["metric"] == "developed_area_ratio"].iterrows():
@@ -129,6 +124,31 @@ def measure_whole(history: History) -> list[Measurement]:
                 )
             )  # fmt: skip
     return rows
+
+
+def _of_cycle(part: pd.DataFrame, side: str, flags: tuple[str, ...]) -> Measurement:
+    """Compact interphase of one cycle: the median over its frames, none where they belong to two thicknesses."""
+    values = part["value"].to_numpy(float)
+    last, value = part.iloc[-1], float(np.median(values))
+    low, high = float(part["low"].median()), float(part["high"].median())
+    method = "median over the frames of the cycle"
+    # A step in time that parts the frames: some are not of the cycle that the clock gives them.
+    for cut in range(1, len(values)):
+        before, after = part.iloc[:cut], part.iloc[cut:]
+        lower, upper = sorted((before, after), key=lambda one: one["value"].median())
+        if min(len(before), len(after)) > MAX_STRAY * len(values) and lower["high"].max() < upper["low"].min():
+            gap = upper["value"].min() - lower["value"].max()
+            if gap > np.ptp(lower["value"]) + np.ptp(upper["value"]):
+                value = low = high = math.nan
+                flags = (*flags, "ambiguous")
+                method = (
+                    f"a step from {before['value'].median():.3g} to {after['value'].median():.3g} after frame "
+                    f"{int(before['frame'].iloc[-1])}: does the clock of the cycler fit that of the images?"
+                )
+    return Measurement(
+        "compact_interphase_thickness", value, str(last["unit"]), low, high, str(last["class"]), int(last["frame"]),
+        float(last["time_s"]), side=side, n=len(part), method=method, flags=flags,
+    )  # fmt: skip
 
 
 def _thickness_rows(frame: Frame, columns: Columns, row: partial[Measurement]) -> list[Measurement]:

@@ -190,3 +190,13 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path, name, content, message)
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no cycler file .*absent\.csv"):
         read_cycler(tmp_path / "absent.csv")
+
+
+def test_cycles_are_counted_where_the_file_does_not(tmp_path):
+    currents = [0, -1, -1, 0, 1, 0, -1, 0, -1, 1, -1]
+    lines = [f"{10 * k},{-0.05 * (c < 0)},{c}" for k, c in enumerate(currents)]
+    table = read_cycler(write(tmp_path, "plain.csv", "\n".join(["time_s,voltage_V,current_mA", *lines])))
+    # The rest before a current belongs to the cycle before it; a rest between two platings begins none.
+    assert table["cycle"].tolist() == [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+    rest = read_cycler(write(tmp_path, "rest.csv", "time_s,voltage_V,current_mA\n0,0.1,0\n10,0.1,0\n"))
+    assert rest["cycle"].tolist() == [1, 1]

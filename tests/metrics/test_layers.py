@@ -207,6 +207,12 @@ def test_interphase_of_the_side_view_twin_over_its_cycles():
     cycles = measure_whole(History(to_table(rows), scale, electrochem=cycler))
     assert [(m.side, m.n, m.frame) for m in cycles] == [("cycle 1", 4, 3), ("cycle 2", 4, 7), ("cycle 3", 4, 11)]
     assert [m.value for m in cycles] == pytest.approx([0, 5, 10], abs=scale.spacing[0])
+    # A clock that is late by one frame leaves the medians; one that is late by two parts the frames of two cycles.
+    for late, expected in ((1, [0, 5, 10]), (2, [math.nan, math.nan, 10])):
+        shifted = cycler.assign(cycle=cycler["cycle"].shift(late).fillna(1))
+        cycles = measure_whole(History(to_table(rows), scale, electrochem=shifted))
+        assert [m.value for m in cycles] == pytest.approx(expected, abs=scale.spacing[0], nan_ok=True)
+        assert ["ambiguous" in m.flags for m in cycles] == [math.isnan(v) for v in expected]
 
 
 def test_current_on_the_area_that_is_there(schema):
