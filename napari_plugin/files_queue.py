@@ -91,6 +91,10 @@ class FilesQueue:
         self.position, self.session = position, session
         return session
 
+    def open_image(self, position: int) -> Stack:
+        """An image of the list, to look at; what is being labelled stays."""
+        return self._stack(self.images[position])
+
     def _stack(self, image: Path) -> Stack:
         if self.axes:
             return open_stack(image, axes=self.axes)

@@ -71,6 +71,12 @@ class ForestPredictor:
         # One thread may look for the next frame while another predicts the one on show.
         self._lock = threading.RLock()
 
+    def on(self, planes: Planes) -> ForestPredictor:
+        """The same forest for another image."""
+        other = ForestPredictor(planes, self.schema, cache_bytes=self._cache_bytes, max_pixels=self.max_pixels)
+        other.forest = self.forest
+        return other
+
     @property
     def n_bands(self) -> int:
         """Bands of rows a plane is computed in."""

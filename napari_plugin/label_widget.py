@@ -14,9 +14,9 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_plugin import edits, qt, viewing
 from napari_plugin.drawing_widget import DrawingWidget
-from napari_plugin.files_queue import FilesQueue
+from napari_plugin.files_queue import FAILED, LABELLED, FilesQueue
 from napari_plugin.labelling import LabellingSession, Saved, open_session
-from napari_plugin.prediction import strokes_of
+from napari_plugin.prediction import Planes, strokes_of
 from napari_plugin.work import Work
 from seg.analysis import load_analysis
 from seg.errors import AxesError, UsageError
@@ -232,17 +232,40 @@ class LabelWidget(DrawingWidget):
         """Look for the frame whose labels would help most, and go there."""
         from napari_plugin.suggest import advise
 
-        session, forest = self._need(), self.forest
+        session, forest, listed = self._need(), self.forest, self._listed_images()
         labelled = list(strokes_of(session.labels, session.axes, session.labelled_frames()))
         config, metric = load_analysis(self.analysis.currentText()), self.metric.currentText()
-        work = Work(lambda w: advise(forest, labelled, config, metric, progress=w.progress), self)
+        work = Work(lambda w: advise(forest, labelled, config, metric, listed=listed, progress=w.progress), self)
         work.returned.connect(self._show_advice)
         self._busy(work, "Looking at frames")
 
     def _show_advice(self, advice: Any) -> None:
         self.advice.setText(advice.text)
-        if not advice.stop and advice.candidates:
-            self.show_plane(advice.candidates[0].plane)
+        if advice.stop or not advice.candidates:
+            return
+        first = advice.candidates[0]
+        if first.image is None:
+            self.show_plane(first.plane)
+        else:  # not opened unasked: that would save what is drawn
+            self.files.setCurrentRow(first.image.number)
+            self.advice.setText(f"{advice.text} Double-click it in the list.")
+
+    def _listed_images(self) -> list[Any]:
+        """The other images of the list, for `napari_plugin.suggest.advise`."""
+        from napari_plugin.suggest import ListedImage
+
+        queue, name = self.queue, self.modality.currentText()
+        if queue is None:
+            return []
+
+        def planes(position: int) -> Planes:
+            return Planes(queue.open_image(position), modality_name=name)
+
+        return [
+            ListedImage(n, item.image.name, item.status == LABELLED, partial(planes, n))
+            for n, item in enumerate(queue.items())
+            if n != queue.position and item.status != FAILED
+        ]
 
     # --- saving -----------------------------------------------------------------------------------------------------
 

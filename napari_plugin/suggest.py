@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from napari_plugin.forest_predictor import ForestPredictor
-from napari_plugin.prediction import Plane
+from napari_plugin.prediction import Plane, Planes
 from seg.analysis import AnalysisConfig
-from seg.errors import UsageError
+from seg.errors import SegError, UsageError
 from seg.labels import LabelSchema
 from seg.measure import measure_frames
 from seg.metrics import METRICS
@@ -23,6 +24,26 @@ from seg.stack import Calibration, Stack
 # it by more than 1 - 1 / sqrt(1 + 0.5^2) = 11 %.
 STOP_SHARE = 0.5
 CANDIDATES = 12
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """Another image of the list that is being labelled.
+
+    Parameters
+    ----------
+    number : int
+        Its place in the list.
+    name : str
+    labelled : bool
+    open : callable
+        Gives its planes.
+    """
+
+    number: int
+    name: str
+    labelled: bool
+    open: Callable[[], Planes]
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,8 @@ class Candidate:
         Half the width of the 95 % range of the metric over the parts of the forest.
     score : float
         Mean of the three, each as a share of the largest among the candidates.
+    image : ListedImage or None
+        Where it is a plane of; None: of the image at hand.
     """
 
     plane: Plane
@@ -51,6 +74,7 @@ class Candidate:
     interval: float
     doubt: float
     score: float = 0.0
+    image: ListedImage | None = None
 
     @property
     def effect(self) -> float:
@@ -86,10 +110,11 @@ def advise(
     config: AnalysisConfig,
     metric: str,
     *,
+    listed: Sequence[ListedImage] = (),
     candidates: int = CANDIDATES,
     progress: Progress = silent,
 ) -> Advice:
-    """Rank planes that are not labelled yet.
+    """Rank planes that are not labelled yet: of the image at hand, and of the list once none is left there.
 
     Parameters
     ----------
@@ -100,6 +125,8 @@ def advise(
         Says how objects are counted and with which options the metric is measured.
     metric : str
         One of `metrics_of_frames`.
+    listed : sequence of ListedImage
+        The other images of the list.
     candidates : int
         Planes looked at, spread evenly over those without labels.
     progress : Progress
@@ -110,24 +137,27 @@ def advise(
     shape = [stack.size(axis) for axis in predictor.planes.axes]
     done = set(labelled)
     open_planes = [p for p in np.ndindex(*shape) if p not in done]
-    if not open_planes:
-        return Advice((), True, "Every frame is labelled.")
     only = _only(config, metric)
-    # Frames near the ends are as likely to be new as those in the middle: both ends are among them.
-    picks = sorted({round(i) for i in np.linspace(0, len(open_planes) - 1, min(candidates, len(open_planes)))})
-    known = np.array([_descriptor(predictor, plane) for plane in labelled])
+    known = [_descriptor(predictor, plane) for plane in labelled]
     found, described = [], []
-    for plane in progress([open_planes[i] for i in picks], total=len(picks), desc="looking at frames"):
-        members = predictor.members(plane)
-        described.append(_descriptor(predictor, plane))
-        disagreement = _disagreement([p for _, p in members])
-        together = predictor.predict(plane).labels
-        value, interval = _measured(together, predictor, plane, only, metric)
-        values = [_measured(labels, predictor, plane, only, metric)[0] for labels, _ in members]
-        # Parts of a forest scatter sqrt(MEMBERS) times as much as the whole.
-        doubt = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-        found.append(Candidate(plane, disagreement, math.nan, value, interval, doubt))
-    distances = _novelty(np.array(described), known)
+    if open_planes:
+        picks = _spread(open_planes, candidates)
+        for plane in progress(picks, total=len(picks), desc="looking at frames"):
+            found.append(_candidate(predictor, plane, only, metric))
+            described.append(_descriptor(predictor, plane))
+    else:
+        picks = _spread([one for one in listed if not one.labelled], candidates)
+        seen = _spread([one for one in listed if one.labelled], candidates) if picks else []
+        for image in progress([*seen, *picks], total=len(seen) + len(picks), desc="looking at images"):
+            for other, plane in _middle_plane(predictor, image):
+                if image.labelled:
+                    known.append(_descriptor(other, plane))
+                else:
+                    found.append(replace(_candidate(other, plane, only, metric), image=image))
+                    described.append(_descriptor(other, plane))
+    if not found:
+        return Advice((), True, "Every frame is labelled.")
+    distances = _novelty(np.array(described), np.array(known))
     found = [replace(c, novelty=d) for c, d in zip(found, distances, strict=True)]
     shares = [_shares([getattr(c, name) for c in found]) for name in ("disagreement", "novelty", "effect")]
     scored = [replace(c, score=float(np.mean(s))) for c, s in zip(found, np.transpose(shares), strict=True)]
@@ -152,8 +182,40 @@ def _advice(best: tuple[Candidate, ...], metric: str) -> Advice:
     shares = {name: _shares([getattr(c, name) for c in best])[0] for name in reasons}
     largest = max(shares, key=lambda name: float(shares[name]))
     reason = reasons[largest] if shares[largest] > 0 else "nothing tells the frames apart"
-    where = ", ".join(map(str, first.plane)) or "this one"
-    return Advice(best, False, f"Label frame {where} next: {reason}.")
+    where = f"frame {', '.join(map(str, first.plane)) or 'this one'}" if first.image is None else first.image.name
+    return Advice(best, False, f"Label {where} next: {reason}.")
+
+
+def _spread(items: Sequence[Any], limit: int) -> list[Any]:
+    """At most `limit` items, evenly over all: those near the ends are as likely to be new as those in the middle."""
+    picks = sorted({round(i) for i in np.linspace(0, len(items) - 1, min(limit, len(items)))})
+    return [items[i] for i in picks]
+
+
+def _middle_plane(predictor: ForestPredictor, image: ListedImage) -> Iterator[tuple[ForestPredictor, Plane]]:
+    """The same forest on an image of the list, and its middle plane; nothing where the forest does not fit it.
+
+    An image that cannot be read is passed over: the list says why as soon as it is opened.
+    """
+    try:
+        other = predictor.on(image.open())
+        plane = tuple(other.planes.stack.size(axis) // 2 for axis in other.planes.axes)
+        if other.deep == predictor.deep:
+            other.planes.grey(plane)
+            yield other, plane
+    except (SegError, OSError):
+        return
+
+
+def _candidate(predictor: ForestPredictor, plane: Plane, config: AnalysisConfig, metric: str) -> Candidate:
+    """How far the parts of the forest disagree on a plane, and what that does to the metric."""
+    members = predictor.members(plane)
+    together = predictor.predict(plane).labels
+    value, interval = _measured(together, predictor, plane, config, metric)
+    values = [_measured(labels, predictor, plane, config, metric)[0] for labels, _ in members]
+    # Parts of a forest scatter sqrt(MEMBERS) times as much as the whole.
+    doubt = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Candidate(plane, _disagreement([p for _, p in members]), math.nan, value, interval, doubt)
 
 
 def _only(config: AnalysisConfig, metric: str) -> AnalysisConfig:

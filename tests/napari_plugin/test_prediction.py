@@ -8,9 +8,9 @@ import pytest
 from napari_plugin import forest_predictor
 from napari_plugin.forest_predictor import ForestPredictor
 from napari_plugin.prediction import NetworkPredictor, Planes, strokes_of
-from napari_plugin.suggest import Candidate, _advice, _shares, advise, metrics_of_frames
+from napari_plugin.suggest import Candidate, ListedImage, _advice, _shares, advise, metrics_of_frames
 from seg.analysis import load_analysis
-from seg.errors import LabelError, UsageError
+from seg.errors import DataError, LabelError, UsageError
 from seg.stack import Calibration, Stack
 
 SIZES = {"y": 0.6, "x": 0.4}
@@ -257,6 +257,40 @@ def test_suggestion_stops_when_doubt_is_small_beside_the_interval(schema):
     assert advice.stop, advice
     assert "areal_density" in advice.text
     assert advise(predictor, [(0,), (1,), (2,)], load_analysis("optical-plan"), "areal_density").stop
+
+
+def test_images_of_the_list_are_suggested_once_this_one_is_labelled(schema):
+    stack, truth = film("yx")
+    predictor = ForestPredictor(Planes(stack), schema)
+    predictor.update({(): strokes(truth)}, ())
+    opened = []
+
+    def listed(number, name, *, labelled=False, data=stack.data):
+        def planes():
+            opened.append(name)
+            if data is None:
+                raise DataError("no image")
+            return Planes(Stack(data, "yx", stack.calibration, name))
+
+        return ListedImage(number, name, labelled, planes)
+
+    unlike = np.ascontiguousarray(255 - stack.data.T)
+    images = [listed(1, "alike"), listed(2, "unlike", data=unlike), listed(3, "broken", data=None)]
+    images.append(listed(4, "labelled", labelled=True))
+    config = load_analysis("optical-plan")
+    advice = advise(predictor, [()], config, "covered_fraction", listed=images)
+    assert sorted(c.image.name for c in advice.candidates) == ["alike", "unlike"]
+    assert advice.candidates[0].image.number == 2
+    assert advice.text.startswith("Label unlike next: ")
+    assert set(opened) == {"alike", "unlike", "broken", "labelled"}
+    # An image that is there already, labelled, is nothing new when it comes again.
+    again = advise(
+        predictor, [()], config, "covered_fraction", listed=[*images, listed(5, "seen", labelled=True, data=unlike)]
+    )
+    novelty = {c.image.name: c.novelty for c in again.candidates}
+    assert novelty == {"alike": 1.0, "unlike": 1.0}
+    done = advise(predictor, [()], config, "covered_fraction", listed=images[3:])
+    assert (done.stop, done.text) == (True, "Every frame is labelled.")
 
 
 def test_metric_that_single_frames_do_not_give_is_named(fitted):

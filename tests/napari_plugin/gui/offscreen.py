@@ -177,6 +177,22 @@ def test_queue_asks_what_a_file_does_not_say(label, tmp_path, monkeypatch):
     assert asked == [("a.tif", tmp_path / "a.tif")]
 
 
+def test_next_image_of_the_list_is_named_and_marked(label, tmp_path):
+    for name, data in (("a", pixels()), ("b", pixels().transpose(0, 2, 1)), ("c", pixels())):
+        flat = Calibration({"y": 0.6, "x": 0.4}, None, "file")
+        image_file(tmp_path, np.ascontiguousarray(data[0]), axes="yx", calibration=flat, name=name)
+    label.open_files([tmp_path / "*.tif"])
+    until(lambda: label.session is not None and label.line.isHidden())
+    draw(label, ())
+    predicted(label)
+    label.suggest()
+    until(lambda: label.advice.text() != "" and label.line.isHidden())
+    assert label.advice.text().startswith("Label b.ome.tif next: ")
+    assert label.files.currentRow() == 1
+    assert label.session.stack.name == "a.ome.tif"  # what is drawn on it is not saved unasked
+    assert label.session.unsaved == 2
+
+
 class Mouse:
     """Press, move and release as napari's canvas passes them on: to the viewer, then to the layer."""
 
