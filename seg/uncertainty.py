@@ -143,6 +143,41 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def weighted_median(values: np.ndarray, weights: np.ndarray, *, level: float = 0.95) -> tuple[float, float, float]:
+    """Median of weighted units with the interval that order statistics give, whatever the law of the values.
+
+    Parameters
+    ----------
+    values, weights : ndarray of float, shape (N,)
+    level : float
+
+    Returns
+    -------
+    value, low, high : float
+        NaN without values; the bounds are NaN where too few units determine none (under six, at 95 %).
+
+    Notes
+    -----
+    The ranks are those of the binomial law of one half for as many equal units as the weighted ones inform like (Kish).
+    """
+    values, weights = np.asarray(values, float), np.asarray(weights, float)
+    if not len(values):
+        return math.nan, math.nan, math.nan
+    from scipy.special import bdtr
+
+    order = np.argsort(values)
+    values, share = values[order], np.cumsum(weights[order]) / weights.sum()
+    middle = float(np.interp(0.5, share - 0.5 * weights[order] / weights.sum(), values))
+    n = weights.sum() ** 2 / np.sum(weights**2)
+    ranks = np.arange(int(n) + 1)
+    below = ranks[bdtr(ranks, int(n), 0.5) <= (1 - level) / 2]
+    if not len(below):
+        return middle, math.nan, math.nan
+    tail = (below[-1] + 0.5) / int(n)  # half of the outermost unit that is inside, and all beyond it, on either side
+    low, high = (float(values[np.searchsorted(share, t)]) for t in (tail, 1 - tail))
+    return middle, min(low, middle), max(high, middle)
+
+
 def bootstrap_ratio_interval(
     above: np.ndarray, below: np.ndarray, *, rng: np.random.Generator, level: float = 0.95,
     n_resamples: int = BOOTSTRAP_RESAMPLES,

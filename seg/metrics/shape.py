@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,9 +13,11 @@ from scipy.spatial import ConvexHull, QhullError
 from seg.blocks import too_large
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX, crack_points
+from seg.metrics.size import whole_objects
 from seg.metrics.table import Measurement
 from seg.metrics.tracing import Loops
 from seg.objects import object_table
+from seg.uncertainty import weighted_median
 
 # Under this equivalent diameter the grid shapes the object as much as its outline does.
 FEW_PIXELS_DIAMETER = 12.0
@@ -129,10 +131,14 @@ def _solidity_of_volume(mask: np.ndarray, spacing: Sequence[float]) -> float:
 def measure_frame(frame: Frame) -> list[Measurement]:
     """Circularity (2-D) or sphericity (3-D), solidity, aspect ratio, orientation (2-D) and Feret diameter per object.
 
-    NaN under the detection limit. Objects that the frame cuts keep the shape of the part that is seen, flagged
-    ``touches-border``; under 12 px of equivalent diameter the flag is ``few-pixels``. The interval of the Feret
-    diameter is that of its two ends on the grid, that of the sphericity the error of Crofton's area (9 % too small for
-    boxes along the grid); circularity and sphericity are good to 2 % on smooth outlines.
+    All but the orientation have a row of the frame too, without `object_id`: the median over the objects that nothing
+    cuts, with the weights of `seg.metrics.size.sampling_weights` and the interval of order statistics; NaN without
+    such objects.
+
+    Rows of objects are NaN under the detection limit. Objects that the frame cuts keep the shape of the part that is
+    seen, flagged ``touches-border``; under 12 px of equivalent diameter the flag is ``few-pixels``. The interval of the
+    Feret diameter is that of its two ends on the grid, that of the sphericity the error of Crofton's area (9 % too
+    small for boxes along the grid); circularity and sphericity are good to 2 % on smooth outlines.
     """
     if frame.instances is None:
         raise ValueError("The shape group needs frame.instances; call label_objects first.")
@@ -150,7 +156,7 @@ def measure_frame(frame: Frame) -> list[Measurement]:
         np.where(below_limit, math.nan, of) for of in _of_hulls(frame, table["object_id"].to_numpy(int))
     )
     columns = table["touches_border"].to_numpy(bool), diameters_px < FEW_PIXELS_DIAMETER, below_limit
-    rows: list[Measurement] = []
+    rows = _median_rows(frame, table["object_id"].to_numpy(int), values, diameters_px, edge)
     for k, (object_id, class_name) in enumerate(zip(table["object_id"], table["class"], strict=True)):
         reasons = (
             flag
@@ -172,6 +178,35 @@ def measure_frame(frame: Frame) -> list[Measurement]:
                 rows.append(
                     row(name, value, "deg" if name == "orientation" else "1", low=low, high=high, method=_METHODS[name])
                 )
+    return rows
+
+
+def _median_rows(
+    frame: Frame, ids: np.ndarray, values: Mapping[str, np.ndarray], diameters_px: np.ndarray, edge: float
+) -> list[Measurement]:
+    """Rows of the frame: medians over whole objects."""
+    scale = frame.scale
+    whole, weights, cut = whole_objects(frame)
+    at = np.searchsorted(ids, whole)
+    few = len(whole) and float(np.median(diameters_px[at])) < FEW_PIXELS_DIAMETER
+    reasons = ("touches-border",) * bool(cut and not len(whole)) + ("few-pixels",) * bool(few)
+    rows = []
+    for name, of in values.items():
+        if name == "orientation":  # directions have no median
+            continue
+        known = np.isfinite(of[at])
+        value, low, high = weighted_median(of[at][known], weights[known])
+        less, more = (value * e for e in _METHOD_ERRORS.get(name, (0.0, 0.0)))
+        if name == "feret_diameter":
+            less, more = -edge, edge
+        rows.append(
+            Measurement(
+                name, value, scale.unit("um") if name == "feret_diameter" else "1", low + less, high + more,
+                "+".join(frame.object_classes), frame.index, frame.time_s, n=int(known.sum()),
+                method="median over whole objects, Miles-Lantuejoul weights; interval: order statistics",
+                flags=(*scale.flags, *reasons),
+            )
+        )  # fmt: skip
     return rows
 
 

@@ -146,14 +146,11 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
     if frame.instances is None:
         raise ValueError("The size group needs frame.instances; call label_objects first.")
     scale, ndim = frame.scale, frame.labels.ndim
-    valid = frame.valid
     pixels = frame.pixels
-    large = np.flatnonzero((pixels.counts > 0) & (pixels.diameters_px >= frame.min_diameter_px))
-    whole = large[_in_the_clear(pixels.lower[large] - 1, pixels.upper[large] + 1, valid, frame.on_disk)]
+    whole, weights, cut = whole_objects(frame)
     diameters = equivalent_diameter(pixels.counts[whole] * scale.pixel, ndim)
-    weights = sampling_weights(pixels.lower[whole], pixels.upper[whole], valid, frame.on_disk)
     flags = list(scale.flags)
-    if len(large) and not len(whole):
+    if cut and not len(whole):
         flags.append("touches-border")
     row = partial(
         Measurement, class_name="+".join(frame.object_classes), frame=frame.index, time_s=frame.time_s, n=len(whole)
@@ -197,6 +194,18 @@ def measure_frame(frame: Frame, *, seed: int = 0) -> list[Measurement]:
             )
         )  # fmt: skip
     return rows
+
+
+def whole_objects(frame: Frame) -> tuple[np.ndarray, np.ndarray, int]:
+    """Ids of the objects above the detection limit that the frame does not cut, their weights, and how many it cuts.
+
+    The weights are those of `sampling_weights`.
+    """
+    pixels, valid = frame.pixels, frame.valid
+    large = np.flatnonzero((pixels.counts > 0) & (pixels.diameters_px >= frame.min_diameter_px))
+    whole = large[_in_the_clear(pixels.lower[large] - 1, pixels.upper[large] + 1, valid, frame.on_disk)]
+    weights = sampling_weights(pixels.lower[whole], pixels.upper[whole], valid, frame.on_disk)
+    return whole, weights, len(large) - len(whole)
 
 
 def _moved_law(diameters: np.ndarray, weights: np.ndarray, shift: float) -> np.ndarray:
