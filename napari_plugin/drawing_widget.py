@@ -259,11 +259,12 @@ class DrawingWidget(LabelPanel):
     # --- prediction -------------------------------------------------------------------------------------------------
 
     def _warm_up(self) -> None:
-        """Compile the forest while the user looks for an image, so that the first stroke does not wait."""
+        """Compile colours and forest while the user looks for an image, so that nothing waits for them."""
 
         def load(_: Work) -> None:
             from seg.forest import warm_up
 
+            viewing.warm_up()
             warm_up()
 
         self._warming = Work(load, self).start()

@@ -49,6 +49,7 @@ class MeasureWidget(QWidget):
         self._unmarked: dict[str, Any] = {}
         self._quiet = False
         self._build()
+        self._warming = Work(lambda _: viewing.warm_up(), self).start()
         self.viewer.dims.events.current_step.connect(self._frame_changed)
         self.viewer.mouse_drag_callbacks.append(self._clicked)
 

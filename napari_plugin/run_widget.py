@@ -90,6 +90,7 @@ class RunWidget(QWidget):
             qt.button("Copy command", lambda: QApplication.clipboard().setText(self.shown_command.toPlainText())),
         ))  # fmt: skip
         self.setMinimumWidth(360)
+        self._warming = Work(lambda _: viewing.warm_up(), self).start()
 
     # --- what to run ------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from napari_plugin import layers, qt
 from seg.errors import UsageError
 from seg.io import open_stack
+from seg.labels import load_schema
 from seg.stack import Stack
 
 if TYPE_CHECKING:
@@ -113,6 +117,14 @@ def add_layers(viewer: napari.Viewer, found: Iterable[layers.LayerData]) -> list
         viewer.add_layer(layer)
         made.append(layer)
     return made
+
+
+@cache
+def warm_up() -> None:
+    """Have napari compile how it colours labels: two seconds that the first result would wait for; in a thread."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    DirectLabelColormap(color_dict=layers.class_colors(load_schema())).map(np.zeros((1, 1), np.uint8))
 
 
 def name_axes(viewer: napari.Viewer, axes: str) -> None:
