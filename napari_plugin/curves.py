@@ -191,15 +191,16 @@ def number_texts(numbers: pd.DataFrame, length_unit: str) -> pd.DataFrame:
     found = []
     for row in numbers.rename(columns={"class": "class_name"}).itertuples(index=False):
         factor, unit = in_length_unit(str(row.unit), length_unit)
-        told = text_result(row.metric, str(row.method))
+        side = side_text(str(row.side))
+        told = None if side else text_result(row.metric, str(row.method))  # with a side: the share of that word
         reasons = ", ".join(flag for flag in flag_list(str(row.flags)) if flag != "uncalibrated")
         value = told or (plain(row.value * factor) if np.isfinite(row.value) else f"not reported: {reasons}")
         unit = "" if told or not np.isfinite(row.value) else unit_text(unit)
         ends = [plain(end * factor) for end in (row.low, row.high) if np.isfinite(end)]
-        which = ", ".join(filter(None, (class_text(str(row.class_name)), side_text(str(row.side)))))
         found.append({
-            "number": metric_title(row.metric), "value": f"{value} {unit}".strip(),
-            "95 % interval": f"{ends[0]} to {ends[1]}" if len(ends) == 2 else "", "of": which,
+            "number": ", ".join(filter(None, (metric_title(row.metric), side))), "value": f"{value} {unit}".strip(),
+            "95 % interval": f"{ends[0]} to {ends[1]}" if len(ends) == 2 else "",
+            "of": class_text(str(row.class_name)),
         })  # fmt: skip
     return pd.DataFrame(found, columns=["number", "value", "95 % interval", "of"])
 
