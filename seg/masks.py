@@ -15,6 +15,7 @@ import numpy as np
 from seg import __version__
 from seg.analysis import AnalysisConfig
 from seg.blocks import slabs as pieces_of
+from seg.blocks import too_large, whole_bytes
 from seg.errors import DataError
 from seg.fixed_classes import with_fixed_classes
 from seg.inference import InferenceSettings, check_fits, parts_of, segment
@@ -83,6 +84,11 @@ def make_masks(
     schema = load_schema(config.schema)
     rules = rules_of(stack, config, options, cleans=True)
     in_zarr = writes_zarr(stack, options)
+    if config.fixed and too_large(stack.spatial_shape):
+        raise DataError(
+            f"{stack.name!r} has volumes that do not fit in memory ({whole_bytes(stack.spatial_shape) / 1e9:.2g} GB), "
+            "so that they cannot be held against the first ones: leave `fixed` out of the analysis, or crop or bin."
+        )
     seen = seen_by_network(stack, bundle.spec, config)
     turn = seen is not stack
     key = key_of(
@@ -135,11 +141,14 @@ def make_masks(
         }  # fmt: skip
         moved: dict[int, int] = {}
         if isinstance(slabs, SlabStore):
-            if config.fixed:
-                logger.warning("%s: masks this large are not held against their first frames (`fixed`)", stack.name)
             if isinstance(filled, SlabStore) and filled is not slabs:
                 slabs.create(lambda part: create_labels(part, **described))
                 slabs.take_turned(filled, stack.n_frames)
+            if config.fixed:
+                slabs.hold(
+                    lambda part: create_labels(part, **described),
+                    lambda read: with_fixed_classes(read, stack.n_frames, config.fixed_values, moved), stack.n_frames,
+                )  # fmt: skip
             if rules is not None:
                 slabs.begin_clean(lambda part: create_labels(part, **described))
                 _clean(slabs, stack, rules, changed, options, progress)
@@ -192,15 +201,21 @@ def cleaned_frames(
     changed: Changed,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """Clean frames one by one; `read` gives the labels of one, or these and where they are certain."""
+    held: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}  # each is read once; where certain, as bits
 
     def frame(index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        found = read(index)
-        labels, sure = found if isinstance(found, tuple) else (found, None)
-        return labels.astype(np.uint8, copy=False), sure
+        if index not in held:
+            found = read(index)
+            labels, sure = found if isinstance(found, tuple) else (found, None)
+            held[index] = labels.astype(np.uint8, copy=False), None if sure is None else np.packbits(sure)
+        return held[index]
 
     for index in range(n_frames):
-        labels, sure = frame(index)
+        for old in [k for k in held if k < index - (rules.min_frames > 1)]:
+            del held[old]
         near = [frame(other)[0] for other in rules.beside(index, n_frames)]
+        labels, bits = frame(index)
+        sure = None if bits is None else np.unpackbits(bits, count=labels.size).reshape(labels.shape).astype(bool)
         yield clean_labels(labels, rules, sure, neighbours=near, changed=changed)
 
 

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 LABELS = "labels.ome.zarr"
 _MEMBERS = {"labels.npy", "confidence.npy"}
 SURE = "sure.zarr"
+HELD = "held.ome.zarr"
+Frame = tuple[np.ndarray, np.ndarray | None]
+"""Labels, and where they are certain (bool), if that is kept."""
 CLEAN = "clean.ome.zarr"
 # Turned together.
 TURNED_VOXELS = 2**26
@@ -193,7 +196,7 @@ class SlabStore:
         import zarr
 
         place = self._slices(frame, where)
-        labels = np.asarray(zarr.open_array(str(self.path / LABELS / "0"), mode="r")[place])
+        labels = np.asarray(zarr.open_array(str(self._made / "0"), mode="r")[place])
         if self.peaks is None:
             return labels, None
         return labels, np.asarray(zarr.open_array(str(self.path / SURE), mode="r")[place]).astype(bool)
@@ -217,6 +220,28 @@ class SlabStore:
                     target[(*place, planes)] = np.swapaxes(np.asarray(source[(*place, slice(None), planes)]), 0, 1)
                     self._flush(own, frame, range(planes.start, planes.stop))
 
+    @property
+    def _made(self) -> Path:
+        """What is read: the labels as they were computed, or held against the first frames once all of them were."""
+        return self.path / (HELD if (self.path / HELD).exists() else LABELS)
+
+    def hold(
+        self, make: Callable[[Path], None], rule: Callable[[Callable[[int], Frame]], Callable[[int], Frame]],
+        n_frames: int,
+    ) -> None:  # fmt: skip
+        """Take the labels that `rule` makes of whole frames for those that were computed, which stay until all are."""
+        import zarr
+
+        shutil.rmtree(self.path / HELD, ignore_errors=True)
+        read = rule(lambda frame: self.read(frame, slice(None)))
+        part = self.path / f".part.{HELD}"
+        shutil.rmtree(part, ignore_errors=True)
+        make(part)
+        array = zarr.open_array(str(part / "0"), mode="r+")
+        for frame in range(n_frames):
+            array[self._slices(frame, slice(None))] = read(frame)[0]
+        part.replace(self.path / HELD)
+
     def begin_clean(self, make: Callable[[Path], None]) -> None:
         """Make the empty OME-Zarr of the cleaned labels with `make`; it becomes the result."""
         shutil.rmtree(self.path / CLEAN, ignore_errors=True)
@@ -232,7 +257,7 @@ class SlabStore:
     def finish(self, target: Path) -> None:
         """Put the finished OME-Zarr in its place."""
         made = self.path / CLEAN
-        (made if made.exists() else self.path / LABELS).replace(target)
+        (made if made.exists() else self._made).replace(target)
 
     def resolved(self) -> SlabStore:
         """The same under its absolute path, for a process that runs elsewhere."""

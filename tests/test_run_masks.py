@@ -112,3 +112,35 @@ def test_the_reference_arithmetic_can_be_had_and_makes_masks_again(images, model
             given = np.pad(normalisation.apply(stack.frame(t)), pad, mode="reflect")
             best = network(torch.from_numpy(given.astype(np.float32))[None, None])[0].argmax(0).numpy()[:72, :90]
             assert (found == np.array(bundle.spec.class_indices)[best]).mean() > 0.9999  # sums in another order
+
+
+def test_frames_are_held_against_the_first_ones_in_files_as_in_planes(model, tmp_path, rng, monkeypatch):
+    frames = np.stack([ndimage.gaussian_filter(rng.normal(size=(40, 50)), 1.5) for _ in range(7)])
+    frames = (1000 * (frames - frames.min())).astype(np.uint16)
+    path = tmp_path / "video.ome.tif"
+    write_image(path, frames, shape=frames.shape, dtype=frames.dtype, axes="tyx", calibration=Calibration(SIZE_UM))
+    asked: list[int] = []
+
+    def watched(read, *rest):
+        held = masks_rule(read, *rest)
+        return lambda index: asked.append(index) or held(index)
+
+    masks_rule = masks.with_fixed_classes
+    monkeypatch.setattr(masks, "with_fixed_classes", watched)
+    rules = CleanUp(min_diameter_px=2, min_peak_probability=0, min_frames=2)
+    found, said = [], []
+    for name, least in (("files", masks.ZARR_FRAME_BYTES), ("planes", 1)):
+        monkeypatch.setattr(masks, "ZARR_FRAME_BYTES", least)
+        config = analysis(model, postprocess=rules, fixed={"substrate": "dendrite"})
+        (result,) = predict([path], config, tmp_path / name, RunOptions())
+        assert not result.error
+        found.append(labels_of(result.folder))
+        said.append(json.loads((result.folder / ".work" / "made.json").read_text())["fixed"])
+        assert sorted(asked) == list(range(7))  # neighbours are not worked out again
+        asked.clear()
+    np.testing.assert_array_equal(*found)
+    assert said[0] == said[1]
+    assert said[0]["changed_px"] > 0
+    monkeypatch.setattr(masks, "too_large", lambda shape: True)
+    (result,) = predict([path], config, tmp_path / "large", RunOptions())
+    assert "leave `fixed` out" in result.error
