@@ -202,7 +202,10 @@ def number_texts(numbers: pd.DataFrame, length_unit: str) -> pd.DataFrame:
             "95 % interval": f"{ends[0]} to {ends[1]}" if len(ends) == 2 else "",
             "of": class_text(str(row.class_name)),
         })  # fmt: skip
-    return pd.DataFrame(found, columns=["number", "value", "95 % interval", "of"])
+    table = pd.DataFrame(found, columns=["number", "value", "95 % interval", "of"])
+    several = table["number"].duplicated(keep=False)  # of one class each
+    table.loc[several, "number"] += ", " + table.loc[several, "of"]
+    return table
 
 
 def object_texts(objects: pd.DataFrame, length_unit: str) -> pd.DataFrame:

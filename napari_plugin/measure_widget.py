@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import napari
 
 OBJECT_ON_SCREEN_PX = 60
+VALUE_PX = 130  # why a number is not reported is longer: it is cut off, and whole in the tip
 SELECTED = "#f0e442"
 
 
@@ -154,6 +155,7 @@ class MeasureWidget(QWidget):
         self.numbers.setVisible(single)
         if single:
             qt.fill_table(self.numbers, number_texts(self.results.numbers(), self.results.length_unit))
+            self.numbers.setColumnWidth(1, min(self.numbers.columnWidth(1), VALUE_PX))
 
     def _fill_axes(self) -> None:
         assert self.results is not None

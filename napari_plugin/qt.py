@@ -272,7 +272,9 @@ def fill_table(table: QTableWidget, texts: pd.DataFrame) -> None:
     table.setRowCount(len(texts))
     for column, name in enumerate(texts.columns):
         for row, text in enumerate(texts[name]):
-            table.setItem(row, column, QTableWidgetItem(text))
+            item = QTableWidgetItem(text)
+            item.setToolTip(text)
+            table.setItem(row, column, item)
     table.resizeColumnsToContents()
 
 
