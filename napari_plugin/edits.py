@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -119,13 +119,17 @@ def fill_holes(labels: np.ndarray, value: int, *, max_px: int | None = None) -> 
     max_px : int or None
         Largest hole, in pixels; None: any. Holes are connected over edges; one that reaches the border is none.
     """
-    mask = labels == value
-    holes = ndimage.binary_fill_holes(mask) & ~mask
-    if max_px is not None:
-        regions, n = ndimage.label(holes)
-        sizes = np.bincount(regions.ravel(), minlength=n + 1)
-        holes &= (sizes <= max_px)[regions]
-    return changes("fill holes", labels, np.where(holes, value, labels).astype(labels.dtype))
+
+    def filled(part: np.ndarray) -> np.ndarray:
+        mask = part == value
+        holes = ndimage.binary_fill_holes(mask) & ~mask
+        if max_px is not None:
+            regions, n = ndimage.label(holes)
+            sizes = np.bincount(regions.ravel(), minlength=n + 1)
+            holes &= (sizes <= max_px)[regions]
+        return np.where(holes, value, part)
+
+    return changes("fill holes", labels, _by_labelled_planes(labels, filled))
 
 
 def remove_specks(labels: np.ndarray, value: int, *, max_px: int, spacing: Sequence[float]) -> Edit:
@@ -153,13 +157,32 @@ def smooth(labels: np.ndarray, value: int, *, sigma_px: float, spacing: Sequence
     The smoothed mask is cut at one half. Pixels it gains must be labelled (strokes do not flow into what nobody has
     looked at), pixels it loses get what is nearest around the class.
     """
-    mask = labels == value
-    sigma = [sigma_px * min(spacing) / size for size in spacing]
-    kept = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest") > 0.5
-    gained = kept & ~mask & (labels != UNLABELLED)
-    lost = mask & ~kept
-    after = np.where(gained, value, np.where(lost, surroundings(labels, mask, spacing), labels))
-    return changes("smooth", labels, after.astype(labels.dtype))
+
+    def smoothed(part: np.ndarray) -> np.ndarray:
+        sizes = spacing[-part.ndim :]
+        mask = part == value
+        sigma = [sigma_px * min(sizes) / size for size in sizes]
+        kept = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest") > 0.5
+        gained = kept & ~mask & (part != UNLABELLED)
+        return np.where(gained, value, np.where(mask & ~kept, surroundings(part, mask, sizes), part))
+
+    return changes("smooth", labels, _by_labelled_planes(labels, smoothed))
+
+
+def _by_labelled_planes(labels: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Labels after `change` of an image, or of each run of planes of a volume that hold labels.
+
+    A plane between two without labels is changed as an image: that nobody has drawn beside it does not mean that there
+    is nothing. As a volume it would be smoothed away, and none of its holes would be closed.
+    """
+    if labels.ndim == 2:
+        return change(labels).astype(labels.dtype)
+    after = labels.copy()
+    runs, _ = ndimage.label(labels.any(axis=(1, 2)))
+    for (run,) in ndimage.find_objects(runs):
+        where = run.start if run.stop - run.start == 1 else run
+        after[where] = change(labels[where])
+    return after
 
 
 def split(labels: np.ndarray, seed: Sequence[int], *, spacing: Sequence[float], min_diameter_px: float = 2.0) -> Edit:
@@ -174,8 +197,12 @@ def split(labels: np.ndarray, seed: Sequence[int], *, spacing: Sequence[float], 
     if not region.any():
         raise UsageError("There is no label under the cursor; point at the region to split.")
     box = ndimage.find_objects(region.astype(np.uint8))[0]
-    pixel = float(np.prod(spacing) ** (1 / len(spacing)))
-    parts = split_component(region[box], spacing=tuple(spacing), min_diameter=min_diameter_px * pixel)
+    # What is drawn in one plane of a volume has its necks in that plane.
+    flat = 0 if labels.ndim == 3 and box[0].stop - box[0].start == 1 else ...
+    sizes = tuple(spacing[1:] if flat == 0 else spacing)
+    pixel = float(np.prod(sizes) ** (1 / len(sizes)))
+    parts = split_component(region[box][flat], spacing=sizes, min_diameter=min_diameter_px * pixel)
+    parts = parts.reshape(region[box].shape)
     if parts.max() < 2:
         raise UsageError("This region has no neck to cut at; erase a line through it with the brush instead.")
     cut = np.zeros(labels.shape, bool)

@@ -119,3 +119,28 @@ def test_volume_edit_is_the_same_code():
     labels[3:5, 5:7, 6:9] = 1
     assert (applied(labels, edits.fill_holes(labels, 7))[3:5, 5:7, 6:9] == 7).all()
     assert edits.remove_specks(labels, 7, max_px=4, spacing=(0.5, 0.6, 0.4)).n_pixels == 0
+
+
+def test_plane_drawn_alone_in_a_volume_is_changed_as_an_image():
+    plane = np.zeros((50, 90), np.uint8)
+    plane[disc(plane.shape, (25, 30), 8.0) | disc(plane.shape, (25, 65), 8.0)] = 3
+    plane[20:24, 28:34] = 0
+    plane[25, 82:90] = 3  # a spur, one pixel wide
+    volume = np.zeros((5, *plane.shape), np.uint8)
+    volume[1], volume[3] = plane, plane[::-1]
+    spacing = (2.5, *SPACING)
+    for edit, same in (
+        (edits.fill_holes(volume, 3), edits.fill_holes(plane, 3)),
+        (edits.smooth(volume, 3, sigma_px=2, spacing=spacing), edits.smooth(plane, 3, sigma_px=2, spacing=SPACING)),
+    ):
+        assert same.n_pixels > 0
+        assert np.array_equal(applied(volume, edit)[1], applied(plane, same))
+    plane = applied(plane, edits.smooth(plane, 3, sigma_px=2, spacing=SPACING))
+    plane = applied(plane, edits.fill_holes(plane, 3))
+    one = np.zeros_like(volume)
+    one[1] = plane
+    cut = applied(one, edits.split(one, (1, 25, 30), spacing=spacing))
+    assert np.array_equal(cut[1], applied(plane, edits.split(plane, (25, 30), spacing=SPACING)))
+    joined = applied(cut, edits.merge(cut, (1, 25, 30), (1, 25, 65), spacing=spacing))
+    assert edits.region_at(joined, (1, 25, 30))[1, 25, 65]
+    assert not joined[[0, 2, 3, 4]].any()
