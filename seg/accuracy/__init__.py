@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 import pandas as pd
 
-from seg.accuracy import bodies, plan, profile
+from seg.accuracy import bodies, paths, plan, profile, series_of_pits
 from seg.accuracy.faults import FAULTS
 from seg.accuracy.trials import Scene, as_markdown, run_scene
 
@@ -39,6 +39,11 @@ SCENES: dict[str, Scene] = {
         Scene("rough layer", bodies.rough_layer, 60, _ALL),
         Scene("metal cut off", bodies.cut_off, 60, _ALL),
         Scene("combs", bodies.ramified, 30, _ALL),
+        Scene("forks", paths.forked, 24, _ALL),
+        Scene("filaments in a separator", paths.penetrating, 24, _ALL),
+        Scene("pits that grow", series_of_pits.growing_pits, 40, _ALL),
+        Scene("plated and stripped", bodies.plated_and_stripped, 40, _ALL),
+        Scene("around grains", paths.around_grains, 60, _ALL),
     )
 }
 

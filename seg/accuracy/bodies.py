@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
 from seg.accuracy.faults import FAULTS
 from seg.accuracy.plan import place_apart
 from seg.accuracy.trials import Trial, only
 from seg.labels import load_schema
-from seg.metrics import contact_angle, dendrite, layers, sei, voids
+from seg.metrics import balance, contact_angle, dendrite, layers, sei, voids
 from seg.metrics import dead as dead_metal
 from seg.metrics.frame import Frame
-from seg.metrics.table import Scale
+from seg.metrics.history import History
+from seg.metrics.table import Scale, to_table
 from seg.synthetic import make_experiment
+from seg.synthetic.cycler import UM_PER_MAH_CM2
 
 VOXEL_UM = (0.6, 0.5, 0.5)
 VOXEL = math.prod(VOXEL_UM) ** (1 / 3)
@@ -137,6 +140,43 @@ def rough_layer(rng: np.random.Generator, fault: str) -> list[Trial]:
         Trial.of(only(rows, "layer_thickness"), float(height.mean())), Trial.of(only(rows, "roughness_sq"), sd),
         Trial.of(only(rows, "roughness_sa"), sd * math.sqrt(2 / math.pi)),
     ]  # fmt: skip
+
+
+def plated_and_stripped(rng: np.random.Generator, fault: str) -> list[Trial]:
+    """A bare foil, a layer of 20 voxels with pores of 6 to 10 voxels in it, and the 3 to 6 that stripping leaves."""
+    shape = (36, 76, 80)
+    size = np.asarray(shape) * VOXEL_UM
+    z, y, x = _grid(shape, VOXEL_UM)
+    foil, ratio = 4.0 + rng.uniform(-0.5, 0.5) * VOXEL_UM[0], rng.uniform(0.6, 1.0)
+    full, left = 20 * VOXEL_UM[0], rng.uniform(3, 6) * VOXEL_UM[0]
+    radii = rng.uniform(3.0, 5.0, 14) * VOXEL
+    spots = place_apart(rng, radii, radii.max() + np.full(2, 1.0), size[1:] - radii.max() - 1.0, gap=1.2)
+    inside, empty = np.full(shape, -1e3), 0.0
+    for (cy, cx), radius in zip(spots, radii, strict=True):
+        cz = foil + rng.uniform(left + radius + 0.8, full - radius - 0.4)
+        inside = np.maximum(inside, radius - np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2))
+        empty += 4 / 3 * math.pi * radius**3
+    area = float(size[1] * size[2])
+    metal_of, rows = FAULTS[fault](rng), []
+    ground = metal_of((foil - z) / VOXEL + 0 * inside)
+    for frame, height in enumerate((0.0, full, left)):
+        metal = metal_of(np.minimum(foil + height - z, -inside) / VOXEL) & (height > 0)
+        labels = np.where(ground, 2, np.where(metal, 3, 1)).astype(np.uint8)
+        one = Frame(labels, load_schema("lithium"), Scale(VOXEL_UM), frame, 600.0 * frame)
+        rows += balance.measure_frame(one) + (layers.measure_frame(one) if frame == 1 else [])
+    plated = full - empty / area
+    charge = np.array([0.0, 1.0, 0.5]) * plated / (UM_PER_MAH_CM2 * ratio)
+    current = pd.DataFrame(
+        {"frame": range(3), "half_cycle": ["rest", "plating", "stripping"], "cycle": 1,
+         "areal_capacity_mAh_per_cm2": charge}
+    )  # fmt: skip
+    rows += balance.measure_whole(History(to_table(rows), Scale(VOXEL_UM), electrochem=current))
+    truths = {
+        "porosity": (1 - plated / full, 1), "imaged_porosity": (1 - plated / full, 1),
+        "deposit_volume": (plated * area, 1),
+        "volume_charge_ratio": (ratio, None), "imaging_efficiency": (1 - left / plated, None),
+    }  # fmt: skip
+    return [Trial.of(only(rows, name, frame=frame), truth) for name, (truth, frame) in truths.items()]
 
 
 def cut_off(rng: np.random.Generator, fault: str) -> list[Trial]:

@@ -128,20 +128,23 @@ def clustered(rng: np.random.Generator, fault: str) -> list[Trial]:
     return scattered(rng, fault, clustered=True)
 
 
-def _series(masks: list[np.ndarray], dt_s: float, metrics: dict) -> list[Measurement]:
-    """Measure a series of masks as an analysis would."""
+def measured_series(
+    masks: list[np.ndarray], dt_s: float, metrics: dict, *, name: str = "deposit"
+) -> list[Measurement]:  # fmt: skip
+    """Measure a series of masks of one class on a substrate as an analysis would."""
     times = tuple(dt_s * k for k in range(len(masks)))
     calibration = Calibration(dict(zip("yx", PIXEL_UM, strict=True)), times, "user")
-    data = np.where(np.stack(masks), 3, 2).astype(np.uint8)
+    schema = load_schema("lithium")
+    data = np.where(np.stack(masks), schema.index(name), schema.index("substrate")).astype(np.uint8)
     stack = Stack(data, "tyx", calibration, "twin")
-    config = AnalysisConfig("twin", "", "", "optical", "plan", metrics, objects=ObjectOptions(("deposit",)))
-    segmentation = Segmentation(stack, load_schema("lithium"))
+    config = AnalysisConfig("twin", "", "", "optical", "plan", metrics, objects=ObjectOptions((name,)))
+    segmentation = Segmentation(stack, schema)
     tracker = make_tracker(config, stack)
     results = list(measure_frames(segmentation, config, tracker=tracker))
     rows = [row for result in results for row in result.measurements]
     history = History(
         to_table(rows), Scale.of(stack), pd.concat([r.objects for r in results], ignore_index=True),
-        None if tracker is None else tracker.finish(), None, ("deposit",),
+        None if tracker is None else tracker.finish(), None, (name,),
     )  # fmt: skip
     return rows + measure_over_time(history, config)
 
@@ -165,7 +168,7 @@ def nucleating(rng: np.random.Generator, fault: str) -> list[Trial]:
         radii = np.where(age > 0, np.minimum(3.2 + 0.5 * age, 5.5), 0) * PIXEL
         masks.append(mask_of(disc_level(centers[age > 0], radii[age > 0], shape)))
     groups: dict = {"counting": {}, "cover": {}, "events": {}, "nucleation": {"onset_s": 0.0}}
-    rows = _series(masks, dt_s, groups)
+    rows = measured_series(masks, dt_s, groups)
     end = (n_frames - 1) * dt_s
     to_date = SHARE + (1 - SHARE) * (1 - math.exp(-RATE_PER_S * end))
     mode = only(rows, "nucleation_mode")
@@ -191,7 +194,7 @@ def growing(rng: np.random.Generator, fault: str) -> list[Trial]:
     mask_of, masks = FAULTS[fault](rng), []
     for k in range(n_frames):
         masks.append(mask_of(disc_level(centers, np.sqrt(first**2 + rates * k * dt_s / math.pi), shape)))
-    rows = _series(masks, dt_s, {"cover": {}, "events": {}, "growth": {}, "counting": {}})
+    rows = measured_series(masks, dt_s, {"cover": {}, "events": {}, "growth": {}, "counting": {}})
     return [Trial.of(only(rows, "area_rate", frame=None), float(rates.sum()))]
 
 
@@ -206,7 +209,7 @@ def advancing(rng: np.random.Generator, fault: str) -> list[Trial]:
     mask_of, masks = FAULTS[fault](rng), []
     for k in range(n_frames):
         masks.append(mask_of(disc_level(centers, first + velocity * k * dt_s, shape)))
-    rows = _series(masks, dt_s, {"cover": {}, "events": {}, "growth": {}, "counting": {}})
+    rows = measured_series(masks, dt_s, {"cover": {}, "events": {}, "growth": {}, "counting": {}})
     return [Trial.of(only(rows, name, frame=None), velocity) for name in ("front_velocity", "radial_velocity")]
 
 

@@ -74,7 +74,7 @@ def measure_frame(
     rows.append(
         row("imaged_porosity", porosity, "1", low, high, n=len(columns.extents),
             flags=(*scale.flags, *(() if pixels else ("ambiguous",))),
-            method="empty between the first and last metal of each column; interval: edge of the pores +-0.5 px")
+            method="empty between the first and last metal of each column; interval: edge of the pores +-0.5 px, blur")
     )  # fmt: skip
     return rows
 

@@ -12,6 +12,7 @@ from seg.blocks import slabs
 from seg.errors import UsageError
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX
+from seg.uncertainty import lost_to_blur_px
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,30 @@ class Columns:
         return 1.96 * DIGITISATION_PX * sum(self.faces) * (2 / 3 if len(self.spacing) == 3 else math.pi / 4)
 
     @property
-    def inner_edge_pixels(self) -> float:
-        """The same for the outline of what is empty between the first and the last pixel of the columns."""
+    def inner_surface_pixels(self) -> float:
+        """Outline (surface) of what is empty between the first and the last pixel of the columns, in pixels."""
         outer = np.count_nonzero(self.first > 0) + np.count_nonzero(self.filled & (self.last < self.length - 1))
         inner = (self.faces[self.axis] - int(outer)) * len(self.spacing)
-        return 1.96 * DIGITISATION_PX * inner * (2 / 3 if len(self.spacing) == 3 else math.pi / 4)
+        return inner * (2 / 3 if len(self.spacing) == 3 else math.pi / 4)
 
     @property
     def porosity(self) -> tuple[float, float, float]:
-        """What is empty between first and last pixel, over all of it, with its bounds (95 %); NaN without a layer."""
-        whole = float(self.extents.sum()) / self.step
+        """What is empty between first and last pixel, over all of it, with its bounds (95 %); NaN without a layer.
+
+        Pores may lie off by half a pixel all round, and have lost to blur what balls (discs) of their volume and
+        surface would have (`seg.uncertainty.lost_to_blur_px`).
+        """
+        whole = int((self.last - self.first + 1)[self.filled].sum(dtype=np.int64))
         if not whole:
             return math.nan, math.nan, math.nan
-        value, error = 1 - self.pixels / whole, self.inner_edge_pixels / whole
-        return value, max(value - error, 0.0), min(value + error, 1.0)
+        empty, surface = whole - self.pixels, self.inner_surface_pixels
+        error, lost = 1.96 * DIGITISATION_PX * surface / whole, 0.0
+        if empty > 0:
+            ndim = len(self.spacing)
+            size = math.pi / 6 * (6 * empty / surface) ** 3 if ndim == 3 else math.pi / 4 * (4 * empty / surface) ** 2
+            lost = empty / size * float(lost_to_blur_px(np.array(size), ndim)) / whole
+        value = empty / whole
+        return value, max(value - error, 0.0), min(value + error + lost, 1.0)
 
     @property
     def edge_length(self) -> float:

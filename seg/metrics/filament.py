@@ -61,7 +61,7 @@ def measure_frame(
     classes : sequence of str
         Metal inside of the separator.
     electrode_classes : sequence of str
-        What it grows from, and what is beyond the separator.
+        What it grows from, and what is beyond the separator. Of two, it grows from the one that most of it stands on.
     separator_classes : sequence of str
     min_object_px : int
         Smaller pieces have no kind.
@@ -88,7 +88,9 @@ def measure_frame(
     if frame.on_disk is not None:
         return _on_disk(frame, known, electrode_classes, separator_classes, row)
     metal = frame.mask(known)
-    passage = find_passage(frame, separator_classes=separator_classes, electrode_classes=electrode_classes)
+    passage = find_passage(
+        frame, separator_classes=separator_classes, electrode_classes=electrode_classes, metal_classes=known
+    )
     if passage is None:
         return _no_passage(frame, row)
     depth = penetration_depth(metal, passage.electrode, spacing=scale.spacing)
@@ -106,7 +108,9 @@ def _on_disk(
     """Depth and percolation of a volume that does not fit in memory; the kinds of filaments need it whole."""
     from seg.metrics.percolation_blocks import find_passage_on_disk, reach_on_disk
 
-    passage = find_passage_on_disk(frame, separator_classes=separator_classes, electrode_classes=electrode_classes)
+    passage = find_passage_on_disk(
+        frame, separator_classes=separator_classes, electrode_classes=electrode_classes, metal_classes=classes
+    )
     kinds = refused(["morphology_class"], frame)
     if passage is None:
         return _no_passage(frame, row) + kinds

@@ -41,13 +41,15 @@ class Passage:
 
 
 def find_passage(
-    frame: Frame, *, separator_classes: Sequence[str], electrode_classes: Sequence[str]
+    frame: Frame, *, separator_classes: Sequence[str], electrode_classes: Sequence[str],
+    metal_classes: Sequence[str] = (),
 ) -> Passage | None:  # fmt: skip
     """Where metal has to go; None without a separator and an electrode on it.
 
     Notes
     -----
-    The near electrode is the body of `electrode_classes` with the most pixels on the separator. The way leads along
+    The near electrode is the body of `electrode_classes` that most pixels of `metal_classes` stand on; where none
+    stands on any, that with the most pixels on the separator. The way leads along
     the axis of the frame on which their centres are farthest apart. Bodies of the same classes beyond the middle of
     the separator are the far electrode.
     """
@@ -60,7 +62,9 @@ def find_passage(
     touching[0] = 0
     if not touching.any():
         return None
-    electrode = bodies == int(touching.argmax())
+    inside = frame.mask([c for c in metal_classes if c in frame.schema.names and c not in electrode_classes])
+    stood_on = np.bincount(bodies[ndimage.binary_dilation(inside)], minlength=n + 1) * (touching > 0)
+    electrode = bodies == int((stood_on if stood_on.any() else touching).argmax())
     centres = [np.array([c.mean() for c in np.nonzero(mask)]) for mask in (electrode, separator)]
     way = (centres[1] - centres[0]) * np.asarray(frame.scale.spacing)
     axis = int(np.abs(way).argmax())

@@ -55,22 +55,28 @@ class Reach:
 
 
 def find_passage_on_disk(
-    frame: Frame, *, separator_classes: Sequence[str], electrode_classes: Sequence[str]
-) -> BlockPassage | None:
+    frame: Frame, *, separator_classes: Sequence[str], electrode_classes: Sequence[str],
+    metal_classes: Sequence[str] = (),
+) -> BlockPassage | None:  # fmt: skip
     """`seg.metrics.percolation.find_passage` for a frame that lies on disk; two passes over it."""
     assert frame.on_disk is not None
     shape, ndim = frame.labels.shape, len(frame.labels.shape)
-    separators, electrodes = ([c for c in names if c in frame.schema.names]
-                              for names in (separator_classes, electrode_classes))  # fmt: skip
+    separators, electrodes, inside = ([c for c in names if c in frame.schema.names]
+                                      for names in (separator_classes, electrode_classes, metal_classes))  # fmt: skip
+    inside = [c for c in inside if c not in electrodes]
     bodies, regions = label_on_disk(lambda rows: frame.mask(electrodes, rows), shape, frame.on_disk)
     n = regions.count
-    touching, extents = np.zeros(n + 1, np.int64), [np.zeros(shape[:a] + shape[a + 1 :], np.int64) for a in range(ndim)]
+    touching, stood_on = np.zeros((2, n + 1), np.int64)
+    extents = [np.zeros(shape[:a] + shape[a + 1 :], np.int64) for a in range(ndim)]
     count, sums = 0, np.zeros(ndim)
     for slab in slabs(shape):
         near = frame.mask(separators, slab.read)
         touching += np.bincount(
             bodies[slab.owned][ndimage.binary_dilation(near)[slab.inner]], minlength=n + 1
         )  # fmt: skip
+        if inside:
+            grown = ndimage.binary_dilation(frame.mask(inside, slab.read))[slab.inner]
+            stood_on += np.bincount(bodies[slab.owned][grown], minlength=n + 1)
         own = near[slab.inner]
         count += int(np.count_nonzero(own))
         for axis in range(ndim):
@@ -81,7 +87,8 @@ def find_passage_on_disk(
     touching[0] = 0
     if not count or not touching.any():
         return None
-    electrode = int(touching.argmax())
+    stood_on *= touching > 0
+    electrode = int((stood_on if stood_on.any() else touching).argmax())
     centres = BlockPixels.of(bodies).centroids
     middle = sums / count
     way = (middle - centres[electrode]) * np.asarray(frame.scale.spacing)

@@ -32,12 +32,15 @@ class Transport:
         Effective over free diffusivity; 0 where nothing connects the faces.
     imbalance : float
         Relative difference of the flux that enters and leaves: the error of the solution.
+    wall_per_volume : float
+        Area of the walls of the phase times the pixel size (geometric mean) over its volume: how coarse the grid is.
     """
 
     fraction: float
     connected: float
     relative_diffusivity: float
     imbalance: float
+    wall_per_volume: float = 0.0
 
     @property
     def tortuosity_factor(self) -> float:
@@ -119,7 +122,15 @@ def diffuse(phase: np.ndarray, *, spacing: Sequence[float], axis: int = 0) -> Tr
     flux = float(solution @ (matrix @ solution) - 2 * source @ solution + source.sum())
     # The flux through a full block of the same size, per unit of the difference, is cell * count / (step * length).
     free = cell * (mask.size / len(mask)) / (step[0] ** 2 * len(mask))
-    return Transport(fraction, n / mask.size, flux / free, abs(flux_in - flux_out) / flux)
+    coarse = _wall_area(through, step) * cell ** (1 / mask.ndim) / (n * cell)
+    return Transport(fraction, n / mask.size, flux / free, abs(flux_in - flux_out) / flux, coarse)
+
+
+def _wall_area(through: np.ndarray, step: Sequence[float]) -> float:
+    """Area (length, in 2-D) of the walls; the faces of an isotropic wall's voxels are half (4 / pi) larger than it."""
+    cell = math.prod(step)
+    faces = sum(cell / s * np.count_nonzero(np.diff(through, axis=a)) for a, s in enumerate(step))
+    return float(faces) * (2 / 3 if through.ndim == 3 else math.pi / 4)
 
 
 def _preconditioner(

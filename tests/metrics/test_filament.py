@@ -66,6 +66,15 @@ def test_short_circuit(schema, ndim, counter):
     assert values(gap)["percolates"].value == 0
 
 
+def test_of_two_electrodes_it_grows_from_the_one_it_stands_on(schema):
+    # Both of one class; the filament leaves the one at the bottom less of the separator.
+    frame = cell(schema, draw=[np.s_[:10, :], box(30, 80, 20, 40)])
+    labels = np.where(np.indices(frame.labels.shape)[0] < 10, schema.index("deposit"), frame.labels).astype(np.uint8)
+    found = values(Frame(labels, schema, frame.scale))
+    assert found["penetration_depth"].value == pytest.approx(50 * 0.5)
+    assert "0.71 of the 35 um" in found["penetration_depth"].method
+
+
 def test_corners_and_a_gap_of_a_pixel_are_in_the_interval(schema):
     corner = cell(schema, draw=[box(40, 80, 20, 24), box(0, 40, 24, 28)])
     found = values(corner)["percolates"]

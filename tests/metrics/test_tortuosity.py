@@ -50,6 +50,10 @@ def test_cylinders_in_a_square_array(n, excess):
     phase = np.hypot(y, x) > math.sqrt(0.4 / math.pi)
     found = diffuse(phase, spacing=(1.0, 1.0))
     assert found.tortuosity_factor == pytest.approx(0.6 / perrins(0.4) * (1 + excess), rel=0.003)
+    # What they add goes with the wall per volume.
+    wall = 2 * math.sqrt(0.4 * math.pi) / (0.6 * n)
+    assert found.wall_per_volume == pytest.approx(wall, rel=0.03)
+    assert excess / wall == pytest.approx(0.36, abs=0.03)
     # The same array in space, along the third axis out of use, and with rows half as high.
     flat = diffuse(np.repeat(phase[:, None], 3, axis=1), spacing=(1.0, 0.7, 1.0))
     assert flat.tortuosity_factor == pytest.approx(found.tortuosity_factor, rel=1e-4)
