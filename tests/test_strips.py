@@ -17,10 +17,10 @@ from seg.strips import label_planes
 AS_IT_IS = SeriesNormalisation(0, 1)
 
 
-def runner_of(precision="fp32", depth=2, blocks=1, **settings) -> Runner:
+def runner_of(precision="fp32", depth=2, blocks=1, stem_px=1, **settings) -> Runner:
     """One that takes even small images in strips."""
     torch.manual_seed(0)
-    network = UNet(n_classes=3, width=6, depth=depth, blocks=blocks)
+    network = UNet(n_classes=3, width=6, depth=depth, blocks=blocks, stem_px=stem_px)
     for _ in range(10):
         network(torch.rand(2, 1, 32, 32))
     described = ModelSpec("random", "unet", {"n_classes": 3}, load_schema().to_dict(), (1, 3, 4))
@@ -50,15 +50,16 @@ def whole(runner: Runner, image: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("shape", "depth", "blocks", "precision"),
+    ("shape", "depth", "blocks", "stem_px", "precision"),
     [
-        ((61, 90), 2, 1, "fp32"), ((203, 70), 2, 1, "fp32"), ((90, 260), 2, 1, "fp32"), ((130, 75), 3, 2, "fp32"),
-        ((50, 40), 0, 1, "fp32"), ((203, 170), 2, 1, "bf16"),
+        ((61, 90), 2, 1, 1, "fp32"), ((203, 70), 2, 1, 1, "fp32"), ((90, 260), 2, 1, 1, "fp32"),
+        ((130, 75), 3, 2, 1, "fp32"), ((50, 40), 0, 1, 1, "fp32"), ((203, 170), 2, 1, 1, "bf16"),
+        ((90, 190), 1, 1, 2, "fp32"),
     ],
 )  # fmt: skip
-def test_strips_give_what_the_whole_gives(shape, depth, blocks, precision):
-    """Three columns in the third: they overlap by their halos and join without a seam."""
-    runner = runner_of(precision, depth, blocks)
+def test_strips_give_what_the_whole_gives(shape, depth, blocks, stem_px, precision):
+    """Three columns in the third and the last: they overlap by their halos and join without a seam."""
+    runner = runner_of(precision, depth, blocks, stem_px)
     assert runner.strips(shape) is not None
     planes = np.random.default_rng(1).random((2, *shape), dtype=np.float32)
     labels, confidence = label_planes(planes, runner, AS_IT_IS)

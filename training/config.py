@@ -102,7 +102,13 @@ class ModelConfig:
     dropout: float = 0.0
     # at evaluation, averaged over the image shrunk by each: objects larger than in the training images are found too
     scales: list[int] = field(default_factory=lambda: [1])
+    # pixels along each axis that make one point of the finest grid; 2: a third of the time per step (docs/peers.md)
+    stem_px: int = 2
     init: str | None = None  # model to start from: NAME, folder, or auto; its architecture is taken over
+
+
+EARLIER_MODELS = {"stem_px": 1}
+"""What models and runs have whose files were written before the key existed."""
 
 
 @dataclass

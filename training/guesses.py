@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from seg.pixel_features import features
 from training.label_codes import LabelCodes
@@ -142,7 +143,10 @@ def _describe(start: nn.Module, image: np.ndarray, inner: Box, outer: Box, devic
         hook.remove()
         start.scales = scales
     inside = tuple(slice(0, n) for n in part.shape)
-    network = [seen[0], torch.log_softmax(logits.float(), dim=1)]
+    own_grid = seen[0].float()
+    if start.stem_px > 1:  # its finest grid is coarser than the pixels
+        own_grid = functional.interpolate(own_grid, scale_factor=start.stem_px, mode="nearest")
+    network = [own_grid, torch.log_softmax(logits.float(), dim=1)]
     rows = [
         features(part, spacing=(1.0,) * part.ndim),
         *(t[0].float().cpu().numpy()[(slice(None), *inside)] for t in network),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from seg.errors import ModelError, UsageError
 from seg.labels import LabelSchema
 from seg.models.bundle import find_model, load_bundle, model_path, read_spec
-from training.config import ModelConfig, TrainConfig
+from training.config import EARLIER_MODELS, ModelConfig, TrainConfig
 from training.label_codes import LabelCodes
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def adopt(config: TrainConfig) -> TrainConfig:
     chosen = {"architecture": spec.architecture}
     by_default = ModelConfig()
     for entry in fields(ModelConfig):
-        if entry.name in OWN or entry.name not in spec.arguments:
+        arguments = {**EARLIER_MODELS, **spec.arguments}
+        if entry.name in OWN or entry.name not in arguments:
             continue
-        asked, has = getattr(config.model, entry.name), spec.arguments[entry.name]
+        asked, has = getattr(config.model, entry.name), arguments[entry.name]
         if asked not in (getattr(by_default, entry.name), has):
             raise UsageError(
                 f"model.{entry.name}={asked}, but {spec.name!r}, which model.init starts from, has {has}. "
@@ -84,9 +85,10 @@ def load_initial_weights(network: nn.Module, config: TrainConfig, codes: LabelCo
             if not key.startswith(("head.", "coarse_heads.")):
                 value.copy_(weights[key])
             elif key in weights:
-                for k, name in enumerate(names):
+                new_rows, old_rows = value.unflatten(0, (len(names), -1)), weights[key].unflatten(0, (len(known), -1))
+                for k, name in enumerate(names):  # a class has as many rows as a point of the grid has pixels
                     if name in known:
-                        value[k] = weights[key][known[name]]
+                        new_rows[k] = old_rows[known[name]]
     new = [name for name in names if name not in known]
     dropped = [name for name in known if name not in names]
     logger.info(

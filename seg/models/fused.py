@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from seg.models.unet import ResidualBlock, UNet, over_scales
+from seg.models.unet import LAYOUT, ResidualBlock, UNet, over_scales, packed, unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _agrees(network: UNet, fused: Callable[[Tensor], Tensor]) -> bool:
 
 
 def _layout(network: UNet) -> torch.memory_format:
-    return torch.channels_last if network.dims == 2 else torch.channels_last_3d
+    return LAYOUT[network.dims]
 
 
 class FusedUNet:
@@ -80,7 +80,8 @@ class FusedUNet:
     def values_per_px(self) -> int:
         """How much memory a forward pass takes at its peak, in values per input pixel: measured."""
         network = self.network
-        return 6 * network.head.in_channels + (5 if len(network.scales) > 1 else 1) * network.n_classes
+        features = -(-6 * network.head.in_channels // network.stem_px**network.dims)
+        return features + (5 if len(network.scales) > 1 else 1) * network.n_classes * (1 + (network.stem_px > 1))
 
     @property
     def streams(self) -> bool:
@@ -99,7 +100,7 @@ class FusedUNet:
     def _at_one_scale(self, x: Tensor) -> Tensor:
         network = self.network
         # A copy of one channel: with one channel a layout is ambiguous, and the next calls choose theirs by it.
-        x = x.clone(memory_format=_layout(network))
+        x = packed(x, network.stem_px) if network.stem_px > 1 else x.clone(memory_format=_layout(network))
         skips: list[Tensor] = []
         for n, level in enumerate(network.encoder):
             x = self._level(level, network.pool(x) if n else x)
@@ -119,7 +120,7 @@ class FusedUNet:
         for image, out in zip(x, logits, strict=True):
             pixels = image.movedim(0, -1).reshape(-1, image.shape[0])  # (Z * Y * X, W): no copy in channels-last layout
             torch.addmm(head.bias[:, None], weight, pixels.t(), out=out.view(len(weight), -1))
-        return logits
+        return unpacked(logits, self.network.stem_px)
 
     def reduced(self, level: int, x: Tensor) -> Tensor:
         """The channels of a coarser level as those of decoder `level`."""

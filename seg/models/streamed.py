@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seg.models.fused import FusedUNet
-from seg.models.unet import ResidualBlock
+from seg.models.unet import ResidualBlock, packed
 
 # Rows before and behind that a residual block sees: two 3-wide convolutions.
 REACH = 2
@@ -51,6 +51,7 @@ class Stream:
         Tensor, shape (1, K, y', X)
             The next logits; y' is about y, and all together lag behind until the last rows.
         """
+        rows = packed(rows, self._network.stem_px)
         x: Tensor | None = rows
         for n, level in enumerate(self._encoder):
             if x is not None:

@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
 NORMS = ("batch", "group")
 
@@ -81,6 +82,9 @@ class UNet(nn.Module):
     scales : sequence of int
         At evaluation, class probabilities are averaged over the image shrunk by each of these powers of two: an object
         larger than those of the training images looks like them in one of the copies.
+    stem_px : {1, 2, 4}
+        Pixels along each axis that make one point of the finest grid: they are its input channels, and it gives logits
+        for each of them. With 2 a step of a 2-D network costs a third, for masks as fine: see docs/peers.md.
 
     Attributes
     ----------
@@ -110,6 +114,7 @@ class UNet(nn.Module):
         deep_supervision: bool = False,
         dropout: float = 0.0,
         scales: Sequence[int] = (1,),
+        stem_px: int = 1,
     ) -> None:
         super().__init__()
         if dims not in CONV:
@@ -124,12 +129,15 @@ class UNet(nn.Module):
                 raise ValueError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
         if not scales or any(s not in (1, 2, 4, 8) for s in scales) or len(set(scales)) < len(scales):
             raise ValueError(f"scales is {list(scales)}; expected different ones of 1, 2, 4, 8.")
-        self.scales = tuple(scales)
+        if stem_px not in (1, 2, 4):
+            raise ValueError(f"stem_px is {stem_px!r}; choose 1, 2 or 4.")
+        self.scales, self.stem_px = tuple(scales), stem_px
         self.in_channels, self.n_classes, self.dims = in_channels, n_classes, dims
         self.depth, self.blocks = depth, blocks
         self.deep_supervision = deep_supervision
         self.tile_invariant = norm == "batch"
         channels = [width * (level + 1) for level in range(depth + 1)]
+        in_stem = stem_px**dims
 
         def level(c_in: int, c_out: int) -> nn.Sequential:
             inputs = [c_in] + [c_out] * (blocks - 1)
@@ -138,12 +146,14 @@ class UNet(nn.Module):
         self.pool = POOL[dims](2)
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
         self.dropout = DROPOUT[dims](dropout) if dropout else nn.Identity()
-        self.encoder = nn.ModuleList(level(a, b) for a, b in zip([in_channels, *channels], channels, strict=False))
+        self.encoder = nn.ModuleList(
+            level(a, b) for a, b in zip([in_channels * in_stem, *channels], channels, strict=False)
+        )
         self.reduce = nn.ModuleList(
             ConvNorm(dims, channels[n + 1], channels[n], kernel=1, norm=norm) for n in range(depth)
         )
         self.decoder = nn.ModuleList(level(channels[n], channels[n]) for n in range(depth))
-        self.head = CONV[dims](channels[0], n_classes, 1)
+        self.head = CONV[dims](channels[0], n_classes * in_stem, 1)  # all pixels of a point, class by class
         coarse = channels[1:depth] if deep_supervision else []
         self.coarse_heads = nn.ModuleList(CONV[dims](c, n_classes, 1) for c in coarse)
         for module in self.modules():
@@ -156,7 +166,7 @@ class UNet(nn.Module):
     @property
     def tile_multiple(self) -> int:
         """Sizes and origins of tiles must be multiples of it."""
-        return 2**self.depth * max(self.scales)
+        return 2**self.depth * self.stem_px * max(self.scales)
 
     @property
     def halo_px(self) -> int:
@@ -173,30 +183,33 @@ class UNet(nn.Module):
     def _reach(self, position: int) -> tuple[int, int]:
         """First and last input pixel that the logits at `position` depend on."""
         grow = 2 * self.blocks  # two 3-wide convolutions per block, one px each to either side
-        low = high = position
+        low = high = position // self.stem_px
         for _ in range(self.depth):  # decoder, from fine to coarse
             low, high = (low - grow) // 2, (high + grow) // 2
         low, high = low - grow, high + grow  # coarsest level
         for _ in range(self.depth):  # encoder, from coarse to fine: one px pools two
             low, high = 2 * low - grow, 2 * high + 1 + grow
-        return low, high
+        return low * self.stem_px, high * self.stem_px + self.stem_px - 1
 
     @property
     def values_per_px(self) -> int:
         """About how many values per input pixel are alive at the peak of a forward pass without gradients."""
-        return 6 * self.head.in_channels + 3 * self.n_classes + (4 * self.n_classes if len(self.scales) > 1 else 0)
+        features = -(-6 * self.head.in_channels // self.stem_px**self.dims)
+        return features + 3 * self.n_classes + (4 * self.n_classes if len(self.scales) > 1 else 0)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """(B, C, [Z,] Y, X) to logits (B, K, [Z,] Y, X).
 
         Spatial sizes must be multiples of `tile_multiple`. In training only the image as it is, not its shrunk copies;
-        with deep supervision a list of logits, the finest first, each level half the size of the one before.
+        with deep supervision a list of logits, the finest first, each level half the size of the one before (the second
+        is half the finest grid).
         """
         self._check_shape(x.shape)
         return self._at_one_scale(x) if self.training else over_scales(self._at_one_scale, x, self.scales)
 
     def _at_one_scale(self, x: Tensor) -> Tensor | list[Tensor]:
         skips = []
+        x = packed(x, self.stem_px)  # up to the head Z, Y and X count points of the finest grid
         for n, block in enumerate(self.encoder):
             x = block(self.pool(x) if n else x)  # (B, (n + 1) W, [Z / 2^n,] Y / 2^n, X / 2^n)
             if n < self.depth:
@@ -211,7 +224,7 @@ class UNet(nn.Module):
             x = self.decoder[n](x)
             if n and self.training and self.deep_supervision:
                 coarse.append(self.coarse_heads[n - 1](x))  # (B, K, [Z / 2^n,] Y / 2^n, X / 2^n)
-        logits = self.head(x)  # (B, K, [Z,] Y, X)
+        logits = unpacked(self.head(x), self.stem_px)  # (B, K, [Z,] Y, X)
         return [logits, *reversed(coarse)] if coarse else logits
 
     def _check_shape(self, shape: Sequence[int]) -> None:
@@ -233,6 +246,30 @@ class UNet(nn.Module):
             if isinstance(module, ConvNorm):
                 module.fold()
         return self
+
+
+def packed(x: Tensor, stem_px: int) -> Tensor:
+    """Pixels as channels of the grid of a network: (B, C, [Z,] Y, X) to (B, C s^dims, [Z / s,] Y / s, X / s)."""
+    if stem_px == 1:
+        return x
+    dims = x.ndim - 2
+    for axis in range(2, 2 + 2 * dims, 2):
+        x = x.unflatten(axis, (-1, stem_px))  # (B, C, [Z', z,] Y', y, X', x)
+    inside, cells = range(3, 3 + 2 * dims, 2), range(2, 2 + 2 * dims, 2)
+    return x.permute(0, 1, *inside, *cells).flatten(1, 1 + dims).contiguous(memory_format=LAYOUT[dims])
+
+
+def unpacked(x: Tensor, stem_px: int) -> Tensor:
+    """The way back from `packed`: (B, K s^dims, [Z,] Y, X) to (B, K, [Z s,] Y s, X s)."""
+    if stem_px == 1:
+        return x
+    dims = x.ndim - 2
+    x = x.unflatten(1, (-1, *(stem_px,) * dims))  # (B, K, [z,] y, x, [Z',] Y', X')
+    pairs = [axis for n in range(dims) for axis in (2 + dims + n, 2 + n)]
+    x = x.permute(0, 1, *pairs)  # (B, K, [Z', z,] Y', y, X', x)
+    for axis in range(2, 2 + dims):
+        x = x.flatten(axis, axis + 1)
+    return x
 
 
 def over_scales(logits_of: Callable[[Tensor], Tensor], x: Tensor, scales: Sequence[int]) -> Tensor:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seg.labels import load_schema
 from seg.models.unet import UNet
-from training.config import AugmentConfig, DataConfig, LossConfig, OptimizerConfig, SourceConfig
+from training.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, SourceConfig
 from training.dataset import PatchDataset, make_loader
 from training.label_codes import LabelCodes
 from training.loop import layout
@@ -41,7 +41,7 @@ pytestmark = [
 
 
 def ours():
-    return UNet(n_classes=CODES.n_classes, width=WIDTH, depth=DEPTH)
+    return UNet(n_classes=CODES.n_classes, width=WIDTH, depth=DEPTH, stem_px=ModelConfig().stem_px)
 
 
 def monai():

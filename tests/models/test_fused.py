@@ -20,11 +20,14 @@ def trained(**arguments) -> UNet:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    ("dims", "blocks", "width", "depth", "scales"),
-    [(2, 1, 8, 2, (1,)), (2, 2, 1, 2, (1,)), (3, 1, 8, 1, (1,)), (2, 1, 4, 0, (1,)), (2, 1, 8, 2, (1, 2))],
-)
-def test_gives_the_values_of_the_network(dims, blocks, width, depth, scales, precision):
-    network = trained(dims=dims, blocks=blocks, width=width, depth=depth, scales=scales)
+    ("dims", "blocks", "width", "depth", "scales", "stem_px"),
+    [
+        (2, 1, 8, 2, (1,), 1), (2, 2, 1, 2, (1,), 1), (3, 1, 8, 1, (1,), 1), (2, 1, 4, 0, (1,), 1),
+        (2, 1, 8, 2, (1, 2), 1), (2, 1, 8, 1, (1, 2), 2), (3, 1, 8, 1, (1,), 2),
+    ],
+)  # fmt: skip
+def test_gives_the_values_of_the_network(dims, blocks, width, depth, scales, stem_px, precision):
+    network = trained(dims=dims, blocks=blocks, width=width, depth=depth, scales=scales, stem_px=stem_px)
     ready = ready_network(network, CPU, precision)
     assert isinstance(ready.compute, fused.FusedUNet)
     image = torch.rand(2, 1, *(24,) * dims).to(ready.dtype)

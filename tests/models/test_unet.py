@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from seg.models import ARCHITECTURES
-from seg.models.unet import UNet
+from seg.models.unet import UNet, packed, unpacked
 
 
 def all_positive(network: UNet) -> UNet:
@@ -19,10 +19,11 @@ def all_positive(network: UNet) -> UNet:
 
 
 @pytest.mark.parametrize(
-    ("dims", "depth", "blocks"), [(2, 0, 1), (2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 1, 2), (3, 1, 1)]
+    ("dims", "depth", "blocks", "stem_px"),
+    [(2, 0, 1, 1), (2, 1, 1, 1), (2, 2, 1, 1), (2, 3, 1, 1), (2, 1, 2, 1), (3, 1, 1, 1), (2, 1, 1, 2), (3, 0, 1, 2)],
 )
-def test_halo_is_the_exact_receptive_field(dims, depth, blocks):
-    network = all_positive(UNet(n_classes=2, dims=dims, width=2, depth=depth, blocks=blocks))
+def test_halo_is_the_exact_receptive_field(dims, depth, blocks, stem_px):
+    network = all_positive(UNet(n_classes=2, dims=dims, width=2, depth=depth, blocks=blocks, stem_px=stem_px))
     halo, step = network.halo_px, network.tile_multiple
     centre = (halo // step + 1) * step
     length = 2 * centre + 2 * step
@@ -40,12 +41,12 @@ def test_halo_is_the_exact_receptive_field(dims, depth, blocks):
     assert reach == halo
 
 
-@pytest.mark.parametrize("scales", [(1,), (1, 2)])
-def test_perturbing_one_pixel_of_a_random_network_stays_inside_the_halo(rng, scales):
+@pytest.mark.parametrize(("scales", "stem_px"), [((1,), 1), ((1, 2), 1), ((1, 2), 2)])
+def test_perturbing_one_pixel_of_a_random_network_stays_inside_the_halo(rng, scales, stem_px):
     torch.manual_seed(3)
-    network = UNet(n_classes=3, width=4, depth=2, scales=scales).eval()
+    network = UNet(n_classes=3, width=4, depth=2, scales=scales, stem_px=stem_px).eval()
     halo = network.halo_px
-    image = torch.from_numpy(rng.random((1, 1, 96, 80), dtype=np.float32))
+    image = torch.from_numpy(rng.random((1, 1, 192, 80), dtype=np.float32))
     changed = image.clone()
     y, x = 50, 37
     changed[0, 0, y, x] += 5.0
@@ -95,6 +96,20 @@ def test_scales_average_the_probabilities_of_shrunk_copies(dims):
     corner = (0, slice(None), *(0,) * dims)
     torch.testing.assert_close(found[corner], (fine[corner] + coarse[corner]) / 2, atol=1e-5, rtol=1e-5)
     assert torch.equal(network.train()._at_one_scale(image), plain.train()(image))
+
+
+@pytest.mark.parametrize(("dims", "stem_px"), [(2, 2), (2, 4), (3, 2)])
+def test_pixels_of_a_point_are_packed_and_come_back_in_their_places(rng, dims, stem_px):
+    image = torch.from_numpy(rng.random((2, 3, 8, 12, 16)[: dims + 2], dtype=np.float32))
+    inside = packed(image, stem_px)
+    assert inside.shape == (2, 3 * stem_px**dims, *(n // stem_px for n in image.shape[2:]))
+    # The channels of the first point are the pixels of the first corner, of one input channel after the other.
+    corner = (0, slice(None), *(slice(stem_px),) * dims)
+    torch.testing.assert_close(inside[(0, slice(None), *(0,) * dims)], image[corner].ravel(), rtol=0, atol=0)
+    assert torch.equal(unpacked(inside, stem_px), image)
+    network = UNet(in_channels=3, n_classes=4, dims=dims, width=4, depth=1, stem_px=stem_px).eval()
+    side = (2 * network.tile_multiple,) * dims
+    assert network(torch.rand(1, 3, *side)).shape == (1, 4, *side)
 
 
 def test_deep_supervision_returns_coarser_logits_in_training_only():
@@ -155,6 +170,7 @@ def test_default_size():
         ({"width": 0}, "width is 0"),
         ({"depth": 2.5}, "depth is 2.5"),
         ({"depth": 40}, "from 0 to 8"),
+        ({"stem_px": 3}, "stem_px is 3; choose 1, 2 or 4"),
     ],
 )
 def test_refuses_arguments(arguments, message):

@@ -74,3 +74,6 @@ def test_auto_takes_the_shipped_model_of_the_modality():
     spec = load_bundle(config.model.init).spec
     assert "sem" in spec.modalities
     assert config.model.width == spec.arguments["width"]
+    # Made before the key existed: on the pixels' own grid, whatever the default is now.
+    assert "stem_px" not in spec.arguments
+    assert config.model.stem_px == 1

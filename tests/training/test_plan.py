@@ -29,6 +29,7 @@ def plan(film_config):
 def test_large_planes_get_the_shipped_network(plan):
     chosen = plan(facts())
     assert (chosen["model.dims"], chosen["model.depth"], chosen["data.patch_px"]) == (2, 4, 256)
+    assert chosen["model.stem_px"] == 2
     assert "data.patch_z_px" not in chosen
     assert chosen["loss.class_weights"] is None
 
@@ -36,6 +37,7 @@ def test_large_planes_get_the_shipped_network(plan):
 def test_small_images_get_small_patches_and_fewer_levels(plan):
     chosen = plan(facts(shape=(72, 80)))
     assert chosen["model.depth"] == 3  # 72 / 2^3 = 9 px on the coarsest grid
+    assert chosen["model.stem_px"] == 1
     assert chosen["data.patch_px"] == 72
 
 

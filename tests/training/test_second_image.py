@@ -50,7 +50,7 @@ def test_every_label_counts_the_same(film_config, strokes):
     """Class 0 everywhere: all of one label of two, however many pixels each has."""
     network = build_network(film_config(), strokes.codes).eval()
     network.head.weight.data.zero_()
-    network.head.bias.data.copy_(torch.tensor([1.0, 0.0]))
+    network.head.bias.data.copy_(torch.tensor([1.0, 0.0]).repeat_interleave(network.stem_px**2))
     images = [replace(i, codes=np.where(np.arange(i.codes.shape[1]) < 9, i.codes, 0)) for i in strokes.images]
     assert len(set(np.bincount(np.concatenate([i.codes.ravel() for i in images]))[1:])) == 2  # not as many of each
     assert named_rightly(network, images, strokes.codes, **CPU) == 0.5

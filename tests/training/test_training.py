@@ -177,3 +177,5 @@ def test_keys_that_later_versions_added_do_not_count_as_changed(film_config):
     del before["optimizer"]["ema_decay"], before["data"]["sources"]["mine"]["zoom"], before["title"]
     assert sorted(changed_keys(before, now)) == ["data.sources.mine.zoom", "optimizer.ema_decay", "title"]
     assert changed_keys(with_defaults(before), now) == []
+    del before["model"]["stem_px"]  # older runs are on the pixels' own grid, which is no longer the default
+    assert changed_keys(with_defaults(before), now) == ["model.stem_px"]
