@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from seg.errors import DataError, LabelError, ModelError
 from seg.io.results import atomic_path
 from seg.labels import UNLABELLED, LabelSchema
 from seg.pixel_features import feature_names, features, reach_px, sigmas_of
+
+if TYPE_CHECKING:
+    from seg.extra_tree import ExtraTree
 
 __all__ = [
     "Forest",
@@ -164,27 +167,24 @@ def fit_pixels(
     workers : int
         Threads; the forest does not depend on them.
     """
-    from sklearn.tree import ExtraTreeClassifier
-    from sklearn.utils import check_random_state
+    from seg.extra_tree import grow_tree
 
     weight = ((len(label) / np.bincount(label)[label]) ** balance).astype(np.float64)
-    # The trees of scikit-learn's ExtraTreesClassifier, one by one: its own threads set the filters of warnings, which
-    # belong to the process, and two of them at once have left it without any. Checks within a single tree set and
-    # restore them too, so what was there before is put back once all threads have ended.
-    rng = check_random_state(seed)
+    classes, codes = np.unique(label, return_inverse=True)
+    table = np.ascontiguousarray(table, np.float32)
+    rng = np.random.RandomState(seed)  # as in scikit-learn, whose forest this is
     seeds = [int(rng.randint(np.iinfo(np.int32).max)) for _ in range(n_trees)]
 
-    def grow(seed: int) -> ExtraTreeClassifier:
-        tree = ExtraTreeClassifier(max_depth=depth, max_features="sqrt", random_state=seed)
-        return tree.fit(table, label, sample_weight=weight)
+    def grow(seed: int) -> ExtraTree:
+        return grow_tree(table, codes, weight, n_classes=len(classes), depth=depth, seed=seed)
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(max(workers, 1)) as pool:
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
         grown = list(pool.map(grow, seeds))
-    reached = max(1, *(tree.get_depth() for tree in grown))
-    trees = [_complete(tree.tree_, reached) for tree in grown]
+    reached = max(1, *(tree.depth for tree in grown))
+    trees = [_complete(tree, reached) for tree in grown]
     split, threshold, leaf = (np.stack(arrays) for arrays in zip(*trees, strict=True))
-    classes = tuple(int(k) for k in grown[0].classes_)
-    return Forest(schema, classes, sigmas_of(ndim, sigmas), ndim, split, threshold, leaf)
+    known = tuple(int(k) for k in classes)
+    return Forest(schema, known, sigmas_of(ndim, sigmas), ndim, split, threshold, leaf)
 
 
 def _drawn_evenly(label: np.ndarray, classes: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
@@ -200,11 +200,11 @@ def _drawn_evenly(label: np.ndarray, classes: np.ndarray, limit: int, rng: np.ra
     return np.sort(np.concatenate(chosen))
 
 
-def _complete(tree: object, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A scikit-learn tree as a complete binary tree: a leaf above the last level repeats itself below."""
+def _complete(tree: ExtraTree, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A tree as a complete binary tree: a leaf above the last level repeats itself below."""
     n_nodes = 2**depth - 1
     node_of = np.zeros(2 * n_nodes + 1, np.int64)
-    left, right = tree.children_left, tree.children_right
+    left, right = tree.left, tree.right
     for level in range(depth):
         first, after = 2**level - 1, 2 ** (level + 1) - 1
         nodes = node_of[first:after]
@@ -213,12 +213,12 @@ def _complete(tree: object, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     inner = node_of[:n_nodes]
     asks = left[inner] >= 0
     split = np.where(asks, tree.feature[inner], 0).astype(np.int32)
-    # Rounded down, so that float32 features go the way they go in scikit-learn, which compares in float64.
+    # Rounded down, so that float32 features go the way they went when it was grown, which compares in float64.
     exact = tree.threshold[inner]
     value = exact.astype(np.float32)
     value = np.where(value <= exact, value, np.nextafter(value, np.float32(-np.inf)))
     threshold = np.where(asks, value, np.float32(np.inf)).astype(np.float32)
-    counts = tree.value[node_of[n_nodes:], 0, :]  # (2**D, K)
+    counts = tree.value[node_of[n_nodes:]]  # (2**D, K)
     leaf = (counts / counts.sum(axis=1, keepdims=True)).T
     return split, threshold, np.ascontiguousarray(leaf, np.float32)
 
@@ -327,13 +327,9 @@ _compiled: list[object] = []
 def _kernel() -> object:
     """The traversal, compiled on first use and kept on disk where a folder for it can be written."""
     if not _compiled:
-        import numba
+        from seg.extra_tree import nogil_jit
 
-        options = {"nogil": True}
-        try:
-            _compiled.append(numba.njit(_traverse, cache=True, **options))
-        except RuntimeError:  # numba finds no writable cache folder; compiling anew costs seconds, not correctness
-            _compiled.append(numba.njit(_traverse, **options))
+        _compiled.append(nogil_jit(_traverse))
     return _compiled[0]
 
 
