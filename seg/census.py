@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from seg.blocks import Slab
@@ -48,12 +48,10 @@ class Survey:
     tail: np.ndarray
 
 
-def regions_of(labels: np.ndarray) -> tuple[Runs, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Runs of labels, the number of the region of one value that each is in, and the pairs of runs that touch."""
+def regions_of(labels: np.ndarray) -> tuple[Runs, np.ndarray]:
+    """Runs of labels, and the number of the region of one value that each is in."""
     runs = Runs.of(labels)
-    first, second = runs.touching()
-    same = runs.value[first] == runs.value[second]
-    return runs, runs.joined(first[same], second[same]), (first, second)
+    return runs, runs.joined(*runs.touching(lambda one, other: runs.value[one] == runs.value[other]))
 
 
 def survey(
@@ -84,13 +82,17 @@ def survey(
     ndarray of int
         Number of the region of each run.
     """
-    runs, region, (one, other) = regions_of(labels)
+    runs = Runs.of(labels)
+    inside = np.isin(runs.value, rules.together)
+    one, other = runs.touching(lambda a, b: (runs.value[a] == runs.value[b]) | (inside[a] & inside[b]))
+    same, both = runs.value[one] == runs.value[other], inside[one]
+    region = runs.joined(one[same], other[same])
+    both &= inside[other]
+    union = np.where(inside, runs.joined(one[both], other[both]), 0)
+    del one, other, same, both
     n = int(region.max(initial=0))
     kind = np.zeros(n + 1, np.int64)
     kind[region] = runs.value
-    inside = np.isin(runs.value, rules.together)
-    both = inside[one] & inside[other]
-    union = np.where(inside, runs.joined(one[both], other[both]), 0)
     plane = runs.position(0)
     owned = (plane >= slab.inner.start) & (plane < slab.inner.stop)
     flags = np.zeros((n + 1, 3), bool)
@@ -131,21 +133,20 @@ def _faces(runs: Runs, region: np.ndarray, asks: np.ndarray) -> np.ndarray:
     """Faces that the runs which ask share with other regions, as (region, neighbour, faces); int64, shape (p, 3)."""
     if not asks.any():
         return np.zeros((0, 3), np.int64)
-    asking = runs.select(asks)
-    mine, theirs, faces = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    own, n_axes = region[asks], len(runs.shape)
-    for axis in range(n_axes):
+    asking, own, n_axes = runs.select(asks), region[asks], len(runs.shape)
+    count, index = int(region.max()) + 1, np.int32 if len(runs) < 2**31 else np.int64
+    total = csr_array((count, count), dtype=np.int32)
+    for axis in range(n_axes):  # summed one by one: where a value follows another in every pixel these are many
         for step in (-1, 1):
             offset = tuple(step if a == axis else 0 for a in range(n_axes))
             first, second = asking.pairs(runs, offset)
+            first, second = (of[own[first] != region[second]] for of in (first, second))
             shared = asking.shared_px(runs, first, second, offset[-1])
-            differ = own[first] != region[second]
-            mine.append(own[first[differ]])
-            theirs.append(region[second[differ]])
-            faces.append(shared[differ])
-    pairs, at = np.unique(np.concatenate(mine) * 2**32 + np.concatenate(theirs), return_inverse=True)
-    total = np.bincount(at, np.concatenate(faces), len(pairs)).astype(np.int64)
-    return np.column_stack([pairs // 2**32, pairs % 2**32, total])
+            pairs = (own[first].astype(index), region[second].astype(index))
+            total = total + coo_array((shared.astype(np.int32), pairs), shape=(count, count)).tocsr()
+    total.sort_indices()
+    found = total.tocoo()
+    return np.column_stack([found.row, found.col, found.data]).astype(np.int64)
 
 
 class Census:

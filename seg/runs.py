@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -148,8 +149,16 @@ class Runs:
         end = np.minimum(here + self.length[first], there + other.length[second])
         return np.maximum(end - np.maximum(here, there), 0)
 
-    def touching(self) -> tuple[np.ndarray, np.ndarray]:
+    def touching(
+        self, keep: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Pairs of runs that share a face, an edge or a corner, whatever their values; each pair at least once.
+
+        Parameters
+        ----------
+        keep : callable or None
+            Which pairs to give, from the indices of their runs; where a value follows another in every pixel, the
+            pairs of all neighbours take ten times the memory of the runs. None: all.
 
         Returns
         -------
@@ -158,13 +167,17 @@ class Runs:
         ndarray of int, shape (P,)
             Index of the other.
         """
-        if not len(self):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        # Half of the rows around: the others see this one. Runs that touch in one row are of different values.
-        rows = [o for o in product((-1, 0, 1), repeat=len(self.shape) - 1) if o >= (0,) * len(o)]
-        if (self.value == self.value[0]).all() and len(rows) > 1:  # runs of one value touch in no row of their own
-            rows = rows[1:]
-        found = [self.pairs(self, (*offset, 0), reach_px=1) for offset in rows]
+        index = np.int32 if len(self) < 2**31 else np.int64
+        found = [(np.zeros(0, index), np.zeros(0, index))]
+        if len(self):
+            # Half of the rows around: the others see this one. Runs that touch in one row are of different values.
+            rows = [o for o in product((-1, 0, 1), repeat=len(self.shape) - 1) if o >= (0,) * len(o)]
+            if (self.value == self.value[0]).all() and len(rows) > 1:  # runs of one value touch in no row of their own
+                rows = rows[1:]
+            for offset in rows:
+                first, second = self.pairs(self, (*offset, 0), reach_px=1)
+                kept = slice(None) if keep is None else keep(first, second)
+                found.append((first[kept].astype(index), second[kept].astype(index)))
         first, second = (np.concatenate(side) for side in zip(*found, strict=True))
         return first, second
 

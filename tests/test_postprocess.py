@@ -1,5 +1,6 @@
 """The clean-up of predicted masks: each rule by hand, and that no mask depends on how it is cut."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 from scipy import ndimage
 
 from seg.analysis import analysis_from_dict, load_analysis
+from seg.blocks import slabs
 from seg.errors import CalibrationError, UsageError
 from seg.io import read_labels, write_labels
 from seg.pipeline import RunOptions, measure
-from seg.postprocess import Changed, ClassLimits, CleanUp, clean_labels, make_rules
+from seg.plan import CLEANING_BYTES_PER_VOXEL
+from seg.postprocess import Changed, ClassLimits, CleanUp, clean_labels, clean_slabs, make_rules
 from seg.stack import Calibration
 
 ELECTROLYTE, SUBSTRATE, DEPOSIT, DENDRITE, VOID = 1, 2, 3, 4, 7
@@ -124,6 +127,26 @@ def test_slabs_give_what_the_whole_gives(schema, rng, shape):
         np.testing.assert_array_equal(clean, expected)
         for name in ("before_px", "lost_px", "gained_px", "regions"):
             np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("values", [(1, 3, 4), (1, 2, 3, 4, 10)])
+def test_volumes_of_noise_take_no_more_memory_than_is_planned(schema, rng, values):
+    """In noise a value follows another in nearly every voxel, and each has neighbours all around."""
+    shape, voxels = (8, 128, 128), 2 * 128**2
+    labels, sure = rng.choice(np.array(values, np.uint8), shape), rng.random(shape) < 0.5
+    given = rules(schema, ndim=len(shape), min_diameter_px=5)
+
+    def clean() -> None:
+        for _ in clean_slabs(lambda where: (labels[where], sure[where]), shape, given, max_voxels=voxels):
+            pass
+
+    clean()  # loads what is loaded once
+    tracemalloc.start()
+    clean()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    slab = next(slabs(shape, halo=2, max_voxels=voxels)).read  # as in the plan
+    assert peak < CLEANING_BYTES_PER_VOXEL[len(shape)] * labels[slab].size
 
 
 def test_what_is_seen_in_one_frame_only_can_go(schema):
