@@ -18,7 +18,7 @@ from seg.metrics.pits_depth import Depth, depths_from_heights, depths_from_volum
 from seg.metrics.point_pattern import N_SIMULATIONS, Window
 from seg.metrics.table import Measurement
 from seg.objects import ObjectPixels, cut_objects, equivalent_diameter, label_objects
-from seg.uncertainty import shifted_sizes
+from seg.uncertainty import lost_to_blur_px, shifted_sizes
 
 MIN_NUCLEI = 10
 
@@ -116,9 +116,11 @@ def _counted(frame: Frame, classes: Sequence[str]) -> list[Measurement]:
     mask = frame.instances > 0
     unit, pixel = frame.scale.unit("um2"), frame.scale.pixel
     low, high = shifted_sizes(mask, frame.valid)
+    n = len(np.unique(frame.instances[mask]))
+    high += n * float(lost_to_blur_px(np.zeros(()), 2))
     total = Measurement(
         "pit_opening_area", float(mask.sum()) * pixel, unit, low * pixel, high * pixel, "+".join(classes), frame.index,
-        frame.time_s, n=len(np.unique(frame.instances[mask])), method="total as seen; interval: boundary +-0.5 px",
+        frame.time_s, n=n, method="total as seen; interval: boundary +-0.5 px, blur",
         flags=frame.scale.flags,
     )  # fmt: skip
     return [*rows, total]

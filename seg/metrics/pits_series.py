@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from seg.metrics.pits_memory import Memory, site_memory
 from seg.metrics.point_pattern import Window
 from seg.metrics.slopes import robust_slope
 from seg.metrics.table import Measurement, rate_unit
-from seg.uncertainty import bootstrap_interval
+from seg.uncertainty import BLUR_PX, bootstrap_interval
 
 MIN_FRAMES = 3
 # Share of its greatest area up to which a pit is taken to grow, where the current is not known.
@@ -101,7 +102,7 @@ def _axis_rates(
     unit, flags = rate_unit(length, timed=timed), history.scale.flags if timed else ("uncalibrated",)
     if area.startswith("volume_"):
         return []
-    rates, of_tracks = [], []
+    rates, of_tracks, pixel = [], [], math.prod(history.scale.spacing) ** 0.5
     for _, part in pits.merge(growing, on=["frame", "object_id"]).groupby("part"):
         clock, track = _clock(part)[0], int(part["track_id"].iloc[0])
         size, aspect = part[area].to_numpy(float), part["aspect_ratio"].to_numpy(float)
@@ -110,25 +111,47 @@ def _axis_rates(
             continue
         axes = {"pit_rate_major": np.sqrt(size * aspect / math.pi), "pit_rate_minor": np.sqrt(size / aspect / math.pi)}
         slopes = {name: robust_slope(clock[known], values[known]) for name, values in axes.items()}
+        sharp = {name: robust_slope(clock[known], values[known])[0] for name, values in _sharp(axes, pixel).items()}
         of_tracks += [
-            row(name, slope, unit, low=low, high=high, object_id=track, n=int(known.sum()), flags=flags,
-                method=f"Theil-Sen slope of the half axis along track {track}")
+            row(name, slope, unit, low=low + min(sharp[name] - slope, 0), high=high + max(sharp[name] - slope, 0),
+                object_id=track, n=int(known.sum()), flags=flags,
+                method=f"Theil-Sen slope of the half axis along track {track}; interval: fit, blur")
             for name, (slope, low, high) in slopes.items()
         ]  # fmt: skip
-        rates.append([slope[0] for slope in slopes.values()])
+        rates.append([slope[0] for slope in slopes.values()] + list(sharp.values()))
     names = ("pit_rate_major", "pit_rate_minor")
     if not rates:
         why = f"no pit of {MIN_FRAMES} frames that the frame does not cut"
         nothing = partial(row, value=math.nan, n=0, method=why, flags=(*flags, "regime-not-reached"))
         return [*(nothing(name, unit=unit) for name in names), nothing("pit_anisotropy", unit="1")]
-    found = np.array(rates)
+    found, sharp_found = np.split(np.array(rates), 2, axis=1)
     rows = []
-    for name, values in zip(names, found.T, strict=True):
-        rows.append(_median(row(name, math.nan, unit, flags=flags), values, "median over the pits"))
-    grows = found[(found > 0).all(axis=1)]
-    method = "median over the pits of the rate of the long over that of the short half axis"
+    for name, values, sharper in zip(names, found.T, sharp_found.T, strict=True):
+        one = _median(row(name, math.nan, unit, flags=flags), values, "median over the pits; interval: pits, blur")
+        rows.append(_widened(one, float(np.median(sharper)) - one.value))
+    grow = (found > 0).all(axis=1) & (sharp_found > 0).all(axis=1)
+    grows, sharper = found[grow], sharp_found[grow]
+    method = "median over the pits of the rate of the long over that of the short half axis; interval: pits, blur"
     ratio = row("pit_anisotropy", math.nan, "1", flags=flags if len(grows) else (*flags, "regime-not-reached"))
-    return [*rows, _median(ratio, grows[:, 0] / grows[:, 1], method), *of_tracks]
+    ratio = _median(ratio, grows[:, 0] / grows[:, 1], method)
+    if len(grows):
+        ratio = _widened(ratio, float(np.median(sharper[:, 0] / sharper[:, 1])) - ratio.value)
+    return [*rows, ratio, *of_tracks]
+
+
+def _sharp(axes: dict[str, np.ndarray], pixel: float) -> dict[str, np.ndarray]:
+    """Half axes before a blur of `BLUR_PX`, which moves an outline inwards by half its square times the curvature.
+
+    At the ends of the half axis a of an ellipse the curvature is a / b^2. It falls as pits grow: blur makes them fast.
+    """
+    a, b = axes.values()
+    move = (BLUR_PX * pixel) ** 2 / 2
+    return dict(zip(axes, (a + move * a / b**2, b + move * b / a**2), strict=True))
+
+
+def _widened(row: Measurement, by: float) -> Measurement:
+    """The row with one end of its interval moved by `by`, the other one as it is."""
+    return replace(row, low=row.low + min(by, 0.0), high=row.high + max(by, 0.0))
 
 
 def _median(row: Measurement, values: np.ndarray, method: str) -> Measurement:
