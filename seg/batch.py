@@ -17,6 +17,7 @@ from seg.errors import DataError, InterruptedRunError, SegError, UsageError
 from seg.io.registry import named
 from seg.io.results import write_table
 from seg.locking import only_run_in
+from seg.memory import is_short
 from seg.metrics.table import to_table
 from seg.slabs import DISK_FULL
 from seg.study import density_against_current
@@ -89,15 +90,15 @@ def _result(path: Path, folder: Path, one: Callable[[Path, Path], pd.DataFrame])
         raise
     except SegError as error:
         return RunResult(path, folder, str(error), type(error).__name__, error.exit_code)
-    except MemoryError:
-        text = "There is not enough memory for this input; close other programs, or use a machine with more."
-        return RunResult(path, folder, text, "MemoryError", 1)
     except OSError as error:
         stop = _ours(error, folder)
         if stop is not None:
             raise stop from error
         return RunResult(path, folder, f"{error.strerror or error}: {error.filename or path}", "OSError", 1)
     except Exception as error:  # a bug of ours must not cost the other inputs
+        if is_short(error):
+            text = "There is not enough memory for this input; close other programs, or use a machine with more."
+            return RunResult(path, folder, text, "MemoryError", 1)
         text = f"{type(error).__name__}: {error} (a bug)"
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

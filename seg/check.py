@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from seg.labels import UNLABELLED, load_schema
 from seg.manifest import Entry
 from seg.masks import labels_of, rules_of, seen_by_network, writes_zarr
 from seg.options import RunOptions
+from seg.preprocess import SeriesNormalisation
 from seg.stack import Stack
 
 SPECIMEN = r"^(.+?)[-_ .]*\d*$"
@@ -84,10 +85,11 @@ def plan_inputs(
     from seg.inference import InferenceSettings, check_fits, parts_of
     from seg.models.bundle import find_model, load_bundle
     from seg.plan import plan_segmentation
+    from seg.precision import choose_precision
     from seg.runner import Runner
 
     bundle = load_bundle(find_model(config.model, modality=config.modality), schema=load_schema(config.schema))
-    runner = Runner(bundle, InferenceSettings(**options.network))
+    settings = InferenceSettings(**options.network, relabel=config.relabel_values)
     entries = [item if isinstance(item, Entry) else Entry(item) for item in inputs]
     folders = result_folders([entry.path for entry in entries], out, [entry.name for entry in entries])
     findings, seconds = [], 0.0
@@ -97,6 +99,10 @@ def plan_inputs(
             stack = open_stack(entry.path, **own.reading)
             check_fits(stack, bundle)
             seen = seen_by_network(stack, bundle.spec, config)
+            # Of the planes as they lie in the file: turned ones would be read whole.
+            scale = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
+            chosen = choose_precision(stack, bundle, settings, scale)
+            runner = Runner(bundle, replace(settings, precision=chosen.used))
             plan = plan_segmentation(
                 seen, runner, parts_of(seen, runner), joined=not writes_zarr(stack, own),
                 cleaned=rules_of(stack, config, own, cleans=True) is not None,

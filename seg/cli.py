@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg.arguments import make_parser, run_options
 from seg.errors import InterruptedRunError, SegError, UsageError
+from seg.memory import is_short
 
 if TYPE_CHECKING:
     from seg.batch import RunResult
@@ -49,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except (MemoryError, ImportError) as error:
+        if not is_short(error):
+            raise
+        print("operandoseg: There is not enough memory to start; close other programs, or raise the limit of the shell "
+              "(ulimit -v, -d).", file=sys.stderr)  # fmt: skip
         return 1
 
 

@@ -28,6 +28,7 @@ from seg.errors import SegError, UsageError
 from seg.inference import InferenceSettings, Part, segment
 from seg.io import open_stack
 from seg.postprocess import Changed, clean_frame_of, cuts_of, repainted
+from seg.precision import Precision, choose_precision
 from seg.preprocess import SeriesNormalisation
 from seg.progress import Progress, silent
 from seg.resources import config_file
@@ -72,6 +73,15 @@ class Task:
     normalisation: SeriesNormalisation
     store: SlabStore
     turned: Path | None = None
+
+
+def precision_of(task: Task, where: str) -> Precision:
+    """The arithmetic for all parts of a stack, decided on one of the machines that will compute them."""
+    calls = [(_choose_one, task)]
+    ((_, found),) = _results(connect(where), calls, lambda _: f"{task.path.name!r}, comparing precisions", where)
+    if isinstance(found, SegError):
+        raise found
+    return found
 
 
 def compute(task: Task, parts: Sequence[Part], where: str, *, progress: Progress = silent) -> None:
@@ -306,16 +316,27 @@ def _compute_one(task: Task, part: Part) -> SegError | None:
     if all(task.store.has(*place) for place in part.places):
         return None  # saved by a worker that died before it could say so
     try:
-        stack = _stack(task.path, json.dumps(task.reading, sort_keys=True))
-        if task.turned is not None:
-            stack = from_disk(stack, task.turned)
-        bundle = _bundle(task.model)
-        settings = replace(task.settings, device=_device(task.settings.device))
+        stack, bundle, settings = _opened(task)
         for slab in segment(stack, bundle, settings=settings, normalisation=task.normalisation, only=[part]):
             task.store.save(slab)
     except SegError as error:
         return error
     return None
+
+
+def _choose_one(task: Task) -> Precision | SegError:
+    try:
+        return choose_precision(*_opened(task), task.normalisation)
+    except SegError as error:
+        return error
+
+
+def _opened(task: Task) -> tuple[Any, Any, InferenceSettings]:
+    """The stack, the model and the settings on this worker."""
+    stack = _stack(task.path, json.dumps(task.reading, sort_keys=True))
+    if task.turned is not None:
+        stack = from_disk(stack, task.turned)
+    return stack, _bundle(task.model), replace(task.settings, device=_device(task.settings.device))
 
 
 def _clean_one(store: SlabStore, frame: int, shape: tuple[int, ...], rules: Rules) -> Changed:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seg.bands import label_bands, probability_bands
-from seg.errors import ModelError
+from seg.errors import ModelError, SegError
 from seg.overlap import ahead
+from seg.precision import choose_precision
 from seg.preprocess import SeriesNormalisation, read_grey, require_finite, to_grey
 from seg.progress import Progress, silent
 from seg.regrid import grid_shape, pixel_size_fit, regridded
@@ -97,7 +98,8 @@ def segment(
         ``(frame, z_start)`` of slabs that an earlier call yielded and need not come again. What is computed together
         does not change with it, so that a continued result is the same to the bit; some of these may come again.
     only : collection of Part or None
-        Those of `parts_of` to compute, for work shared between processes; None: all.
+        Those of `parts_of` to compute, for work shared between processes; None: all. A precision of ``auto`` is decided
+        by the whole stack: decide it once (`seg.precision`) where several processes share a stack.
     runner : Runner or None
         One of `bundle` and `settings`, for what it can tell afterwards; None makes one.
     progress : Progress
@@ -118,12 +120,19 @@ def segment(
     fit = pixel_size_fit(stack, bundle.spec)
     if fit.said:
         (logger.warning if fit.flags else logger.info)("%s", fit.said)
-    runner = runner or Runner(bundle, settings)
     if normalisation is None:
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
-    wanted = [part for part in parts_of(stack, runner) if not all(place in finished for place in part.places)]
+    runner = runner or Runner(bundle, _with_precision(settings, stack, bundle, normalisation))
+    wanted = parts_of(stack, runner)
     if only is not None:
-        wanted = [part for part in wanted if part in set(only)]
+        # Bands of tiles are those of this device; frames and planes can be computed wherever they were put together.
+        if bundle.spec.dims == 3 and not set(only) <= set(wanted):
+            raise SegError(
+                f"{stack.name!r} was divided for another device than {runner.device} here, which cuts other tiles; "
+                "pass --device cpu, or start from a machine like the workers."
+            )
+        wanted = list(only)
+    wanted = [part for part in wanted if not all(place in finished for place in part.places)]
     slabs = _slabs_of_volumes if bundle.spec.dims == 3 else _slabs_of_planes
     return slabs(stack, runner, normalisation, wanted, progress)
 
@@ -203,10 +212,23 @@ def predict_probabilities(
     if normalisation is None:
         axes = "zyx"[-dims:]
         normalisation = SeriesNormalisation.fit(Stack(grey, axes, name="the image"), bundle.spec.percentiles)
-    runner = Runner(bundle, settings)
+    seen = Stack(grey, "zyx"[-dims:], name="the image")
+    runner = Runner(bundle, _with_precision(settings, seen, bundle, normalisation))
     tiles = runner.tiles(grey.shape)
     bands = probability_bands(lambda rows: grey[np.newaxis, rows], 1, tiles, runner, normalisation)
     return np.concatenate([band.numpy()[0] for _, band in bands], axis=1)
+
+
+def _with_precision(
+    settings: InferenceSettings, stack: Stack, bundle: Bundle, normalisation: SeriesNormalisation
+) -> InferenceSettings:  # fmt: skip
+    """The settings with the arithmetic that ``auto`` stands for here; what was decided elsewhere stays."""
+    if settings.precision != "auto":
+        return settings
+    chosen = choose_precision(stack, bundle, settings, normalisation)
+    if chosen.said:
+        logger.info("%s: %s", stack.name, chosen.said)
+    return replace(settings, precision=chosen.used)
 
 
 # --- from a stack to slabs ------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from seg.blocks import slabs as pieces_of
 from seg.blocks import too_large, whole_bytes
 from seg.errors import DataError
 from seg.fixed_classes import with_fixed_classes
-from seg.inference import InferenceSettings, check_fits, parts_of, segment
+from seg.inference import InferenceSettings, Part, check_fits, parts_of, segment
 from seg.io import fingerprint, read_labels, write_labels
 from seg.io.labels import create_labels
 from seg.io.results import write_json
@@ -26,6 +26,7 @@ from seg.labels import load_schema
 from seg.options import RunOptions
 from seg.overlap import Behind
 from seg.postprocess import Changed, Rules, clean_frame_of, clean_labels, make_rules
+from seg.precision import Precision, choose_precision
 from seg.preprocess import SeriesNormalisation
 from seg.progress import Progress, silent
 from seg.regrid import pixel_size_fit
@@ -35,6 +36,9 @@ from seg.stack import Stack
 from seg.stages import is_done, key_of, mark_done, work_dir
 from seg.turning import is_turned, thickness_axis, turn_frame, turned, turned_on_disk
 from seg.volumes import planes
+
+if TYPE_CHECKING:
+    from seg.runner import Runner
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +127,9 @@ def make_masks(
             shape = tuple(seen.size(axis) for axis in axes)
             filled.create(lambda part: create_labels(part, **{**described, "shape": shape}))
         normalisation = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
-        backed_off = _fill(filled, seen, path, bundle, settings, normalisation, options, progress, turned_file)
+        precision, backed_off = _fill(
+            filled, seen, path, bundle, settings, normalisation, options, progress, turned_file
+        )
         if fingerprint(path) != before:
             slabs.remove()
             raise DataError(f"{path.name!r} changed while it was read; run again when nothing writes to it any more.")
@@ -136,8 +142,9 @@ def make_masks(
             },
             "normalisation": {"low": normalisation.low, "high": normalisation.high},
             "pixel_size": {"zoom": fit.zoom, "flags": fit.flags, "said": fit.said},
-            "confidence": filled.confidence(stack.n_frames), "fingerprint": before, "settings": asdict(settings),
-            "backed_off": backed_off, "slices": {"turned": turn},
+            "confidence": filled.confidence(stack.n_frames), "fingerprint": before,
+            "settings": asdict(replace(settings, precision=precision.used)), "precision": precision.to_dict(),
+            "backed_off": backed_off + ([precision.said] if precision.flagged else []), "slices": {"turned": turn},
         }  # fmt: skip
         moved: dict[int, int] = {}
         if isinstance(slabs, SlabStore):
@@ -275,29 +282,33 @@ def writes_zarr(stack: Stack, options: RunOptions) -> bool:
 def _fill(
     slabs: SlabFolder | SlabStore, stack: Stack, path: Path, bundle: Any, settings: InferenceSettings,
     normalisation: SeriesNormalisation, options: RunOptions, progress: Progress, turned_file: Path | None,
-) -> list[str]:  # fmt: skip
+) -> tuple[Precision, list[str]]:  # fmt: skip
     """Compute and save all parts that are not there yet; writing goes on beside computing.
 
     `turned_file` is the copy that the stack is read from, where it is one of `turned_on_disk`.
-    Gives a sentence for each time that memory did not suffice and smaller batches or tiles did.
+    Gives the arithmetic, and a sentence for each time that memory did not suffice and smaller batches or tiles did.
     """
     from seg.plan import memory_limit_bytes, plan_segmentation
     from seg.runner import Runner
 
-    runner = Runner(bundle, settings)
-    finished = slabs.finished()
-    left = [part for part in parts_of(stack, runner) if not all(place in finished for place in part.places)]
-    if finished:
-        logger.info("%s: %d part(s) are there from an earlier run, %d are left", stack.name, len(finished), len(left))
     if options.cluster is not None and isinstance(slabs, SlabStore):
-        from seg.cluster import Task, compute
+        from seg.cluster import Task, compute, precision_of
 
         task = Task(
             path.resolve(), options.reading, bundle.path.resolve(), settings, normalisation, slabs.resolved(),
             turned_file and turned_file.resolve(),
         )  # fmt: skip
-        compute(task, left, options.cluster, progress=progress)
-        return []
+        where = options.cluster
+        precision = _precision(slabs, stack, lambda: precision_of(task, where))
+        # This process computes nothing: it needs to know the size of a value, and may not know fp16.
+        half_or_not = "fp32" if precision.used == "fp32" else "bf16"
+        _, left = _left(slabs, stack, Runner(bundle, replace(settings, precision=half_or_not)))
+        compute(replace(task, settings=replace(settings, precision=precision.used)), left, where, progress=progress)
+        return precision, []
+    precision = _precision(slabs, stack, lambda: choose_precision(stack, bundle, settings, normalisation))
+    settings = replace(settings, precision=precision.used)
+    runner = Runner(bundle, settings)
+    finished, left = _left(slabs, stack, runner)
     joined, cleaned = isinstance(slabs, SlabFolder), slabs.peaks is not None
     plan = plan_segmentation(stack, runner, left, joined=joined, cleaned=cleaned)
     logger.info("%s %s", stack.name, plan)
@@ -313,4 +324,28 @@ def _fill(
             progress=progress,
         ):  # fmt: skip
             behind.put(part)
-    return runner.backed_off
+    return precision, runner.backed_off
+
+
+def _left(
+    slabs: SlabFolder | SlabStore, stack: Stack, runner: Runner
+) -> tuple[frozenset[tuple[int, int]], list[Part]]:  # fmt: skip
+    """The places that are finished, and the parts that are still to be computed."""
+    finished = slabs.finished()
+    left = [part for part in parts_of(stack, runner) if not all(place in finished for place in part.places)]
+    if finished:
+        logger.info("%s: %d part(s) are there from an earlier run, %d are left", stack.name, len(finished), len(left))
+    return finished, left
+
+
+def _precision(slabs: SlabFolder | SlabStore, stack: Stack, choose: Callable[[], Precision]) -> Precision:
+    """The arithmetic of this run: what an earlier one with finished parts decided, perhaps elsewhere, else `choose`."""
+    file = slabs.path / "precision.json"
+    try:
+        precision = Precision.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged: the same input decides the same way
+        precision = choose()
+        write_json(precision.to_dict(), file)
+    if precision.said:
+        (logger.warning if precision.flagged else logger.info)("%s: %s", stack.name, precision.said)
+    return precision

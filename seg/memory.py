@@ -38,6 +38,11 @@ def memory_left_bytes() -> int | None:
     return max(min(left), 0) if left else None
 
 
+def is_short(error: BaseException) -> bool:
+    """Whether an error says that memory was short: a library that finds no room is an ImportError of the loader."""
+    return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map" in str(error))
+
+
 def _status(file: Path, *, unit: int = 1024) -> dict[str, int]:
     """Lines such as ``VmData:  123 kB`` as bytes; empty where there is no such file."""
     try:

@@ -325,7 +325,8 @@ def _mask_sampler(
         from seg.inference import InferenceSettings, predict_probabilities
 
         given = SeriesNormalisation(**made["normalisation"])
-        settings = InferenceSettings(**options.network, relabel=config.relabel_values)
+        chosen = {**options.network, "precision": made["settings"]["precision"]}
+        settings = InferenceSettings(**chosen, relabel=config.relabel_values)
         return predict_probabilities(load(), read_grey(stack, frame), settings, normalisation=given)
 
     values = tuple(made["model"]["spec"]["class_indices"])
@@ -373,6 +374,7 @@ def _record(
         "resampling": made.get("pixel_size"),
         "slices_turned": (made.get("slices") or {}).get("turned"),
         "settings": {**made.get("settings", {}), "image": str(options.image) if options.image else None},
+        "precision": made.get("precision"),
         "device": options.device,
         "seeds": {"bootstrap": 0},
         "timings_s": {stage: round(seconds, 2) for stage, seconds in timings.items()},

@@ -53,7 +53,8 @@ class InferenceSettings:
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision : str
-        ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` takes half precision where it is faster.
+        ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` takes half precision where it is faster; whether its masks
+        are those of float32 is for `seg.precision` to find out.
     halo_px : int or None
         Margin of each tile that is computed from true neighbours and thrown away. None: the receptive field of the
         network, with which tiles are exact; where that does not fit or costs too much, 0 and blending, with a warning.

@@ -94,7 +94,7 @@ def _unknown(path: Path) -> DataError:
     for reader in READERS:
         if has_suffix(path, reader.SUFFIXES):
             return DataError(
-                f"{name!r} is named like a {reader.NAME} file but its content is {looks}; "
+                f"{name!r} has the ending of {reader.NAME} files but its content is {looks}; "
                 "it was renamed or damaged, export it again."
             )
     known = " ".join(suffix for reader in READERS for suffix in reader.SUFFIXES[:4])

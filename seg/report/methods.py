@@ -102,6 +102,10 @@ def _masks(saved: Saved) -> str:
         key: settings[key] for key in ("tile_px", "overlap", "precision") if settings.get(key) not in (None, "auto")
     }
     text += (f" ({option_words(known)})" if known else "") + ". "
+    precision = saved.run.get("precision") or {}
+    # What was asked for and changes too much stands among the warnings.
+    if precision.get("used") == "fp32" and precision.get("said"):
+        text += f"{precision['said']} "
     analysis = saved.analysis
     if saved.run.get("frames_doubtful") is not None and analysis.get("min_confidence") is not None:
         text += (

@@ -30,7 +30,7 @@ FULL = {2: "OPERANDOSEG_BENCHMARK_PX" in os.environ, 3: "OPERANDOSEG_BENCHMARK_V
 # Each process loads torch, which takes longer than the tiny sizes themselves.
 CONTENDERS = ("ours", "monai-fast", "monai", "hand") if any(FULL.values()) else ("ours", "monai-fast")
 if FULL[2]:
-    CONTENDERS = (*CONTENDERS, "whole")
+    CONTENDERS = (*CONTENDERS, "ours-auto", "whole")
 if any(FULL.values()) and find_spec("nnunetv2"):
     CONTENDERS = (*CONTENDERS, "nnunet")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -87,7 +87,7 @@ def contend(contender: str, image: Path, folder: Path, out: Path) -> dict[str, f
 
 
 def mask(contender: str, out: Path) -> np.ndarray:
-    if contender != "ours":
+    if not contender.startswith("ours"):
         return tifffile.imread(out.with_suffix(".tif"))
     from seg.io import read_labels
     from seg.masks import labels_of

@@ -320,9 +320,12 @@ def test_smaller_batches_and_tiles_are_told_in_the_log_and_in_the_record(
     assert (found == expected).mean() > 0.995
 
 
-def test_want_of_memory_is_one_failure_of_many(video, masks_only, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ImportError("libtorch_cpu.so: failed to map segment from shared object")]
+)
+def test_want_of_memory_is_one_failure_of_many(video, masks_only, tmp_path, monkeypatch, error):
     def greedy(*arguments, **options):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(masks, "parts_of", greedy)
     (result,) = predict([video], masks_only, tmp_path / "out", CPU)
