@@ -250,7 +250,9 @@ def _calibrate(
         plain = reliability(*top_choice(np.concatenate([s[2] for s in mine]), allowed))
         tempered = np.concatenate([temper(s[2], by_others[s[:2]], axis=1) for s in mine])
         mended = reliability(*top_choice(tempered, allowed))
-        curves |= {source: plain, f"{source}, tempered": mended}
+        curves[source] = plain
+        if len(specimens) > 1:  # else nothing was left to fit a temperature to, and the curve would be the same
+            curves[f"{source}, tempered"] = mended
         rows.append(
             {
                 "source": source, "pixels": len(allowed), "ece": calibration_error(plain),
