@@ -28,6 +28,8 @@ _POROSITY = "empty between the first and last pixel of its columns; interval: ed
 MAX_CUT_SHARE = 0.05
 # Of the frames of a cycle, this share may belong to another one before its interphase is refused.
 MAX_STRAY = 0.25
+# A layer that fewer of the columns hold is open: the current does not flow through what its own columns project to.
+CLOSED_SHARE = 0.97
 # Blur of the mask before the mesh of the free face, and of that of the pores.
 BLURS_PX = (1.0, 0.6)
 # Errors of the two, and of Crofton's formula for lengths.
@@ -102,8 +104,8 @@ def measure_whole(history: History) -> list[Measurement]:
 
     ``compact_interphase_thickness`` with the cycle as `side` is the median over its frames; NaN with ``ambiguous``
     where a step parts more than a quarter of them from the others, as a clock that does not fit does.
-    ``local_current_density`` is the current density over ``developed_area_ratio``. Both need the cycler, the latter
-    the electrode area.
+    ``local_current_density`` is the current density over ``developed_area_ratio``; NaN with ``ambiguous`` where the
+    layer is open, for that ratio is of the columns that hold it. Both need the cycler, the latter the electrode area.
     """
     electrochem, table = history.electrochem, history.table
     if electrochem is None:
@@ -120,11 +122,14 @@ def measure_whole(history: History) -> list[Measurement]:
     for _, ratio in of_frame[of_frame["metric"] == "developed_area_ratio"].iterrows():
         j = abs(float(known["current_density_mA_per_cm2"].get(int(ratio["frame"]), math.nan)))
         if j > 0 and ratio["value"] > 0:
+            opened = "ambiguous" in ratio["flags"].split(";")
+            value, low, high = (math.nan if opened else j / ratio[key] for key in ("value", "high", "low"))
             rows.append(
                 Measurement(
-                    "local_current_density", j / ratio["value"], "mA/cm2", j / ratio["high"], j / ratio["low"],
+                    "local_current_density", value, "mA/cm2", low, high,
                     str(ratio["class"]), int(ratio["frame"]), float(ratio["time_s"]),
-                    method=f"{j:.4g} mA/cm2 over developed_area_ratio",
+                    method=f"{j:.4g} mA/cm2 over developed_area_ratio" + (", which is of an open layer" * opened),
+                    flags=("ambiguous",) * opened,
                 )
             )  # fmt: skip
     return rows
@@ -229,11 +234,13 @@ def _face_rows(
     volume = float(columns.extents.sum()) * math.prod(across)
     specific = surface / volume * (1.0 if ndim == 3 else 4 / math.pi) if volume else math.nan
     none = () if columns.pixels else ("ambiguous",)
+    share = len(columns.extents) / max(columns.n_valid, 1)
+    opened, where = (("ambiguous",), f", over {100 * share:.0f} % of the columns") if share < CLOSED_SHARE else ((), "")
     section = "" if ndim == 3 else "2-D section, isotropic: 4/pi of length over area; "
     return [
         *rows,
         row("developed_area_ratio", ratio, "1", ratio * (1 - error), ratio * (1 + error), n=len(columns.extents),
-            flags=flags + none, method=f"{how}, all that faces neither base nor voids; interval: method error"),
+            flags=flags + opened, method=f"{how}, all that faces neither base nor voids{where}; interval: method error"),
         row("specific_surface", specific, scale.unit("1/um"), specific * (1 - pore_error), specific * (1 + pore_error),
             n=columns.pixels, flags=flags + none + (() if ndim == 3 else ("extrapolated",)),
             method=f"{section}{pore_how}, solid to {'+'.join(pores)} over the volume between the faces; interval: "

@@ -6,9 +6,9 @@ writing (not of imports and of loading the model), ``peak_mib`` of the process, 
 Contenders: ``monai``, the sliding window as people run it (its defaults, float32, the network as it was trained);
 ``monai-fast``, the same with our fastest form of the network; ``nnunet``, the sliding window of nnU-Net's predictor
 (its defaults but no mirroring: half-overlapping tiles under a Gaussian, half-precision sums); ``hand``, a loop over
-tiles in float32; ``ours``, in half precision as ``monai-fast``, without the clean-up of masks, which the others do not have;
-``ours-auto``, the same as people run it, which takes float32 for the near ties of random weights; ``whole``, the float32 network
-on the whole image at once: what all of them stand for.
+tiles in float32; ``ours``, in half precision as ``monai-fast``, without the clean-up of masks, which the others do not
+have; ``ours-auto``, the same as people run it, which takes float32 for the near ties of random weights; ``whole``, the
+float32 network on the whole image at once: what all of them stand for.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Layers of known thickness, porosity, roughness and surface, along every axis and on anisotropic voxels."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -227,3 +228,11 @@ def test_current_on_the_area_that_is_there(schema):
     assert found["local_current_density"].value == pytest.approx(2 / ratio)
     assert found["local_current_density"].low < found["local_current_density"].value
     assert measure_whole(History(rows, frame.scale)) == []
+    labels = frame.labels.copy()
+    half = labels.shape[2] // 2
+    labels[..., half:][labels[..., half:] == schema.index("deposit")] = schema.index("electrolyte")  # half is bare
+    rows = to_table(measure_frame(replace(frame, labels=labels)))
+    found = {m.metric: m for m in measure_whole(History(rows, frame.scale, electrochem=cycler))}
+    assert math.isnan(found["local_current_density"].value)
+    assert found["local_current_density"].flags == ("ambiguous",)
+    assert "over 50 % of the columns" in rows[rows["metric"] == "developed_area_ratio"]["method"].item()
