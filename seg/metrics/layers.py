@@ -240,7 +240,8 @@ def _face_rows(
     return [
         *rows,
         row("developed_area_ratio", ratio, "1", ratio * (1 - error), ratio * (1 + error), n=len(columns.extents),
-            flags=flags + opened, method=f"{how}, all that faces neither base nor voids{where}; interval: method error"),
+            flags=flags + opened,
+            method=f"{how}, all that faces neither base nor voids{where}; interval: method error"),
         row("specific_surface", specific, scale.unit("1/um"), specific * (1 - pore_error), specific * (1 + pore_error),
             n=columns.pixels, flags=flags + none + (() if ndim == 3 else ("extrapolated",)),
             method=f"{section}{pore_how}, solid to {'+'.join(pores)} over the volume between the faces; interval: "
