@@ -162,6 +162,11 @@ class UNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if stem_px > 1 and not self.head.weight.is_meta:
+            # The pixels of a point start alike: few labels say the same of all of them, where each alone would see few.
+            with torch.no_grad():
+                rows = self.head.weight.unflatten(0, (n_classes, in_stem))
+                rows[:] = rows[:, :1].clone()
 
     @property
     def tile_multiple(self) -> int:

@@ -109,7 +109,10 @@ def test_pixels_of_a_point_are_packed_and_come_back_in_their_places(rng, dims, s
     assert torch.equal(unpacked(inside, stem_px), image)
     network = UNet(in_channels=3, n_classes=4, dims=dims, width=4, depth=1, stem_px=stem_px).eval()
     side = (2 * network.tile_multiple,) * dims
-    assert network(torch.rand(1, 3, *side)).shape == (1, 4, *side)
+    logits = network(torch.rand(1, 3, *side))
+    assert logits.shape == (1, 4, *side)
+    of_a_point = packed(logits, stem_px).unflatten(1, (4, -1))
+    assert torch.equal(of_a_point, of_a_point[:, :, :1].expand_as(of_a_point))  # alike before training
 
 
 def test_deep_supervision_returns_coarser_logits_in_training_only():
