@@ -72,7 +72,10 @@ def predicted(
     from seg.pipeline import RunOptions, predict
 
     config = AnalysisConfig("predict", "masks only", "", "optical", "plan", {}, model=str(model))
-    options = RunOptions(device="cpu", axes=axes, cluster=cluster, postprocess="none" if raw else "")
+    # In one arithmetic, whatever the length: by itself a series of few pixels, or of noise, would take float32.
+    options = RunOptions(
+        device="cpu", precision="bf16", axes=axes, cluster=cluster, postprocess="none" if raw else ""
+    )  # fmt: skip
     (result,) = predict([path], config, out, options)
     assert not result.error, result.error
 
