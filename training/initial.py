@@ -36,8 +36,8 @@ def adopt(config: TrainConfig) -> TrainConfig:
         raise UsageError(f"model.init={spec.name} is an ensemble; start from one of the models it was joined from.")
     chosen = {"architecture": spec.architecture}
     by_default = ModelConfig()
+    arguments = {**EARLIER_MODELS, **spec.arguments}
     for entry in fields(ModelConfig):
-        arguments = {**EARLIER_MODELS, **spec.arguments}
         if entry.name in OWN or entry.name not in arguments:
             continue
         asked, has = getattr(config.model, entry.name), arguments[entry.name]
