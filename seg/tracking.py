@@ -260,7 +260,7 @@ class Tracker:
         """Tracks and events of all frames added."""
         ndim = len(self.scale.spacing)
         nodes = _joined(self._parts, ndim)
-        edges = [(int(a), int(b)) for part in self._edges for a, b in part] + list(self._contacts.items())
+        edges = [(a, b) for part in self._edges for a, b in part.tolist()] + list(self._contacts.items())
         links = Links(len(nodes.step), edges)
         remove_flicker(nodes, links, max_frames=self.settings.max_gap_frames)
         tracks, of_node = build_tracks(nodes, links, n_steps=len(self._frames), min_frames=self.settings.min_frames)
