@@ -13,9 +13,8 @@ from seg.metrics.dendrite_bodies import Body, body_ids, find_bodies
 from seg.metrics.dendrite_front import SIDES
 from seg.metrics.dendrite_object import Dendrite, analyse_dendrite
 from seg.metrics.frame import Frame, refused
-from seg.metrics.interface import DIGITISATION_PX
 from seg.metrics.morphology_scores import decide, soft
-from seg.metrics.percolation import Passage, find_passage, lateral_border, penetration_depth, percolates
+from seg.metrics.percolation import Passage, Penetration, find_passage, lateral_border, penetration, percolates
 from seg.metrics.table import Measurement
 from seg.uncertainty import boundary_shift
 
@@ -93,7 +92,7 @@ def measure_frame(
     )
     if passage is None:
         return _no_passage(frame, row)
-    depth = penetration_depth(metal, passage.electrode, spacing=scale.spacing)
+    depth = penetration(metal, passage.electrode, spacing=scale.spacing)
     rows = [_depth(frame, depth, passage.thickness, row), _percolation(frame, metal, passage, row)]
     ids = body_ids(frame, metal, smallest_px=min_object_px)
     for body in find_bodies(frame, ids, reference=None, root_classes=electrode_classes, own=classes):
@@ -129,13 +128,14 @@ def _no_passage(frame: Frame, row: partial[Measurement]) -> list[Measurement]:
     return [nothing("penetration_depth", unit=frame.scale.unit("um")), nothing("percolates", unit="1")]
 
 
-def _depth(frame: Frame, depth: float, thickness: float, row: partial[Measurement]) -> Measurement:
+def _depth(frame: Frame, found: Penetration, thickness: float, row: partial[Measurement]) -> Measurement:
     scale, um = frame.scale, frame.scale.unit("um")
-    edge = 1.96 * math.sqrt(2) * DIGITISATION_PX * scale.pixel ** (1 / len(frame.labels.shape))
+    low, high = found.interval()
+    rough = f", electrode rough by {found.roughness / found.pixel:.2g} px" if found.roughness else ""
     return row(
-        "penetration_depth", depth, um, low=max(depth - edge, 0.0), high=depth + edge if depth else 0.0,
-        method=f"farthest connected metal from the electrode, {depth / thickness:.2g} of the {thickness:.3g} {um} of "
-               "separator; interval: both ends +-0.5 px", flags=scale.flags,
+        "penetration_depth", found.depth, um, low=low, high=high,
+        method=f"farthest connected metal from the electrode, {found.depth / thickness:.2g} of the {thickness:.3g} "
+               f"{um} of separator; interval: both mask edges, a tip that blur makes shorter{rough}", flags=scale.flags,
     )  # fmt: skip
 
 

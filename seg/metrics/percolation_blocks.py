@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from seg.blocks import RegionFinder, label_on_disk, slabs
 from seg.metrics.dendrite_front import SIDES, opposite_side
 from seg.metrics.frame import Frame
+from seg.metrics.percolation import Penetration, penetration_between
 from seg.object_blocks import BlockPixels
 from seg.uncertainty import boundary_shift
 
@@ -47,7 +48,7 @@ class BlockPassage:
 class Reach:
     """How far metal has come: see `seg.metrics.filament.measure_frame`."""
 
-    depth: float
+    depth: Penetration
     by_faces: bool
     by_corners: bool
     when_grown: bool
@@ -149,20 +150,28 @@ def _side(shape: tuple[int, ...], start: int, length: int, side: str) -> np.ndar
     return layer
 
 
-def _depth(frame: Frame, passage: BlockPassage, classes: Sequence[str]) -> float:
-    """Distance of the farthest connected metal from the electrode, centre to centre; 0 without any."""
+def _depth(frame: Frame, passage: BlockPassage, classes: Sequence[str]) -> Penetration:
+    """`seg.metrics.percolation.penetration`; a depth of NaN where the electrode has too large a surface."""
     assert frame.on_disk is not None
     shape, spacing = frame.labels.shape, np.asarray(frame.scale.spacing)
 
     def body(rows: slice) -> np.ndarray:
         return np.asarray(frame.mask(classes, rows) | (passage.bodies[rows] == passage.electrode))
 
+    def grown(rows: slice) -> np.ndarray:
+        low = max(rows.start - 1, 0)
+        metal = frame.mask(classes, slice(low, min(rows.stop + 1, shape[0])))
+        near = passage.bodies[rows] == passage.electrode
+        return np.asarray((boundary_shift(metal, 1.0) > 0.5)[rows.start - low :][: len(near)] | near)
+
     ids, regions = label_on_disk(body, shape, frame.on_disk)
-    connected = np.zeros(regions.count + 1, bool)
+    grown_ids, grown_regions = label_on_disk(grown, shape, frame.on_disk)
+    connected, joined = (np.zeros(found.count + 1, bool) for found in (regions, grown_regions))
     surface, n = [np.zeros((0, len(shape)))], 0
     for slab in slabs(shape):
         electrode = passage.bodies[slab.read] == passage.electrode
-        connected[np.unique(ids[slab.read][electrode])] = True
+        for reached, labelled in ((connected, ids), (joined, grown_ids)):
+            reached[np.unique(labelled[slab.read][electrode])] = True
         # The voxel of a body nearest to a place outside has a face towards it.
         rim = (electrode & ~ndimage.binary_erosion(electrode, border_value=1))[slab.inner]
         found = np.argwhere(rim).astype(float)
@@ -170,13 +179,32 @@ def _depth(frame: Frame, passage: BlockPassage, classes: Sequence[str]) -> float
         surface.append(found * spacing)
         n += len(found)
         if n > MAX_SURFACE_VOXELS:
-            return math.nan
-    tree, farthest = KDTree(np.concatenate(surface)), 0.0
+            return Penetration(math.nan)
+    tree, farthest, over_gaps, tip = KDTree(np.concatenate(surface)), 0.0, 0.0, np.zeros(len(shape), int)
     for slab in slabs(shape, halo=0):
-        own = connected[ids[slab.owned]] & frame.mask(classes, slab.owned)
-        own &= passage.bodies[slab.owned] != passage.electrode
-        at = np.argwhere(own).astype(float)
+        metal_here = frame.mask(classes, slab.owned) & (passage.bodies[slab.owned] != passage.electrode)
+        at = np.argwhere(metal_here & joined[grown_ids[slab.owned]])
+        if not len(at):
+            continue
+        own = connected[ids[slab.owned]][tuple(at.T)]
         at[:, 0] += slab.owned.start
-        if len(at):
-            farthest = max(farthest, float(tree.query(at * spacing)[0].max()))
-    return farthest
+        distance = tree.query(at * spacing)[0]
+        over_gaps = max(over_gaps, float(distance.max()))
+        distance[~own] = 0.0
+        # Equally far ones: the first, as of the whole volume.
+        if distance.max() > farthest * (1 + 1e-9):
+            farthest = float(distance.max())
+            tip = at[int((distance >= farthest * (1 - 1e-9)).argmax())]
+    if not farthest:
+        return Penetration(0.0, over_gaps=over_gaps)
+    places = np.round(tree.data[tree.query_ball_point(tip * spacing, farthest * (1 + 1e-9))] / spacing).astype(int)
+    foot = places[np.lexsort(places.T[::-1])[0]]
+
+    def metal(box: tuple[slice, ...]) -> np.ndarray:
+        mask = connected[ids[box]] & (passage.bodies[box] != passage.electrode)
+        return np.asarray(mask & frame.mask(classes, box[0])[(slice(None), *box[1:])])
+
+    return penetration_between(
+        tip, foot, farthest, over_gaps=over_gaps, spacing=frame.scale.spacing, shape=shape,
+        electrode=lambda box: np.asarray(passage.bodies[box] == passage.electrode), connected=metal,
+    )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from seg.metrics.filament import measure_frame
 from seg.metrics.frame import Frame
 from seg.metrics.names import text_result
-from seg.metrics.percolation import find_passage, penetration_depth, percolates
+from seg.metrics.percolation import find_passage, penetration, percolates
 from seg.metrics.table import Scale
 from seg.synthetic import make_experiment
 
@@ -84,6 +84,32 @@ def test_corners_and_a_gap_of_a_pixel_are_in_the_interval(schema):
     assert (found.low, found.value, found.high) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_interval_of_the_depth_knows_bumps_round_tips_and_gaps(schema, ndim):
+    spacing = SPACING if ndim == 2 else (0.5, 0.3, 0.4)
+    filament = box(40, 80, 40, 46, ndim)
+    plain = values(cell(schema, ndim=ndim, spacing=spacing, draw=[filament]))["penetration_depth"]
+    # Two ends, each digitised (0.29 px) and off by 0.25 px (standard deviations), along rows of 0.5 um.
+    ends = 1.96 * math.sqrt(2) * math.hypot(12**-0.5, 0.25) * 0.5
+    assert plain.value - plain.low == pytest.approx(ends)
+    # Blur of 1.5 px takes s^2 / 2R (R = 2 to 3 px; s^2 / R of a tip in space) at most, and may have taken nothing.
+    assert ends < plain.high - plain.value < ends + 2.25 / 2 * 0.5 * (ndim - 1)
+    # The face at 80 becomes a sawtooth of 3 rows: the filament starts from a peak, 1.5 rows over the mean face.
+    teeth = np.s_[78:80, 0::4] if ndim == 2 else np.s_[78:80, :, 0::4]
+    frame = cell(schema, ndim=ndim, spacing=spacing, draw=[filament])
+    labels = frame.labels.copy()
+    labels[teeth] = schema.index("deposit")
+    rough = values(Frame(labels, schema, frame.scale))["penetration_depth"]
+    assert rough.high - rough.value > plain.high - plain.value + 0.25
+    assert "electrode rough by" in rough.method
+    # What a gap of 2 px cuts off may belong to it, beyond one of 4 px it does not.
+    for gap, top in ((2, 20), (4, 40)):
+        ahead = cell(schema, ndim=ndim, spacing=spacing, draw=[filament, box(20, 40 - gap, 40, 46, ndim)])
+        found = values(ahead)["penetration_depth"]
+        assert found.value == plain.value
+        assert found.high == pytest.approx((40 - top) * 0.5 + plain.high)
+
+
 def test_metal_that_leaves_sideways_may_have_shorted_outside(schema):
     frame = cell(schema, ndim=3, spacing=(0.5, 0.3, 0.4), draw=[box(40, 80, 20, 24, 3), box(40, 44, 0, 24, 3)])
     assert values(frame)["percolates"].flags == ("touches-border",)
@@ -100,7 +126,7 @@ def test_left_to_right_and_missing_parts(schema):
     assert none["penetration_depth"].unit == "px"
     assert find_passage(bare, separator_classes=["separator"], electrode_classes=["deposit"]) is None
     assert values(cell(schema))["penetration_depth"].value == 0
-    assert math.isnan(penetration_depth(np.ones((3, 3), bool), np.zeros((3, 3), bool), spacing=(1, 1)))
+    assert math.isnan(penetration(np.ones((3, 3), bool), np.zeros((3, 3), bool), spacing=(1, 1)).depth)
     line = np.eye(4, dtype=bool)
     ends = np.zeros((2, 4, 4), bool)
     ends[0, 0, 0] = ends[1, 3, 3] = True
