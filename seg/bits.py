@@ -36,6 +36,11 @@ def count_bits(words: np.ndarray) -> int:
     return int(np.bitwise_count(words).sum(dtype=np.int64))
 
 
+def count_bits_of_each(words: np.ndarray) -> np.ndarray:
+    """How many pixels are set in each of N packed masks, shape (N,)."""
+    return np.asarray(np.bitwise_count(words).reshape(len(words), -1).sum(axis=1, dtype=np.int64))
+
+
 def overlapping(offset: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of an array (`here`) and of its copy moved by `offset` (`there`) where both exist."""
     here = tuple(slice(max(0, -o), None if o <= 0 else -o) for o in offset)

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from seg.bits import count_bits, moved_bits, overlapping, packed
+from seg.bits import count_bits_of_each, moved_bits, overlapping, packed
 from seg.runs import Runs
 
 # Mean of |cos| between a line and the normal of the boundary, inverted: in the plane and in space.
@@ -129,11 +129,16 @@ def shared_boundary(first: np.ndarray, second: np.ndarray, *, spacing: tuple[flo
 
 def shared_boundary_of_bits(one: np.ndarray, other: np.ndarray, *, spacing: tuple[float, ...]) -> float:
     """`shared_boundary` of two masks that are packed already (`seg.bits.packed`)."""
-    total = 0.0
+    return float(shared_boundaries_of_bits(one[np.newaxis], other[np.newaxis], spacing=spacing)[0])
+
+
+def shared_boundaries_of_bits(one: np.ndarray, other: np.ndarray, *, spacing: tuple[float, ...]) -> np.ndarray:
+    """`shared_boundary` of each of N pairs of packed masks of one shape, shape (N,)."""
+    total = np.zeros(len(one))
     for offset, weight in _directions(spacing):
-        here, there = overlapping(offset[:-1])
+        here, there = ((slice(None), *part) for part in overlapping(offset[:-1]))
         # A step from the first to the second mask, and one from the second to the first.
-        crossings = count_bits(moved_bits(one[here], offset[-1]) & other[there])
-        crossings += count_bits(one[there] & moved_bits(other[here], offset[-1]))
+        crossings = count_bits_of_each(moved_bits(one[here], offset[-1]) & other[there])
+        crossings += count_bits_of_each(one[there] & moved_bits(other[here], offset[-1]))
         total += weight * crossings
     return total

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from seg.crofton import shared_boundary
-from seg.uncertainty import bootstrap_interval, combine_intervals
+from seg.bits import count_bits_of_each, moved_bits, packed
+from seg.crofton import shared_boundaries_of_bits
+from seg.uncertainty import BOOTSTRAP_RESAMPLES, combine_intervals, expanded_tail, resampled_means
 
 # The frame is cut into this many blocks along each axis, which are resampled for the interval.
 _BLOCKS = 5
@@ -63,47 +65,70 @@ def miles_density(mask: np.ndarray, valid: np.ndarray, *, spacing: tuple[float, 
     Miles, R. E. (1976). Estimating aggregate and overall characteristics from thick sections by transmission
     microscopy. J. Microsc. 107, 227.
     """
-    mask = mask & valid
-    bounds = [np.linspace(0, n, _BLOCKS + 1).astype(int) for n in mask.shape]
-    blocks = []
-    for y0, y1 in zip(bounds[0][:-1], bounds[0][1:], strict=True):
-        for x0, x1 in zip(bounds[1][:-1], bounds[1][1:], strict=True):
-            # One row and column more: pairs of pixels across the border of two blocks belong to the first.
-            box = (slice(y0, y1 + 1), slice(x0, x1 + 1))
-            blocks.append(_block(mask[box], valid[box], mask[y0:y1, x0:x1], valid[y0:y1, x0:x1], spacing))
-    sums = np.array([block for block in blocks if block[1] > 0])
+    sums = _block_sums(mask & valid, valid, spacing)
+    sums = sums[sums[:, 1] > 0]
     if not len(sums) or not 0 < sums[:, 0].sum() < sums[:, 1].sum():
         covered = float(sums[:, 0].sum() / sums[:, 1].sum()) if len(sums) else math.nan
         return GrainDensity(math.nan, math.nan, math.nan, covered)
-    value = float(_density(sums[np.newaxis])[0])
+    value = float(_density(sums.sum(axis=0)))
     covered = float(sums[:, 0].sum() / sums[:, 1].sum())
     digital = _DIGITAL * covered * value
-    sampled = bootstrap_interval(sums, _density, rng=np.random.default_rng(0))
+    sampled = (math.nan, math.nan)
+    if len(sums) > 1:
+        means = resampled_means(sums, rng=np.random.default_rng(0), n_resamples=BOOTSTRAP_RESAMPLES)
+        tail = expanded_tail(len(sums), 0.95)
+        lower, upper = np.nanquantile(_density(means), [tail, 1 - tail])
+        sampled = float(lower), float(upper)
     low, high = combine_intervals(value, sampled, (value - digital, value + digital))
     return GrainDensity(value, max(low, 0.0), high, covered)
 
 
-def _block(
-    wide: np.ndarray, wide_valid: np.ndarray, mask: np.ndarray, valid: np.ndarray, spacing: tuple[float, float]
-) -> tuple[float, ...]:
-    """Covered and valid area, outline, Euler number and area it refers to."""
+def _block_sums(mask: np.ndarray, valid: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
+    """Covered and valid area, outline, Euler number and area it refers to, of every block of a frame, shape (N, 5)."""
+    grains, seen, own = packed(_blocks(mask)), packed(_blocks(valid)), _own_pixels(mask.shape)
+    a, b, c, d = _squares(grains)
+    inside = np.bitwise_and.reduce(_squares(seen))
+    odd = a ^ b ^ c ^ d
+    three = odd & ((a & b & (c | d)) | (c & d & (a | b)))
+    diagonal = (a ^ b) & (c ^ d) & (a ^ c)
+    ones, threes, twos = (count_bits_of_each(inside & what) for what in (odd & ~three, three, diagonal))
+    covered, known, squares = (count_bits_of_each(part) for part in (grains & own, seen & own, inside))
+    outline = shared_boundaries_of_bits(grains, seen & ~grains, spacing=spacing)
     pixel = math.prod(spacing)
-    square = [wide[:-1, :-1], wide[:-1, 1:], wide[1:, :-1], wide[1:, 1:]]
-    known = wide_valid[:-1, :-1] & wide_valid[:-1, 1:] & wide_valid[1:, :-1] & wide_valid[1:, 1:]
-    number = sum(part.astype(np.int8) for part in square)
-    diagonal = (number == 2) & (square[0] == square[3])
-    ones, threes, twos = (int(np.count_nonzero(known & what)) for what in (number == 1, number == 3, diagonal))
-    euler = (ones - threes + 2 * twos) / 4
-    outline = shared_boundary(wide, wide_valid & ~wide, spacing=spacing)
-    return (
-        float(np.count_nonzero(mask)) * pixel, float(np.count_nonzero(valid)) * pixel, outline, euler,
-        float(np.count_nonzero(known)) * pixel,
+    return np.stack(
+        [covered * pixel, known * pixel, outline, (ones - threes + 2 * twos) / 4, squares * pixel], axis=1
     )  # fmt: skip
 
 
+@lru_cache(maxsize=4)
+def _own_pixels(shape: tuple[int, ...]) -> np.ndarray:
+    """Of every block what is not the row and column more."""
+    return packed(_blocks(np.ones(shape, bool), ahead=0))
+
+
+def _blocks(mask: np.ndarray, *, ahead: int = 1) -> np.ndarray:
+    """The blocks of a mask, all in arrays of one size, and 0 beyond their ends.
+
+    With one row and column more (`ahead`): pairs of pixels across the border of two blocks belong to the first.
+    """
+    bounds = [np.linspace(0, n, _BLOCKS + 1).astype(int) for n in mask.shape]
+    size = [int(np.diff(edges).max()) + 1 for edges in bounds]
+    blocks = np.zeros((_BLOCKS, _BLOCKS, *size), bool)
+    for i, j in np.ndindex(_BLOCKS, _BLOCKS):
+        part = mask[bounds[0][i] : bounds[0][i + 1] + ahead, bounds[1][j] : bounds[1][j + 1] + ahead]
+        blocks[i, j, : part.shape[0], : part.shape[1]] = part
+    return blocks.reshape(-1, *size)
+
+
+def _squares(bits: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The four pixels of every 2 x 2 square of packed masks; beyond the last column there are none."""
+    right = moved_bits(bits, -1)
+    return bits[:, :-1], right[:, :-1], bits[:, 1:], right[:, 1:]
+
+
 def _density(sums: np.ndarray) -> np.ndarray:
-    """Miles' estimate from sums over blocks, shape (B, N, 5)."""
-    covered, valid, outline, euler, known = np.moveaxis(sums.sum(axis=1), -1, 0)
+    """Miles' estimate from sums (or means) over blocks, shape (..., 5)."""
+    covered, valid, outline, euler, known = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         bare = 1 - covered / valid
         return np.asarray(euler / known / bare + (outline / known / bare) ** 2 / (4 * math.pi))
