@@ -25,12 +25,13 @@ from seg.synthetic.cycler import Step, run_programme
 from seg.synthetic.experiment import Experiment
 from seg.synthetic.imaging import Tem
 from seg.synthetic.looks import Look, Material, View
-from seg.synthetic.recording import layered, pixel_centers, record
+from seg.synthetic.recording import box_around, layered, pixel_centers, record
 from seg.synthetic.surfaces import cap_volume
 
 REGIMES = ("constant-angle", "pinned", "mixed")
 _LINES = 32_768  # a level support is an edge along the scan lines
 SUPPORTS = ("flat", "tilted", "fibre")
+_REACH = 1.5  # of a faceted outline, in radii; see `Cap.reach`
 LOOK = Look(
     {
         1: Material(0.74, "smooth", 2.0, 0.008),
@@ -277,16 +278,21 @@ class _Scene:
         """View of a frame."""
         y, x = pixel_centers(self.shape, self.pixel)
         above = self.support.height(y, x)
-        distances = {k: cap.distance(y, x) for k, cap in self.caps(frame).items()}
-        merged = np.max(np.stack(list(distances.values())), axis=0) if distances else np.full(self.shape, -1e9)
+        # Each in a box of its own: hundreds of droplets in a wide field would take as many fields.
+        near = {}
+        merged = np.full(self.shape, -1e9)
+        for k, cap in self.caps(frame).items():
+            box = box_around(*cap.center(), _REACH * cap.radius_um, self.shape, self.pixel)
+            distance = cap.distance(y[box[0]], x[:, box[1]])
+            merged[box] = np.maximum(merged[box], distance)
+            near[k] = (box, distance, cap.radius_um)
         view = layered(self.shape, 1, [(3, merged), (2, -above)], self.pixel)
         ids = np.zeros(self.shape, np.uint16)
-        thickness, caps = np.zeros(self.shape), self.caps(frame)
-        for k, distance in distances.items():
-            ids[(distance > 0) & (view.labels == 3)] = k
-            radius = caps[k].radius_um
+        thickness = np.zeros(self.shape)
+        for k, (box, distance, radius) in near.items():
+            ids[box][(distance > 0) & (view.labels[box] == 3)] = k
             inside = np.clip(distance, 0, radius)
-            thickness = np.maximum(thickness, np.sqrt(inside * (2 * radius - inside)) / radius)
+            thickness[box] = np.maximum(thickness[box], np.sqrt(inside * (2 * radius - inside)) / radius)
         return View(view.labels, view.coverage, ids, thickness)
 
     @staticmethod
