@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from seg.analysis import load_analysis
-from seg.mask_samples import MaskSampler, draw_labels, smooth_field
+from seg.mask_samples import MaskSampler, draw_labels, smooth_field, spread_about
 from seg.measure import measure_frames
 from seg.metrics.names import METRIC_UNITS, NO_INTERVAL
 from seg.postprocess import CleanUp, make_rules
@@ -39,20 +39,18 @@ def test_each_class_is_drawn_as_often_as_its_probability_says(common):
     p[:, :, 25:] = np.array([0.0, 0.05, 0.95])[:, None, None]
     p[2, :, :25] = 0.1
     drawn = [draw_labels(p, VALUES, rng, correlation_px=2, common_share=common) for _ in range(400)]
-    labels = np.stack([d[0] for d in drawn])
+    labels = np.stack(drawn)
     # 400 draws: a share that all pixels have in common is known to 2.5 % (one standard deviation) at worst.
     for k, value in enumerate(VALUES):
         assert (labels[:, :, :25] == value).mean() == pytest.approx(p[k, 0, 0], abs=0.06)
         assert (labels[:, :, 25:] == value).mean() == pytest.approx(p[k, 0, -1], abs=0.06)
     assert not (labels[:, :, 25:] == VALUES[0]).any()
-    one, sure = drawn[0]
-    np.testing.assert_allclose(sure, np.take_along_axis(p, np.searchsorted(VALUES, one)[None], 0)[0])
 
 
 def test_neighbours_err_together():
     """With independent pixels every one of 20 x 20 at p = 0.5 would be a region of its own."""
     p = np.full((2, 100, 100), 0.5, np.float32)
-    labels, _ = draw_labels(p, (1, 3), np.random.default_rng(3), correlation_px=8, common_share=0.0)
+    labels = draw_labels(p, (1, 3), np.random.default_rng(3), correlation_px=8, common_share=0.0)
     assert ndimage.label(labels == 3)[1] < 40
 
 
@@ -89,6 +87,29 @@ def test_an_uncertain_outline_widens_the_interval_of_the_cover(schema, disc):
     assert 0.02 < (after.high - after.low) / 2 / before.value < 0.7
 
 
+def test_what_the_network_was_never_sure_of_can_still_be_there(schema, disc):
+    """A deposit of probability 0.4 is cleaned away from the mask, not from what may be true: it is drawn in 40 %."""
+    probabilities, stack = disc
+    faint = np.where(probabilities[1] > 0.5, np.float32(0.4), np.float32(0.0))
+    empty = replace(stack, data=np.full_like(stack.data, SUBSTRATE))
+    config = replace(load_analysis("sem"), metrics={"cover": {"classes": ["deposit"]}})
+    (result,) = measure_frames(Segmentation(empty, schema), config)
+    one = sampler(schema, np.stack([1 - faint, faint]), config, n=30)
+    (row,) = (r for r in one.widen(result.frame, result.measurements, empty)
+              if r.metric == "covered_fraction" and r.class_name == "deposit")  # fmt: skip
+    assert row.value == row.low == 0
+    assert row.high > (faint > 0).mean()
+
+
+def test_each_side_of_an_interval_has_the_spread_of_the_draws_on_it():
+    drawn = np.random.default_rng(0).normal(5.0, 2.0, 4000)
+    assert spread_about(5.0, drawn) == pytest.approx((5 - 1.96 * 2, 5 + 1.96 * 2), abs=0.15)  # 4000 draws: 2 %
+    # Two-piece normal with 1 below and 4 above its mode: a fifth of the draws lie below.
+    skew = np.concatenate([-np.abs(drawn[:800] - 5) / 2, np.abs(drawn[800:] - 5) * 2])
+    assert spread_about(0.0, skew) == pytest.approx((-1.96, 4 * 1.96), rel=0.06)
+    assert spread_about(0.0, [0.0, 1.0, 2.0])[0] == 0.0
+
+
 def test_what_estimates_nothing_gets_no_interval(schema, disc):
     """An artefact in half of the draws changes the area looked at, and the share of it that is covered."""
     metal, stack = disc
@@ -117,6 +138,7 @@ def test_a_certain_mask_keeps_its_intervals(schema, disc):
     probabilities, stack = disc
     config = replace(load_analysis("sem"), metrics={"counting": {}, "cover": {"classes": ["deposit"]}})
     (result,) = measure_frames(Segmentation(stack, schema), config)
-    certain = sampler(schema, (probabilities > 0.5).astype(np.float32), config)
+    metal = (probabilities[1] > 0.5).astype(np.float32)
+    certain = sampler(schema, np.stack([1 - metal, metal]), config)
     for row, before in zip(certain.widen(result.frame, result.measurements, stack), result.measurements, strict=True):
         np.testing.assert_allclose((row.low, row.high), (before.low, before.high), rtol=1e-12)

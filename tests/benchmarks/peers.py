@@ -7,7 +7,8 @@
     for c in otsu forest untouched scratch finetuned smp monai nnunet; do
         python tests/benchmarks/peers.py $c --out runs/peers --cpu-minutes 8
     done
-    python tests/benchmarks/peers.py table --out runs/peers        # writes runs/peers/peers.md
+    python tests/benchmarks/peers.py scratch --out runs/peers --cpu-minutes 4 'data=[sem_precipitates]' data.seed=1
+    python tests/benchmarks/peers.py table --out runs/peers        # writes runs/peers/peers.md, seeds pooled
 
 One process per contender, one thread; the budget is the CPU time of that process from the first step of training on,
 loading and augmenting patches included, and every schedule ends with it. ``smp`` (U-Net, ResNet-34, random weights) and
@@ -28,7 +29,6 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-SEED = 0
 TITLES = {
     "otsu": "Otsu after a Gaussian of 1 px",
     "watershed": "watershed",
@@ -54,10 +54,11 @@ def main(words=None):
     if asked.contender == "table":
         return table(asked.out, overrides)
     config, data = prepared(overrides)
+    seed = config.data.seed
     began = time.process_time()
     predict, about = CONTENDERS[asked.contender](config, data, asked)
     about = {"total_cpu_s": time.process_time() - began, **about}
-    folder = asked.out / asked.contender
+    folder = asked.out / (f"{asked.contender}-seed{seed}" if seed else asked.contender)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.process_time()
     for item in data.images:
@@ -103,7 +104,8 @@ def baseline(name):
     def contender(config, data, asked):
         from training.baselines import BASELINES
 
-        predict = BASELINES[name]([item for item in data.images if not item.held_out], SEED)
+        trained = [item for item in data.images if not item.held_out]
+        predict = BASELINES[name](trained, config.data.seed)
         return (lambda item: predict(item.image)), {}
 
     return contender
@@ -121,7 +123,7 @@ def ours(*, start):
             return predictor(bundle, data, bundle.spec.class_indices), {"parameters": n_parameters(bundle.network)}
         budget = Budget(asked.cpu_minutes)
         trainer = replace(config.trainer, max_steps=None, max_minutes=asked.cpu_minutes)
-        config = replace(config, name=start, runs=str(asked.out / "runs"), trainer=trainer)
+        config = replace(config, name=f"{start}-{config.data.seed}", runs=str(asked.out / "runs"), trainer=trainer)
         if start == "finetuned":
             from training.initial import adopt
 
@@ -171,7 +173,7 @@ def foreign(build, package):
         from training.losses import MaskedLoss
         from training.optim import WeightAverage, learning_rate, make_optimizer
 
-        torch.manual_seed(SEED)
+        torch.manual_seed(config.data.seed)
         torch.set_num_threads(1)
         half = resolve_precision("auto", torch.device("cpu")) == "bf16"
         settings = replace(config.optimizer, lr=1e-3)
@@ -246,8 +248,8 @@ def nnunet(config, data, asked):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    torch.manual_seed(SEED)
-    np.random.seed(SEED)  # noqa: NPY002  nnU-Net draws from it
+    torch.manual_seed(config.data.seed)
+    np.random.seed(config.data.seed)  # noqa: NPY002  nnU-Net draws from it
     torch.set_num_threads(1)
     extract_fingerprints([501], num_processes=1, check_dataset_integrity=True)
     plan_experiments([501], gpu_memory_target_in_gb=NNUNET_MEMORY_GB)
