@@ -16,7 +16,7 @@ from seg.metrics.dendrite_object import OUTLINE_PX, Dendrite, analyse_dendrite
 from seg.metrics.fractal import Dimension, box_dimension
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX
-from seg.metrics.skeleton_branches import ANGLE_ERROR_DEG, weighted_quantiles
+from seg.metrics.skeleton_branches import ANGLE_ERROR_DEG, FAR_PX, NEAR_PX, weighted_quantiles
 from seg.metrics.table import Measurement
 from seg.uncertainty import OUTLINE_OFFSET_PX
 
@@ -30,6 +30,8 @@ RATIO_ERROR = 0.02
 ROUGH_LENGTH = 0.15
 # Between branches further apart than this a mask shows a gap; nearer, it may be a break.
 GAP_PX = 3.0
+# Smooth outlines read as rough as this (`outline_roughness`).
+SMOOTH_PX = 0.2
 WIDTH_SHARES = {"thinnest 5 %": 0.05, "thickest 5 %": 0.95}
 
 
@@ -179,8 +181,10 @@ def _rows(
     )
     no_height = () if reference else ("no-credible-baseline",)
     angles = np.array([angle for d in found for angle in d.angles])
-    angle, angle_error = _mean_angle(angles)
-    apart = f"between daughters, mean over {len(angles)} junction(s) of three; interval: mask edge and sampling"
+    angle, angle_error = _mean_angle(angles, rough / pixel)
+    apart = f"between daughters, mean over {len(angles)} junction(s) of three; interval: mask edge and sampling" + (
+        f", rough by {rough / pixel:.2g} px" if rough / pixel > SMOOTH_PX else ""
+    )
     along = (np.concatenate([d.widths[k] for d in found]) if found else np.zeros(0) for k in (0, 1))
     quantiles = weighted_quantiles(*along, tuple(WIDTH_SHARES.values()))
     local = "distance map along the centre lines, shifted to the mean width; interval: mask edge +-0.5 px"
@@ -206,12 +210,20 @@ def _rows(
     ]  # fmt: skip
 
 
-def _mean_angle(angles: np.ndarray) -> tuple[float, float]:
-    """Mean of the angles and half of its 95 % interval."""
+def _mean_angle(angles: np.ndarray, rough_px: float) -> tuple[float, float]:
+    """Mean of the angles and half of its 95 % interval, from outlines that wander by `rough_px`.
+
+    Two rough sides move the line between them by ``1 / sqrt(2)`` of that. A direction is the slope of 15 px of it, over
+    which there are about four independent places, and an angle has two directions. Angles that differ show both what
+    they are and how they were turned.
+    """
     if not len(angles):
         return math.nan, math.nan
     sampling = 1.96 * float(angles.std(ddof=1)) if len(angles) > 1 else 0.0
-    return float(angles.mean()), math.hypot(ANGLE_ERROR_DEG, sampling) / math.sqrt(len(angles))
+    stretch = FAR_PX - NEAR_PX
+    slope = math.sqrt(max(rough_px**2 - SMOOTH_PX**2, 0.0)) / math.sqrt(2) / (stretch / math.sqrt(12) * math.sqrt(4))
+    turned = 1.96 * math.degrees(slope) * math.sqrt(2)
+    return float(angles.mean()), math.hypot(ANGLE_ERROR_DEG, max(sampling, turned)) / math.sqrt(len(angles))
 
 
 def _dimension(metric: str, found: Dimension, row: partial[Measurement], um: str, what: str) -> Measurement:

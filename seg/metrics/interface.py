@@ -14,6 +14,10 @@ from skimage.measure import find_contours
 DIGITISATION_PX = 12**-0.5
 # An outline is that of its own course after smoothing by so many vertices (0.8 px each).
 COURSE_VERTICES = 10.0
+# The walls of grains bend more.
+WALL_VERTICES = 6.0
+# Shorter outlines have no course of their own, and so many slices of a volume say how rough it is.
+SHORTEST_OUTLINE, WALL_SLICES = 60, 32
 
 
 @dataclass(frozen=True)
@@ -210,13 +214,49 @@ def outline_roughness(mask: np.ndarray, spacing: Sequence[float]) -> float:
         padded = np.pad(plane, 1).astype(np.uint8)
         for vertices in find_contours(padded, 0.5, fully_connected="high") if plane.any() else ():
             course = vertices[:-1]
-            if len(course) < 6 * COURSE_VERTICES:
-                continue
-            smooth = smooth_path(course, sigma=COURSE_VERTICES, closed=True) * scale
-            tangent = _along(smooth, closed=True)
-            length = np.hypot(*tangent.T)
-            off = course * scale - smooth
-            left.append((off[:, 1] * tangent[:, 0] - off[:, 0] * tangent[:, 1]) / np.where(length > 0, length, 1))
+            if len(course) >= SHORTEST_OUTLINE:
+                left.append(_off_course(course, COURSE_VERTICES, scale, closed=True))
+    return _wander(left, scale)
+
+
+def wall_roughness_px(phase: np.ndarray, spacing: Sequence[float]) -> float:
+    """`outline_roughness` of the walls inside of a frame, in pixels, from some slices of a volume.
+
+    Parameters
+    ----------
+    phase : ndarray of bool, shape ([Z,] Y, X)
+        What the frame cuts is no wall.
+    spacing : sequence of float
+
+    Notes
+    -----
+    The course is an outline smoothed over 5 px: grains of 7 px radius, digitised exactly, read 0.01 px (0.9 px where it
+    is smoothed over 8 px). Walls that wander by 0.7 px, correlated over 2 px, read 0.4 px.
+    """
+    scale = np.asarray(spacing, float)[-2:]
+    planes, left = phase.reshape(-1, *phase.shape[-2:]), []
+    for index in np.unique(np.linspace(0, len(planes) - 1, WALL_SLICES).round().astype(int)):
+        if min(planes.shape[1:]) < 2:
+            break
+        for vertices in find_contours(planes[index].astype(np.uint8), 0.5, fully_connected="high"):
+            closed = bool(np.all(vertices[0] == vertices[-1]))
+            course = vertices[:-1] if closed else vertices
+            if len(course) >= SHORTEST_OUTLINE:
+                left.append(_off_course(course, WALL_VERTICES, scale, closed=closed))
+    return _wander(left, scale) / math.sqrt(math.prod(scale))
+
+
+def _off_course(course: np.ndarray, sigma: float, scale: np.ndarray, *, closed: bool) -> np.ndarray:
+    """Distance of the vertices of an outline, along the normal, from itself after smoothing."""
+    smooth = smooth_path(course, sigma=sigma, closed=closed) * scale
+    tangent = _along(smooth, closed=closed)
+    length = np.hypot(*tangent.T)
+    off = course * scale - smooth
+    return np.asarray((off[:, 1] * tangent[:, 0] - off[:, 0] * tangent[:, 1]) / np.where(length > 0, length, 1))
+
+
+def _wander(left: list[np.ndarray], scale: np.ndarray) -> float:
+    """Standard deviation of distances from a course without those of digitisation; 0 without any."""
     if not left:
         return 0.0
     # The median of the absolute value of a normal variable is 0.674 of its standard deviation.

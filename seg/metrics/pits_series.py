@@ -140,13 +140,17 @@ def _axis_rates(
 
 
 def _sharp(axes: dict[str, np.ndarray], pixel: float) -> dict[str, np.ndarray]:
-    """Half axes before a blur of `BLUR_PX`, which moves an outline inwards by half its square times the curvature.
+    """Half axes (of the ellipse with the same second moments) before a blur of `BLUR_PX`.
 
-    At the ends of the half axis a of an ellipse the curvature is a / b^2. It falls as pits grow: blur makes them fast.
+    Blur of s moves an outline inwards by ``s**2 / 2`` times its curvature. That takes ``(3 a - b) / (b (a + b))`` times
+    ``s**2 / 2`` from a, and from b the same with a and b exchanged; less from large pits, so that blur makes them fast.
+    At the sharp ends the second order counts too: half of the square of that, times their curvature a / b**2. On drawn
+    ellipses of 2.8 to 7 px, up to 1.7 times as long as wide, a is within 0.07 px then and b within 0.03 px.
     """
     a, b = axes.values()
     move = (BLUR_PX * pixel) ** 2 / 2
-    return dict(zip(axes, (a + move * a / b**2, b + move * b / a**2), strict=True))
+    ahead, beside = (move * (3 * p - q) / (q * (p + q)) for p, q in ((a, b), (b, a)))
+    return dict(zip(axes, (a + ahead + ahead**2 * a / b**2 / 2, b + beside), strict=True))
 
 
 def _widened(row: Measurement, by: float) -> Measurement:

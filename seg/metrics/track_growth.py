@@ -14,7 +14,7 @@ from seg.metrics.history import History
 from seg.metrics.slopes import robust_slope
 from seg.metrics.table import Measurement, rate_unit
 from seg.objects import equivalent_diameter
-from seg.uncertainty import bootstrap_interval, combine_intervals
+from seg.uncertainty import bootstrap_interval
 
 # Points of a track that vote on its slope; longer ones are averaged in blocks first.
 _MAX_POINTS = 100
@@ -70,9 +70,7 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
         of_tracks.append(rated(metric, slope, size_unit, low=low, high=high))
         slope, low, high = robust_slope(clocks[part], radii[part], max_points=_MAX_POINTS)
         blur = blur_error(clocks[part], radii[part], scale.pixel ** (1 / ndim), ndim)
-        low, high = (
-            combine_intervals(slope, (low, high), (slope - blur, slope + blur)) if math.isfinite(low) else (low, high)
-        )
+        low, high = _slower(slope, low, high, blur)
         of_tracks.append(rated("radial_velocity", slope, length_unit, low=low, high=high))
         if not cut and math.isfinite(slope):
             slopes.setdefault(side, []).append((slope, low, high, blur))
@@ -81,7 +79,7 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
         values, blurs = np.array(found)[:, 0], np.array(found)[:, 3]
         middle, blur = float(np.median(values)), float(np.median(blurs))  # one blur for all of them
         low, high = bootstrap_interval(values, lambda v: np.median(v, axis=1), rng=np.random.default_rng(0))
-        low, high = combine_intervals(middle, (low, high), (middle - blur, middle + blur))
+        low, high = _slower(middle, low, high, blur)
         if len(found) == 1:  # nothing to resample: what is known of the one
             low, high = found[0][1:3]
         method = f"median over {len(found)} tracks of the Theil-Sen slope of the equivalent radius"
@@ -98,8 +96,13 @@ def track_rates(history: History, *, min_frames: int = 3) -> list[Measurement]:
     return [*whole, *_frame_rows(points, steps, timed=timed), *of_tracks]
 
 
+def _slower(slope: float, low: float, high: float, blur: float) -> tuple[float, float]:
+    """The interval of a velocity with the end towards 0 moved by what blur may have added: it makes none slower."""
+    return (low - blur, high) if slope > 0 else (low, high + blur)
+
+
 def blur_error(clock: np.ndarray, radius: np.ndarray, pixel: float, ndim: int) -> float:
-    """How far off the velocity of a radius may be (95 %) because blur moves the outlines of small objects further in.
+    """How much too fast the velocity of a radius may be because blur moves the outlines of small objects further in.
 
     Blurred by s and cut half-way, a disc of radius R shrinks by ``s**2 / 2 R`` (a ball by twice that), so that one that
     grows seems to grow faster.

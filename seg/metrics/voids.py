@@ -33,6 +33,8 @@ PLANE_PX = 7.0
 PLANE_RMS_PX = 0.6
 # Part of a void, around its point nearest to the interface, that is taken for a paraboloid; of its radius.
 PATCH_SHARE = 0.6
+# The most that one of about ten bumps stands out by, in standard deviations (mean of the largest of ten).
+NEAREST_BUMP = 1.5
 _EDGE = f"interval: mask edge +-0.5 px, and what a blur of {BLUR_PX:g} px takes from a ball"
 
 
@@ -151,7 +153,7 @@ def measure_frame(
             how = f"{neighbours}, {'at' if side == 'contact' else 'away from'} the separator"
             rows.add_count(sizes[chosen], tiny[chosen], cut[chosen], smallest, how, side=side)
 
-    diameters, spheres, distances = _sizes(frame, rows, scan, tiny, void_classes)
+    diameters, spheres, distances, bumps = _sizes(frame, rows, scan, tiny, void_classes)
     inside = ~cut & ~tiny
     extent = regions.high[1:] - regions.low[1:]
     weights = 1 / np.prod(np.asarray(regions.shape) - extent + 1, axis=1, dtype=float)
@@ -167,7 +169,8 @@ def measure_frame(
                       shared=SPHERICITY_ERROR)  # fmt: skip
     if scan.n_separator:
         rows.add_mean("void_distance_to_interface", distances, weights, inside, "um", edges,
-                      shared=math.sqrt(2) * offset, below=np.where(distances > 0, grown / 2, 0.0))  # fmt: skip
+                      shared=math.sqrt(2) * offset, below=np.where(distances > 0, grown / 2, 0.0),
+                      above=bumps)  # fmt: skip
         _contact_rows(frame, rows, scan, classes, [c for c in metal_classes if c not in filament_classes])
     return rows.rows
 
@@ -319,14 +322,14 @@ class _Rows:
 
 def _sizes(
     frame: Frame, rows: _Rows, scan: VoidScan, tiny: np.ndarray, void_classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Diameter, volume, sphericity and distance of each void as rows; gives diameters, sphericities and distances."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Diameter, volume, sphericity and distance of each void as rows; gives all but volumes, and bumps."""
     pixel, ndim, spacing, regions = frame.scale.pixel, len(frame.labels.shape), frame.scale.spacing, scan.voids
     cut, measure = regions.cut[1:], regions.sizes[1:] * pixel
     diameters = 2 * np.sqrt(measure / math.pi) if ndim == 2 else np.cbrt(6 * measure / math.pi)
     lost = lost_to_blur_px(regions.sizes[1:], ndim) * pixel
     grown = diameters * (np.power(1 + lost / measure, 1 / ndim) - 1)
-    spheres, distances = np.full((2, regions.count), math.nan)
+    spheres, distances, bumps = np.full((3, regions.count), math.nan)
     tree = None
     if scan.interface is not None and len(scan.interface):
         tree = KDTree(scan.interface * np.asarray(spacing))
@@ -352,13 +355,13 @@ def _sizes(
             continue
         touches, error = bool(scan.contact.touching[object_id]), math.nan
         if touches:
-            distances[index] = error = 0.0
+            distances[index] = bumps[index] = error = 0.0
         elif alone is not None and tree is not None:
-            distances[index], error = _distance(alone, regions.low[object_id], tree, spacing)
+            distances[index], error, bumps[index] = _distance(alone, regions.low[object_id], tree, spacing)
         how = "at the separator" if touches else f"nearest point to the plane of the interface there; {_EDGE}"
         rows.add("void_distance_to_interface", distances[index], "um", error, how, object_id=object_id, flags=flags,
-                 below=0.0 if touches else grown[index] / 2)  # fmt: skip
-    return diameters, spheres, distances
+                 below=0.0 if touches else grown[index] / 2, above=bumps[index])  # fmt: skip
+    return diameters, spheres, distances, bumps
 
 
 def _alone(frame: Frame, regions: Regions, region: int, void_classes: Sequence[str]) -> np.ndarray | None:
@@ -371,8 +374,12 @@ def _alone(frame: Frame, regions: Regions, region: int, void_classes: Sequence[s
     return regions.pick(region, mask, corners=True)
 
 
-def _distance(void: np.ndarray, low: np.ndarray, interface: KDTree, spacing: Sequence[float]) -> tuple[float, float]:
-    """Distance between a void cut out at `low` and the points of an interface, and how far either may be off (95 %).
+def _distance(
+    void: np.ndarray, low: np.ndarray, interface: KDTree, spacing: Sequence[float]
+) -> tuple[float, float, float]:  # fmt: skip
+    """Distance between a void cut out at `low` and the points of an interface, how far it may be off, and too small.
+
+    The first error has both signs (95 %), the second is what the nearest bump of a rough void stands out by.
 
     The nearest steps of two digital surfaces are 0.2 px too near each other where one is tilted: the void is its mesh
     after a blur of half a pixel, the interface the plane through its points around the nearest one. Where that plane
@@ -397,12 +404,12 @@ def _distance(void: np.ndarray, low: np.ndarray, interface: KDTree, spacing: Seq
     rms = float(spread[-1]) / math.sqrt(len(around))
     # Where the interface wanders by more than its digitisation, so does the void.
     rough = math.sqrt(2 * max(rms**2 - (DIGITISATION_PX * across) ** 2, 0.0))
-    error = math.hypot(error, 1.96 * rough)
+    error, bump = math.hypot(error, 1.96 * rough), NEAREST_BUMP * rough / math.sqrt(2)
     if len(around) < 3 * void.ndim or rms > PLANE_RMS_PX * across:
-        return float(distances[closest]), error
+        return float(distances[closest]), error, bump
     size = np.count_nonzero(void) * float(np.prod(scale))
     radius = math.sqrt(size / math.pi) if void.ndim == 2 else (3 * size / (4 * math.pi)) ** (1 / 3)
-    return max(lowest_height(surface - centre, normal, within=PATCH_SHARE * radius), 0.0), error
+    return max(lowest_height(surface - centre, normal, within=PATCH_SHARE * radius), 0.0), error, bump
 
 
 def _contact_rows(

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from seg.errors import UsageError
-from seg.metrics.dendrite import analyse_dendrite, measure_frame
+from seg.metrics.dendrite import _mean_angle, analyse_dendrite, measure_frame
 from seg.metrics.dendrite_object import _smooth_outline
 from seg.metrics.frame import Frame
 from seg.metrics.interface import outline_roughness
@@ -345,6 +345,17 @@ def test_roughness_of_an_outline(spacing):
     assert np.mean(found[0.0]) < 0.3
     assert 0.5 < np.mean(found[0.7]) < 0.65
     assert outline_roughness(np.ones((3, 3), bool), spacing) == 0
+
+
+def test_rough_outlines_turn_angles():
+    # Directions are slopes of 15 px with four independent places; 0.54 px is what outlines of 0.7 px read, less 0.2.
+    turned = 1.96 * math.degrees(math.hypot(0.54, 0.0) / (15 / math.sqrt(12) * 2))
+    smooth, rough = (_mean_angle(np.array([60.0]), math.hypot(0.2, extra)) for extra in (0.0, 0.54))
+    assert smooth == (60.0, 3.0)
+    assert rough[1] == pytest.approx(math.hypot(3.0, turned))
+    # The scatter of many angles shows that already.
+    many = np.array([50.0, 70.0, 60.0, 60.0])
+    assert _mean_angle(many, math.hypot(0.2, 0.54)) == _mean_angle(many, 0.0)
 
 
 def test_a_length_that_depends_on_the_outline_is_flagged(schema):

@@ -10,7 +10,7 @@ from seg.metrics.frame import Frame
 from seg.metrics.growth import measure_whole
 from seg.metrics.history import History
 from seg.metrics.table import Measurement, Scale, to_table
-from seg.metrics.track_growth import blur_error
+from seg.metrics.track_growth import _slower, blur_error
 from seg.objects import label_objects, object_table
 from seg.tracking import Tracker
 
@@ -169,3 +169,6 @@ def test_velocities_allow_for_what_blur_does_to_small_discs(ndim, factor):
     assert blur_error(clock, radius, 0.4, ndim) == pytest.approx(factor * 0.09375 * 0.4 / 8)
     assert blur_error(clock, radius[::-1], 0.4, ndim) == pytest.approx(factor * 0.09375 * 0.4 / 8)
     assert blur_error(clock, np.full(3, 5.0), 0.4, ndim) == 0
+    # It makes growth and shrinking fast, never slow: the end towards zero moves.
+    assert _slower(1.0, 0.8, 1.2, 0.5) == pytest.approx((0.3, 1.2))
+    assert _slower(-1.0, -1.2, -0.8, 0.5) == pytest.approx((-1.2, -0.3))

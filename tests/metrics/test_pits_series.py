@@ -6,12 +6,13 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from seg.analysis import analysis_from_dict
 from seg.measure import make_tracker, measure_frames, measure_over_time
 from seg.metrics.history import History
 from seg.metrics.pits_memory import find_shift, site_memory
-from seg.metrics.pits_series import measure_whole
+from seg.metrics.pits_series import _sharp, measure_whole
 from seg.metrics.point_pattern import Window
 from seg.metrics.table import Measurement, Scale, to_table
 from seg.segmentation import Segmentation
@@ -109,6 +110,20 @@ def test_rates_of_the_axes_and_by_direction():
     short = measure_whole(History(to_table([]), Scale((0.5, 0.4)), objects(tracks, range(2), times[:2])))
     assert all(math.isnan(row.value) and "regime-not-reached" in row.flags for row in short)
     assert measure_whole(History(to_table([]), Scale((0.5, 0.4)))) == []
+
+
+@pytest.mark.parametrize(("a", "ratio"), [(5.0, 1.2), (5.0, 1.7), (7.0, 1.45)])
+def test_half_axes_before_a_blur(a, ratio):
+    # Ellipses blurred by 1.5 px and cut half-way, drawn at an eighth of a pixel, by their second moments.
+    fine, b = 8, a / ratio
+    y, x = (np.arange(-12 * fine, 12 * fine + 1) / fine)[:, None], np.arange(-12 * fine, 12 * fine + 1) / fine
+    seen = ndimage.gaussian_filter(((x / a) ** 2 + (y / b) ** 2 < 1).astype(float), 1.5 * fine) > 0.5
+    area, aspect = seen.sum() / fine**2, math.sqrt((seen * x**2).sum() / (seen * y**2).sum())
+    axes = {"major": math.sqrt(area * aspect / math.pi), "minor": math.sqrt(area / aspect / math.pi)}
+    assert axes["major"] < a - 0.2
+    sharp = _sharp({name: np.array([axis]) for name, axis in axes.items()}, 1.0)
+    assert sharp["major"][0] == pytest.approx(a, abs=0.07)
+    assert sharp["minor"][0] == pytest.approx(b, abs=0.05)
 
 
 @cache

@@ -4,7 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from seg.metrics.frame import Frame
+from seg.metrics.interface import wall_roughness_px
+from seg.metrics.layers import measure_frame
+from seg.metrics.table import Scale
 from seg.metrics.tortuosity import diffuse
 
 
@@ -75,3 +80,25 @@ def test_a_slanted_channel(degrees):
 def test_nothing_and_one_voxel():
     assert math.isnan(diffuse(np.zeros((4, 4, 4), bool), spacing=(1.0, 1.0, 1.0)).tortuosity_factor)
     assert diffuse(np.ones((1, 1), bool), spacing=(0.5, 2.0)).tortuosity_factor == pytest.approx(1)
+
+
+def test_the_low_end_knows_rough_walls(rng, schema):
+    # Pores around a ball of 11 voxels; walls that wander by 0.7 voxels, correlated over 2, read 0.4 voxels.
+    spacing, shape = (0.6, 0.5, 0.5), (28, 34, 34)
+    z, y, x = ((np.arange(n) + 0.5 - n / 2) * s / 0.53 for n, s in zip(shape, spacing, strict=True))
+    level = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2) - 11
+    wander = ndimage.gaussian_filter(rng.standard_normal(shape), 2.0)
+    below = {}
+    for sd in (0.0, 0.7):
+        pores = level + sd * wander / wander.std() > 0
+        rough = wall_roughness_px(pores, spacing)
+        assert rough == pytest.approx(0.4 * sd / 0.7, abs=0.12)
+        labels = np.where(pores, schema.index("electrolyte"), schema.index("deposit")).astype(np.uint8)
+        rows = measure_frame(Frame(labels, schema, Scale(spacing)), tortuosity_axis="z")
+        row = next(r for r in rows if r.metric == "tortuosity_factor")
+        assert ("rough by" in row.method) == (sd > 0)
+        below[sd] = 1 - row.low / row.value
+    # Stairs, walls off by half a pixel, and pores narrower by the bumps (power 1.5, of which 1 / 1.7 is seen).
+    wall = below[0.0] / math.hypot(0.45, 1.96 * 0.25 / 2)
+    assert below[0.7] == pytest.approx(math.hypot(below[0.0], 1.5 * 1.7 * 0.4 * wall), rel=0.3)
+    assert wall_roughness_px(np.ones((5, 5, 5), bool), spacing) == wall_roughness_px(np.ones((1, 5), bool), (1, 1)) == 0

@@ -257,6 +257,24 @@ def test_distance_from_the_interface(rng, schema, spacing):
     assert np.std(errors) < 0.4 * spacing[0]
 
 
+def test_a_rough_void_may_be_farther_from_the_interface_than_its_nearest_bump(rng, schema):
+    # Both outlines wander by 0.7 px, correlated over 2 px; the high end then has 1.5 standard deviations more.
+    points = grid((30, 24, 24), (1.0, 1.0, 1.0), np.full(3, 0.4))
+    depth, ball = points[..., 0] - 8, 5 - np.linalg.norm(points - [18, 12, 12], axis=-1)
+    gap = {}
+    for sd in (0.0, 0.7):
+        below, void = (level + sd * noise / noise.std() for level, noise in
+                       zip((depth, ball), ndimage.gaussian_filter(rng.standard_normal((2, *depth.shape)), (0, 2, 2, 2)),
+                           strict=True))  # fmt: skip
+        found = measure_frame(frame_of(schema, below < 0, (void > 0) & (below > 0), (1.0, 1.0, 1.0)))
+        rows = [m for m in found if m.metric == "void_distance_to_interface" and m.object_id]
+        row = max(rows, key=lambda m: m.value)
+        blur = 5 * (np.cbrt(1 + 3 * 1.5**2 / 5**2) - 1)
+        gap[sd] = (row.high - row.value) - (row.value - row.low - blur)
+    assert gap[0.0] == pytest.approx(0, abs=0.1)
+    assert gap[0.7] == pytest.approx(1.5 * 0.7, abs=0.6)
+
+
 def test_contact_and_bulk_voids_are_told_apart(rng, schema):
     separator, void, *_ = caps(rng, (1.0, 0.5, 0.8))
     found = measure_frame(frame_of(schema, separator, void, (1.0, 0.5, 0.8)))
