@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
@@ -38,6 +39,13 @@ _IMAGES = 12
 
 _SHARPNESS = 4
 """Power of the trust: strokes lie where classes are plain, so a start that names 70 % of them had an IoU of 0.2."""
+
+
+_OWN_WORD = 2
+"""Strokes of each class that weigh as much as this: a model was made for images of this modality and no other, and its
+card says how well it does on specimens that it never saw. One stroke falls where it falls: on open SEM images of
+dendrites, where the IoU of `sem-2d` is 0.64, the only dendrite stroke fell on what it misses; taken for the whole
+truth, that made it 0.38, 0.45 and 0.45 (three seeds), with this 0.65, 0.68 and 0.60."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class Anchor(nn.Module):
 
 def make_anchor(
     start: nn.Module, known: Sequence[int], strength: float, images: Sequence[LabelledImage], codes: LabelCodes, *,
-    device: torch.device, precision: str, seed: int = 0,
+    device: torch.device, precision: str, seed: int = 0, made_for_these: bool = False,
 ) -> tuple[Anchor, list[LabelledImage], float]:  # fmt: skip
     """The anchor, the images with guesses (codes from `GUESSED` on) where nothing is labelled, and the share to keep.
 
@@ -139,6 +147,9 @@ def make_anchor(
         Of the anchor against the labels.
     images : sequence of LabelledImage
     codes : LabelCodes
+    made_for_these : bool
+        The start is a specialist for the modality of the images; then it is trusted as if `_OWN_WORD` further strokes
+        of each class had borne it out.
 
     Returns
     -------
@@ -157,11 +168,32 @@ def make_anchor(
         "the start names the labelled pixels with a skill of %.2f (1: all, 0: chance); where nothing is labelled it "
         "is kept to accordingly", trust.overall,
     )  # fmt: skip
-    trusted = [float(trust.per_output[k]) ** _SHARPNESS if k in known else 0.0 for k in range(codes.n_classes)]
-    guessed = guess(start, known, trusted, images, codes, device=device, precision=precision, seed=seed)
     trained = [item for item in images if not item.held_out and item.codes.any()]
+    n_strokes = strokes_per_class(trained)
+    own = _OWN_WORD / (_OWN_WORD + n_strokes) if made_for_these else 0.0
+    if made_for_these:
+        logger.info(
+            "it is made for such images, so it is trusted by at least %.2f against %.3g stroke(s) per class; more "
+            "strokes say more", own, n_strokes,
+        )  # fmt: skip
+
+    def believed(skill: float) -> float:
+        return own + (1 - own) * skill**_SHARPNESS
+
+    trusted = [believed(float(trust.per_output[k])) if k in known else 0.0 for k in range(codes.n_classes)]
+    guessed = guess(start, known, trusted, images, codes, device=device, precision=precision, seed=seed)
     free = sum(int((item.codes == 0).sum()) for item in trained) / sum(item.codes.size for item in trained)
-    return Anchor(start, known, trusted, strength, codes).to(device), guessed, trust.overall**_SHARPNESS * free
+    return Anchor(start, known, trusted, strength, codes).to(device), guessed, believed(trust.overall) * free
+
+
+def strokes_per_class(images: Sequence[LabelledImage]) -> float:
+    """Connected pieces of one label over all images, for each label that there is."""
+    pieces = [
+        (code, ndimage.label(item.codes == code, np.ones((3,) * item.codes.ndim))[1])
+        for item in images
+        for code in np.unique(item.codes[item.codes > 0]).tolist()
+    ]
+    return sum(n for _, n in pieces) / max(1, len({code for code, _ in pieces}))
 
 
 def between(network: nn.Module, start: nn.Module, keep: float) -> nn.Module:

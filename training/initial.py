@@ -59,6 +59,12 @@ def adopt(config: TrainConfig) -> TrainConfig:
     )
 
 
+def made_for(config: TrainConfig) -> bool:
+    """Whether the model started from is a specialist: made for the modality of the images, and no other."""
+    kinds = {s.modality for s in config.data.sources.values() if s.weight > 0}
+    return kinds == set(read_spec(model_path(config.model.init or "")).modalities) and len(kinds) == 1
+
+
 def load_initial_weights(network: nn.Module, config: TrainConfig, codes: LabelCodes, schema: LabelSchema) -> list[int]:
     """Copy the weights of ``model.init`` into `network`; outputs of the head go by the names of their classes.
 

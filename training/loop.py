@@ -31,7 +31,7 @@ from training.checkpoint import save_checkpoint
 from training.config import TrainConfig, TrainerConfig
 from training.dataset import Batches, PatchDataset, make_loader
 from training.export import export_bundle
-from training.initial import load_initial_weights
+from training.initial import load_initial_weights, made_for
 from training.label_codes import LabelCodes
 from training.losses import MaskedLoss
 from training.optim import Best, WeightAverage, make_optimizer, quality
@@ -143,7 +143,7 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
         if config.loss.anchor and len(known) > 1:
             anchor, seen, keep = make_anchor(
                 network, known, config.loss.anchor, seen, data.codes, device=fabric.device,
-                precision=precision, seed=config.data.seed,
+                precision=precision, seed=config.data.seed, made_for_these=made_for(config),
             )  # fmt: skip
     optimizer = make_optimizer(network, config.optimizer)
     average = WeightAverage(network, config.optimizer.ema_decay)

@@ -9,7 +9,7 @@ import torch
 
 from seg.errors import UsageError
 from seg.models.bundle import load_bundle
-from training.anchor import Anchor, between, judge, make_anchor, without_guesses
+from training.anchor import Anchor, between, judge, make_anchor, strokes_per_class, without_guesses
 from training.guesses import GUESSED, guess
 from training.initial import load_initial_weights
 from training.label_codes import LabelCodes
@@ -136,6 +136,20 @@ def test_weights_between_the_end_and_the_start():
     assert between(end, start, 0.25).weight.item() == 2.5
     assert between(end, start, 0.0) is end
     assert end.weight.item() == 2.0
+
+
+def test_a_specialist_is_not_given_up_for_one_stroke(started):
+    """All is wrong by a stroke per class on each of two images: 2 / (2 + 2) of it stays, of another model nothing."""
+    network, data = started
+    exchange_outputs(network)
+    trained = [item for item in data.images if not item.held_out]
+    assert strokes_per_class(trained) == 2
+    free = np.mean([(item.codes == 0).mean() for item in trained])
+    anchors = {}
+    for made in (True, False):
+        anchors[made], _, keep = make_anchor(network, [0, 1], 1.0, data.images, data.codes, made_for_these=made, **CPU)
+        assert keep == pytest.approx(made * 0.5 * free, rel=1e-6)
+        assert anchors[made].trusted.tolist() == [made * 0.5] * 2
 
 
 def test_little_is_kept_of_a_start_where_much_is_labelled(started, film_config):

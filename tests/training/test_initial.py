@@ -1,5 +1,7 @@
 """Starting from a finished model: what is taken over, what is new, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from seg.errors import ModelError, UsageError
 from seg.models.bundle import load_bundle
 from training.config import compose_config, to_train_config
-from training.initial import load_initial_weights
+from training.initial import load_initial_weights, made_for
 from training.label_codes import LabelCodes
 from training.loop import build_network, prepare, train
 
@@ -48,6 +50,16 @@ def test_few_labels_suffice_where_the_model_knows_the_classes(film_config, films
     assert scores["finetuned"] > 0.9
     assert scores["finetuned"] > scores["scratch"] + 0.2
     assert "Started from `model`" in (result.model_dir / "card.md").read_text()
+
+
+def test_only_a_model_of_one_modality_is_made_for_its_images(film_config, start):
+    config = film_config(f"model.init={start}")
+    assert made_for(config)
+    name, source = next((n, s) for n, s in config.data.sources.items() if s.weight > 0)
+    other = "optical" if source.modality != "optical" else "sem"
+    sources = {**config.data.sources, name: replace(source, modality=other)}
+    assert not made_for(replace(config, data=replace(config.data, sources=sources)))
+    assert not made_for(replace(config, model=replace(config.model, init="generalist-2d")))
 
 
 def test_architecture_and_pixel_size_are_taken_over(start, tmp_path):
