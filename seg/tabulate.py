@@ -12,17 +12,19 @@ import pandas as pd
 
 from seg.analysis import AnalysisConfig
 from seg.electrochem import CyclerFile, place_on_frames
-from seg.io import fingerprint, write_image
+from seg.io import fingerprint, open_stack, write_image
 from seg.io.results import write_table
 from seg.measure import FrameResult, make_tracker, measure_frames, measure_over_time
 from seg.metrics.calibration import with_pixel_size_error
 from seg.metrics.frame import Frame
 from seg.metrics.front import GrowthMap
 from seg.metrics.history import History
+from seg.metrics.site_signals import site_signals
 from seg.metrics.table import Measurement, Scale, to_table
 from seg.progress import Progress, silent
 from seg.segmentation import Segmentation
 from seg.stack import Stack
+from seg.tracking import Tracking
 
 TABLES = (
     "metrics.csv", "objects.csv", "tracks.csv", "events.csv", "electrochem.csv", "instances.ome.tif", "arrival.ome.tif",
@@ -121,6 +123,7 @@ def write_tables(
     history = History(
         table, Scale.of(stack), pd.concat(objects, ignore_index=True), tracking, electrochem,
         tuple(name for name in config.objects.classes if name in segmentation.schema.names),
+        _signals(segmentation, image, folder, config, tracking),
     )  # fmt: skip
     if said.electrochem is not None:
         said.electrochem |= history.conditions
@@ -139,6 +142,17 @@ def write_tables(
                 folder / f"{name}.ome.tif", [times], shape=times.shape, dtype=times.dtype, axes="yx", calibration=still
             )
     return said
+
+
+def _signals(
+    segmentation: Segmentation, image: Stack | None, folder: Path, config: AnalysisConfig, tracking: Tracking | None
+) -> pd.DataFrame | None:
+    """Grey values at the sites of newborn objects, where births are to be dated and there is an image."""
+    asked = bool(config.metrics.get("nucleation", {}).get("date_births"))
+    if not asked or image is None or tracking is None or tracking.n_frames < 2:
+        return None
+    instances = open_stack(folder / "instances.ome.tif")
+    return site_signals(image, instances.frame, tracking.tracks, scale=Scale.of(segmentation.stack))
 
 
 def pixel_size_rel_sd(stack: Stack, config: AnalysisConfig) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +42,10 @@ class BirthSeries:
         How births were dated, where that is not by when they are first seen.
     dated_back : bool
         Whether they were dated back to when their growth began.
+    early_s, late_s : float
+        By how much all of them together may be dated too early, too late.
+    scatter_s : float
+        Standard error of the date of a single one.
     """
 
     frames: np.ndarray
@@ -55,6 +60,9 @@ class BirthSeries:
     calibrated: bool
     dated: str = ""
     dated_back: bool = False
+    early_s: float = 0.0
+    late_s: float = 0.0
+    scatter_s: float = 0.0
 
     @property
     def per_area(self) -> str:
@@ -117,12 +125,16 @@ def birth_series(table: pd.DataFrame) -> BirthSeries:
 
 @dataclass(frozen=True)
 class SinceOnset:
-    """Births per interval since onset, how that was found, and births that only set the clock."""
+    """Births per interval since onset, how that was found, and births that only set the clock.
+
+    ``blurred``: first seen too late, by too much, to tell births at once from a fast rate.
+    """
 
     births: Births
     how: str
     set_aside: int = 0
     onset: float = 0.0
+    blurred: bool = False
 
 
 def since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | None) -> SinceOnset | None:
@@ -156,6 +168,17 @@ def since_onset(series: BirthSeries, onset_s: float | None, burst_s: float | Non
     burst = _BURST_SHARE * edges[-1] if burst_s is None else burst_s
     # Onset lies anywhere between two frames; where it is given, nuclei are seen later, once they pass the detection
     # limit, by a time that is not known and may well be a frame, unless they were dated back.
-    doubt_s = 0.0 if onset_s is not None and series.dated_back else float(edges[1])
+    doubt_s = float(edges[1])
+    # Seen late by different times, births at once look like a rate.
+    blurred = burst_s is None and not series.dated_back and series.late_s > max(burst, doubt_s)
+    if onset_s is not None:
+        # Dates that are too late by some time are those of an onset that much later; too early ones, of an earlier one.
+        edges[1:] += series.early_s
+        doubt_s = series.early_s + series.late_s if series.dated_back else max(doubt_s, series.late_s)
+    burst = max(burst, 2 * series.scatter_s, doubt_s if onset_s is not None else 0.0, series.late_s)
     births = Births(edges, new, (before + series.bare[first:]) / 2, doubt_s).from_burst(burst)
-    return SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside, onset)
+    if series.scatter_s > 0:
+        # Twice the standard error: dates of nuclei that soon meet a neighbour scatter by more than the others.
+        over = (births.edges_s[1] - series.early_s - series.late_s) / (2 * series.scatter_s)
+        births = replace(births, late_share=0.5 * math.erfc(max(over, 0.0) / math.sqrt(2)))
+    return SinceOnset(births, f"{how}, at once means within {births.edges_s[1]:.4g}{unit}", set_aside, onset, blurred)

@@ -46,6 +46,8 @@ class History:
     electrochem : DataFrame or None
         One row per frame, as from `seg.electrochem.align_to_frames`.
     object_classes : tuple of str
+    signals : DataFrame or None
+        Grey values at the sites of newborn objects (`seg.metrics.site_signals`), where births are to be dated by them.
     """
 
     table: pd.DataFrame
@@ -54,6 +56,7 @@ class History:
     tracking: Tracking | None = None
     electrochem: pd.DataFrame | None = None
     object_classes: tuple[str, ...] = ()
+    signals: pd.DataFrame | None = None
 
     def half_cycles(self) -> Iterator[HalfCycle]:
         """Half-cycles in the order of time; nothing where the current is not known."""

@@ -13,6 +13,7 @@ import pandas as pd
 from seg.metrics.birth_dating import dated_births
 from seg.metrics.birth_series import LEAST_BARE, BirthSeries, SinceOnset, birth_series, since_onset
 from seg.metrics.history import HalfCycle, History
+from seg.metrics.names import text_result
 from seg.metrics.nucleation_laws import (
     MIN_BIRTHS,
     Estimate,
@@ -106,7 +107,8 @@ def measure_whole(
     platings = [cycle for cycle in history.half_cycles() if cycle.kind == "plating"]
     series = birth_series(history.table)
     if date_births and history.tracking is not None and len(series.frames) > 1:
-        series = dated_births(series, history.tracking.tracks, platings)
+        pixel = history.scale.pixel ** (1 / len(history.scale.spacing))
+        series = dated_births(series, history.tracking.tracks, platings, history.signals, pixel=pixel)
     return _measure(series, platings, onset_s, burst_s)
 
 
@@ -221,13 +223,18 @@ def law_curves(
         return None
     verdict = compare_laws(since.births)
     per_window = series.factor / float(np.nanmean(series.birth_area))
+    law, refused = verdict.law, verdict.refused
+    said = table[(table["metric"] == "nucleation_mode") & table["frame"].isna()]
+    if len(said):  # which also knows how well births were dated
+        law = text_result("nucleation_mode", str(said["method"].iloc[0])) or law
+        refused = bool(said["value"].isna().iloc[0])
     return LawCurves(
         since.births.edges_s + since.onset,
         {
             law: (expected_births(since.births, fit) + since.set_aside) * per_window
             for law, fit in verdict.fits.items()
         },
-        verdict.weights, verdict.law, verdict.refused, series.per_area,
+        verdict.weights, law, refused, series.per_area,
     )  # fmt: skip
 
 
@@ -297,6 +304,8 @@ def _law_rows(
 ) -> list[Measurement]:
     births, conditions = since.births, since.how
     verdict = compare_laws(births)
+    if since.blurred and verdict.law == "instantaneous":
+        verdict = replace(verdict, refused=True, between=("instantaneous", "saturating"))
     fit = verdict.widest
     row = partial(row, n=births.n)
     rows = _mode_rows(verdict, births.n, conditions, flags, row)
@@ -315,6 +324,8 @@ def _law_rows(
 
     per_window = series.factor / window if window else math.nan
     share = verdict.fits["mixed"].instantaneous_fraction
+    if "instantaneous" in (verdict.law, *verdict.between) and math.isfinite(share.high):
+        share = replace(share, high=1.0)
     if verdict.law == "progressive":  # no end of the sites in sight: a share of them has no meaning
         share = Estimate(math.nan)
     per_time = "1/s" if series.timed else "1/frame"

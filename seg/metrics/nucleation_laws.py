@@ -58,12 +58,15 @@ class Births:
         Share of the substrate that is free.
     onset_doubt_s : float
         By how much later than at 0 the onset may have been; less than the first interval.
+    late_share : float
+        Of the births at onset the share that is dated into the second interval by mistake.
     """
 
     edges_s: np.ndarray
     counts: np.ndarray
     bare: np.ndarray
     onset_doubt_s: float = 0.0
+    late_share: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.edges_s) != len(self.counts) + 1 or len(self.bare) != len(self.counts) or not len(self.counts):
@@ -90,7 +93,15 @@ class Births:
             np.concatenate([[self.counts[:m].sum()], self.counts[m:]]),
             np.concatenate([[bare], self.bare[m:]]),
             self.onset_doubt_s,
+            self.late_share,
         )
+
+    @property
+    def at_once(self) -> np.ndarray:
+        """Shares of the births at onset that are dated into each interval; shape (K,)."""
+        shares = np.zeros(len(self.counts))
+        shares[:2] = np.array([1 - self.late_share, self.late_share])[: len(shares)]
+        return shares / shares.sum()
 
 
 @dataclass(frozen=True)
@@ -240,8 +251,7 @@ def fit_law(births: Births, law: str) -> LawFit:
         return _finish(law, _poisson(births.counts, shape / shape.sum() * n), n)
     if law == "instantaneous":
         stray = min(_STRAY, 1 - births.counts[0] / n)
-        shape = stray * lengths / lengths.sum()
-        shape[0] += 1 - stray
+        shape = stray * lengths / lengths.sum() + (1 - stray) * births.at_once
         sites = _number_interval(n, np.array([0.0]), np.array([1.0]))
         return _finish(law, _poisson(births.counts, shape * n), n, sites, fraction=Estimate(1.0))
     fractions = np.zeros(1) if law == "saturating" else np.sin(np.linspace(0, math.pi / 2, _GRID_FRACTIONS)) ** 2
@@ -306,14 +316,17 @@ class _Surface:
     def of(cls, births: Births, fractions: np.ndarray, rates: np.ndarray) -> _Surface:
         decay = np.exp(-rates[:, None] * births.edges_s)
         later = births.bare * -np.diff(decay, axis=1)  # (rates, K): share of the sites born in each interval
-        seen = births.counts > 0
-        seen[0] = False
+        seen, share = births.counts > 0, fractions[:, None]
+        # Only what is born at once makes the share matter for more than the number of births.
+        burst = births.at_once > 0
+        rest = seen & ~burst
         with np.errstate(divide="ignore"):
-            rest = (births.counts[seen] * np.log(later[:, seen])).sum(axis=1)
-            n_rest, share = int(births.counts[1:].sum()), fractions[:, None]
-            first = np.log(share + (1 - share) * later[:, 0])
-            apart = np.log1p(-share) * n_rest if n_rest else np.zeros_like(share)
-        shapes = births.counts[0] * first + rest + apart if births.counts[0] else rest + apart
+            shapes = (births.counts[rest] * np.log(later[:, rest])).sum(axis=1)
+            n_rest = int(births.counts[rest].sum())
+            shapes = shapes + (np.log1p(-share) * n_rest if n_rest else np.zeros_like(share))
+            for index in np.flatnonzero(seen & burst):
+                expected = share * births.at_once[index] + (1 - share) * later[:, index]
+                shapes = shapes + births.counts[index] * np.log(expected)
         totals = share + (1 - share) * later.sum(axis=1)
         n = births.n
         return cls(shapes - n * np.log(totals) + n * math.log(n) - n, shapes, totals)
@@ -369,7 +382,7 @@ def _rate_of_any_onset(births: Births, law: str) -> Estimate:
     fits = []
     for share in (0.5, 0.0, 0.25, 0.75, 0.95):
         edges = np.maximum(births.edges_s - share * births.onset_doubt_s, 0.0)
-        fits.append(fit_law(Births(edges, births.counts, births.bare), law))
+        fits.append(fit_law(Births(edges, births.counts, births.bare, 0.0, births.late_share), law))
     best = max(fit.log_likelihood for fit in fits)
     likely = [fit.rate_constant_per_s for fit in fits if fit.log_likelihood >= best - _DROP]
     middle = fits[0] if fits[0].log_likelihood >= best - _DROP else max(fits, key=lambda fit: fit.log_likelihood)

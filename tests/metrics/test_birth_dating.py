@@ -1,12 +1,15 @@
 """Births dated back by growth: nuclei whose size is known at every time, seen from the detection limit on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from seg.metrics.birth_dating import dated_births
-from seg.metrics.birth_series import birth_series
+from seg.metrics.birth_series import BirthSeries, birth_series, since_onset
 from seg.metrics.history import HalfCycle, History
+from seg.metrics.nucleation import _law_rows as law_rows
 from seg.metrics.nucleation import law_curves, measure_whole
 from seg.metrics.table import Measurement, Scale, to_table
 from seg.tracking import Tracking
@@ -95,3 +98,54 @@ def test_a_burst_seen_over_three_frames_is_one(rng):
     curves = law_curves(pd.concat([table, rows], ignore_index=True), onset_s=0.0)
     assert curves.law == "instantaneous"
     assert law_curves(table, onset_s=0.0).law != "instantaneous"
+
+
+def test_outlines_that_may_be_off_by_half_a_pixel_leave_the_dates_open_by_what_that_does(rng):
+    """Diameters that are all one pixel too small date births late by what is allowed for, and none is as wide open."""
+    born = rng.uniform(0.05, 6, 60)
+    tracks = grown(born, np.full(60, 4.0), 2)
+    seen = birth_series(rows_of(tracks))
+    exact = dated_births(seen, tracks)
+    assert (exact.early_s, exact.late_s, exact.scatter_s) == (0, 0, 0)
+    small = tracks.assign(equivalent_diameter_um=tracks["equivalent_diameter_um"] - 0.2)
+    doubted = dated_births(birth_series(rows_of(small)), small, pixel=0.2)
+    # Of nuclei seen at a diameter of 1 to 1.7 um, growing by 4 um2/s, 0.2 um is 0.1 to 0.2 s.
+    assert 0.05 < doubted.late_s < 0.25
+    assert 0.05 < doubted.early_s < 0.25
+    late = np.cumsum(exact.births) - np.cumsum(doubted.births)
+    assert 0 <= late.mean() * STEP_S / 60 * len(late) <= 2 * doubted.late_s
+
+
+def test_an_onset_in_doubt_widens_the_share_and_births_seen_late_are_never_called_at_once():
+    counts = np.array([0, 30, 12, 8, 5, 3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    one = np.ones(17)
+    series = BirthSeries(np.arange(17), np.arange(17) * STEP_S, True, counts, one, one, one, "deposit", (), True,
+                         dated_back=True)  # fmt: skip
+    shares = []
+    for early, late in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.1, 0.1)):
+        doubted = replace(series, early_s=early, late_s=late)
+        rows = {row.metric: row for row in rows_of_laws(doubted)}
+        shares.append(rows["instantaneous_fraction"])
+    assert all(share.high >= shares[0].high for share in shares)
+    assert shares[3].high > shares[1].high
+    burst = replace(series, births=np.array([0, 1, 15, 14, 9, 3, *[0] * 11]), dated_back=False, late_s=2.5)
+    mode = rows_of_laws(burst)[0]
+    assert np.isnan(mode.value)
+    assert "undecided between instantaneous and saturating" in mode.method
+    assert rows_of_laws(burst, burst_s=3.0)[0].method.startswith("instantaneous")  # who says so himself
+
+
+def rows_of_laws(series, **options):
+    since = since_onset(series, 0.0, options.get("burst_s"))
+    return [row for row in law_rows(series, since, (), Measurement) if row.frame is None]
+
+
+def test_a_birth_at_onset_that_is_dated_a_frame_late_leaves_the_burst_a_burst():
+    counts = np.array([0, 116, 3, *[0] * 14])
+    one = np.ones(17)
+    series = BirthSeries(np.arange(17), np.arange(17) * STEP_S, True, counts, one, one, one, "deposit", (), True,
+                         dated_back=True)  # fmt: skip
+    assert not rows_of_laws(series)[0].method.startswith("instantaneous")
+    scattered = rows_of_laws(replace(series, scatter_s=0.12))
+    assert scattered[0].method.startswith("instantaneous")
+    assert scattered[0].value > 0.5
