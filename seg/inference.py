@@ -19,7 +19,7 @@ from seg.progress import Progress, silent
 from seg.regrid import grid_shape, pixel_size_fit, regridded
 from seg.runner import InferenceSettings, Runner
 from seg.stack import Stack
-from seg.strips import label_planes
+from seg.strips import label_planes, label_volume
 
 if TYPE_CHECKING:
     from seg.models.bundle import Bundle
@@ -59,7 +59,8 @@ class Part:
     frame : int
         First frame.
     members : range
-        Frames of a 2-D series, planes of a volume under a 2-D network, one band of tiles under a 3-D network.
+        Frames of a 2-D series, planes of a volume under a 2-D network; under a 3-D network planes where it takes
+        strips, else the number of one band of tiles.
     places : tuple of (int, int)
         ``(frame, z_start)`` of the slabs it gives.
     planes : int
@@ -149,6 +150,16 @@ def parts_of(stack: Stack, runner: Runner) -> list[Part]:
     if runner.network.dims == 3 and zoom is not None:  # resampled whole
         depth = stack.size("z")
         return [Part(t, range(depth), ((t, 0),), depth) for t in range(stack.n_frames)]
+    strips = runner.strips(stack.spatial_shape) if runner.network.dims == 3 else None
+    if strips is not None:
+        depth, thick = stack.size("z"), strips.part_px
+        parts = [range(z, min(z + thick, depth)) for z in range(0, depth, thick)]
+        places = [tuple(range(zs.start, zs.stop, strips.slab_px)) for zs in parts]
+        return [
+            Part(t, zs, tuple((t, z) for z in starts), len(zs))
+            for t in range(stack.n_frames)
+            for zs, starts in zip(parts, places, strict=True)
+        ]
     if runner.network.dims == 3:
         kept = runner.tiles(stack.spatial_shape)[0].kept
         # A band that is blended ends where the next one starts.
@@ -263,9 +274,10 @@ def _slabs_of_planes(
 def _slabs_of_volumes(
     stack: Stack, runner: Runner, normalisation: SeriesNormalisation, parts: Sequence[Part], progress: Progress
 ) -> Iterator[Slab]:
-    """3-D network: slabs along z, each read with its halo."""
-    zoom = pixel_size_fit(stack, runner.spec).zoom
-    tiles = runner.tiles(stack.spatial_shape)
+    """3-D network: slabs along z, on a CPU from the first plane to the last, else each read with its halo."""
+    zoom, shape = pixel_size_fit(stack, runner.spec).zoom, stack.spatial_shape
+    strips = None if zoom is not None else runner.strips(shape)
+    tiles = () if zoom is not None or strips is not None else runner.tiles(shape)
 
     def slabs() -> Iterator[Slab]:
         if zoom is not None:
@@ -273,19 +285,26 @@ def _slabs_of_volumes(
                 labels, confidence = regridded(read_grey(stack, part.frame)[np.newaxis], zoom, runner, normalisation)
                 yield Slab(part.frame, 0, labels[0], confidence[0])
             return
-        for frame, bands in _runs(parts):
+        for frame, members in _runs(parts):
 
             def read(planes: slice, frame: int = frame) -> np.ndarray:
-                return read_grey(stack, frame, z=planes)[np.newaxis]
+                return read_grey(stack, frame, z=planes)
 
-            for low, _, labels, confidence in label_bands(read, 1, tiles, runner, normalisation, bands):
+            if strips is not None:
+                for low, labels, confidence in label_volume(read, shape, members, runner, normalisation):
+                    yield Slab(frame, low, labels, confidence)
+                continue
+            found = label_bands(
+                lambda planes, read=read: read(planes)[np.newaxis], 1, tiles, runner, normalisation, members
+            )
+            for low, _, labels, confidence in found:
                 yield Slab(frame, low, labels[0], confidence[0])
 
-    yield from progress(slabs(), total=len(parts), desc=f"segment {stack.name}")
+    yield from progress(slabs(), total=sum(len(part.places) for part in parts), desc=f"segment {stack.name}")
 
 
 def _runs(parts: Sequence[Part]) -> Iterator[tuple[int, range]]:
-    """Bands of one frame that follow each other, as (frame, numbers of the bands)."""
+    """Parts of one frame that follow each other, as (frame, their members)."""
     start = 0
     for n, part in enumerate(parts):
         following = parts[n + 1] if n + 1 < len(parts) else None

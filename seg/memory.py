@@ -65,9 +65,11 @@ def keep_freed_memory() -> None:
 
     A network frees and allocates the same hundreds of megabytes at every layer. By default glibc returns them to the
     kernel each time, which clears every page again. Measured: 0.7 to 0.8 of the time, up to 38 % more memory held.
+    One store of freed memory for all threads, else each that reads or writes keeps its own: 85 MiB on 512^3 voxels.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+        m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, -1)
+        libc.mallopt(m_arena_max, 1)

@@ -82,19 +82,24 @@ def plan_segmentation(
     solid = runner.network.dims == 3
     zoom = pixel_size_fit(stack, runner.spec).zoom
     seen = grid_shape(stack, zoom, runner.network.dims)
-    strips = None if solid or zoom is not None else runner.strips(seen)
+    strips = None if zoom is not None else runner.strips(seen)
     tiles = runner.tiles(seen) if strips is None else ()
     if strips is None:
         batch, computed = math.prod(axis.tile_px for axis in tiles) * runner.tiles_at_once(tiles), computed_px(tiles)
     else:
         batch, computed = strips.alive_px, strips.computed_px
     planes = max((part.planes for part in parts), default=0)
-    read_planes = tiles[0].tile_px if solid and zoom is None else planes
+    read_planes = planes
+    if solid and strips is not None:
+        read_planes, planes = strips.rows_px, min(planes, strips.slab_px)
+    elif solid and zoom is None:
+        read_planes = tiles[0].tile_px
     raw = read_planes * plane * stack.dtype.itemsize * stack.size("c")
     if stack.size("c") > 1:
         raw += read_planes * plane * 8  # colour becomes grey in float32
     results = planes * plane * (1 + 2)  # labels uint8, confidence float16
-    feeding = batch * (4 + 4 + 4)  # normalised, as a batch, in the layout and type of the network
+    fed = batch if strips is None or not solid else strips.rows_px * plane
+    feeding = fed * (4 + 4 + 4)  # normalised, as a batch, in the layout and type of the network
     network = batch * runner.bytes_per_px
     blended = 0
     if any(axis.blend for axis in tiles):
@@ -128,7 +133,7 @@ def plan_segmentation(
     seconds = None
     total = computed * (len({part.frame for part in parts}) if solid else sum(part.planes for part in parts))
     if total > TIMED_FROM_PX:
-        seconds = total * _seconds_per_px(runner, tiles[-1].tile_px if tiles else strips.columns.tile_px)
+        seconds = total * _seconds_per_px(runner, tiles[-1].tile_px if tiles else strips.columns[-1].tile_px)
     return Plan(resident_bytes() + int(host), int(device), seconds)
 
 

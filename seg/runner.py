@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 # Memory for the values inside the network, by device. Fixed numbers, not what happens to be free: where tiles are
 # blended the result depends on how an image is cut, and the same command must give the same masks.
 BUDGET_BYTES = {"cpu": 2**29, "cuda": 4 * 2**30}
+# Planes of volumes on their way through a network may take so many times as much, and the second where the first does
+# not do: tiles that small compute three times the voxels, or blend.
+STRIPS_OVER_TILES = (2, 4)
 # Pixels that go through the network at once: small tiles are put together until they keep all cores busy.
 BATCH_PX = {"cpu": 512**2, "cuda": 4 * 1024**2}
 # Pixels whose class is decided at once on a CPU.
@@ -130,15 +133,18 @@ class Runner:
         """How to take an image of `shape` through the network from top to bottom; None: it is cut into tiles.
 
         On a CPU, for networks that allow it, where nothing is said of tiles and where an image makes a batch of its
-        own.
+        own; volumes that make several tiles, whose halos would be computed again.
         """
         said, multiple = self.settings, self.network.tile_multiple
         given = said.tile_px or said.overlap is not None or said.batch or said.halo_px is not None or said.mirror
-        if given or not getattr(self.ready.compute, "streams", False) or math.prod(shape) <= self.batch_px:
+        solid = len(shape) == 3
+        small = math.prod(shape) <= (self.max_tile_px if solid else self.batch_px)
+        if given or small or not getattr(self.ready.compute, "streams", False):
             return None
-        strips = choose_strips(
-            tuple(shape), multiple=multiple, halo_px=self.network.halo_px, max_alive_px=self.max_tile_px
-        )
+        sizes = {"multiple": multiple, "halo_px": self.network.halo_px}
+        alive_px = [times * self.max_tile_px for times in (STRIPS_OVER_TILES if solid else (1,))]
+        tried = (choose_strips(tuple(shape), **sizes, max_alive_px=most) for most in alive_px)
+        strips = next((found for found in tried if found is not None), None)
         if strips is None or self._strip_share == 1:
             return strips
         return replace(strips, rows_px=max(strips.rows_px // self._strip_share // multiple, 1) * multiple)
@@ -148,9 +154,10 @@ class Runner:
         if strips.rows_px <= self.network.tile_multiple:
             return False
         self._strip_share *= 2
+        size = " x ".join(str(axis.tile_px) for axis in strips.columns)
         self.backed_off.append(
-            f"Out of memory on device {self.device}; going on with half of {strips.rows_px} rows of "
-            f"{strips.columns.tile_px} px at once."
+            f"Out of memory on device {self.device}; going on with half of {strips.rows_px} "
+            f"{'rows' if len(strips.columns) == 1 else 'planes'} of {size} px at once."
         )
         logger.warning("%s", self.backed_off[-1])
         return True
@@ -162,7 +169,7 @@ class Runner:
         return Stream(self.ready.compute)
 
     def push(self, stream: Stream, rows: np.ndarray, *, last: bool) -> list[Tensor]:
-        """Logits (K, y', X) that are finished once the stream has its next normalised rows (y, X)."""
+        """Logits (K, y', X) that are finished once the stream has its next normalised rows (y, X); or planes."""
         import torch
 
         with torch.inference_mode():

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,20 +81,19 @@ class SlabFolder:
         """Labels frame by frame, shape ([Z,] Y, X); one frame in memory at a time."""
         parts = self._by_frame()
         for frame in range(n_frames):
-            labels = [_load(file)[0] for file in parts[frame]]
-            yield labels[0] if len(labels) == 1 else np.concatenate(labels)
+            yield _joined(parts[frame])
 
-    def frame(self, frame: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def frame(self, frame: int) -> Frame:
         """Labels of one frame, shape ([Z,] Y, X), and where they are certain (bool), if that is kept."""
-        labels, sure = [], []
-        for file in sorted(self.path.glob(f"{frame:07d}_*.npz")):
+        files = sorted(self.path.glob(f"{frame:07d}_*.npz"))
+        labels = _joined(files)
+        if self.peaks is None:
+            return labels, None
+        sure = np.empty(labels.shape, bool)
+        for file, part in _places(files, labels.shape):
             with np.load(file, allow_pickle=False) as saved:
-                labels.append(saved["labels"])
-                if self.peaks is not None:
-                    bits = np.unpackbits(saved["sure"], count=labels[-1].size)
-                    sure.append(bits.reshape(labels[-1].shape).astype(bool))
-        joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in (labels, sure) if parts]
-        return joined[0], joined[1] if sure else None
+                sure[part] = np.unpackbits(saved["sure"], count=sure[part].size).reshape(sure[part].shape)
+        return labels, sure
 
     def confidence(self, n_frames: int) -> list[float]:
         """Mean class probability of each frame."""
@@ -347,6 +346,23 @@ def _place(file: Path) -> tuple[int, int]:
 def _confidence(file: Path) -> float:
     with np.load(file, allow_pickle=False) as saved:
         return float(saved["confidence"])
+
+
+def _joined(files: Sequence[Path]) -> np.ndarray:
+    """The labels of a frame; of several parts only one is in memory beside them."""
+    labels = _load(files[-1])[0]
+    if len(files) == 1:
+        return labels
+    whole = np.empty((_place(files[-1])[1] + len(labels), *labels.shape[1:]), labels.dtype)
+    for file, part in _places(files, whole.shape):
+        whole[part] = _load(file)[0]
+    return whole
+
+
+def _places(files: Sequence[Path], shape: tuple[int, ...]) -> Iterator[tuple[Path, slice]]:
+    """The parts of a frame of `shape` with the slices that they hold."""
+    starts = [_place(file)[1] for file in files]
+    return zip(files, map(slice, starts, [*starts[1:], shape[0]]), strict=True)
 
 
 def _load(file: Path) -> tuple[np.ndarray, float]:

@@ -19,6 +19,9 @@ BLEND_OVERLAP = 0.25
 # Of what goes through a network from top to bottom: pixels at a time, least rows in tile multiples (coarse levels need
 # some to work on), and columns, more of which cost less halo and more memory.
 STRIP_PX, STRIP_ROWS, STRIP_COLUMNS = 2**17, 4, 4096
+# Of volumes, whose strips are planes: voxels at a time, least planes in tile multiples, and voxels of what is saved
+# together.
+STRIP_VOXELS, STRIP_PLANES, SLAB_VOXELS = 2**21, 2, 2**22
 # An exact halo for which the network computes each pixel more often than this gives way to blending.
 MAX_HALO_COST = 4.0
 
@@ -178,51 +181,96 @@ def tile_axis(length_px: int, tile_px: int, *, multiple: int, halo_px: int = 0, 
 
 @dataclass(frozen=True)
 class Strips:
-    """An image cut into columns that go through a network from top to bottom, some rows at a time.
+    """An image cut into columns that go through a network from top to bottom, some rows (of volumes planes) at a time.
 
     Parameters
     ----------
-    columns : AxisTiles
-        Disjoint, with halo.
+    columns : tuple of AxisTiles
+        Of all axes but the first; disjoint, with halo. Those of a plane follow each other, those of a volume go side by
+        side, so that its planes are read and finished once.
     length_px : int
         Rows of the image.
     rows_px : int
         That go in at a time.
     halo_px : int
         Rows before and behind some rows that these depend on: the halo, up to the tile multiple.
+    slab_px : int
+        Rows that are saved together; of planes all.
     """
 
-    columns: AxisTiles
+    columns: tuple[AxisTiles, ...]
     length_px: int
     rows_px: int
     halo_px: int
+    slab_px: int
+
+    @property
+    def column_px(self) -> int:
+        """Pixels of a row of a column."""
+        return math.prod(axis.tile_px for axis in self.columns)
+
+    @property
+    def part_px(self) -> int:
+        """Rows that are worth computing without the others: halos take half as much again."""
+        return max(-(-4 * self.halo_px // self.slab_px), 1) * self.slab_px
 
     @property
     def alive_px(self) -> int:
-        """About how many pixels have values in the network at once."""
-        return self.columns.tile_px * (self.rows_px + self.halo_px)
+        """About how many pixels have values in the network at once; of volumes a fit to what was measured."""
+        if len(self.columns) == 1:
+            return self.column_px * (self.rows_px + self.halo_px)
+        waiting = self._row_px * (1.5 + self.halo_px / 8 + self.rows_px / 2)
+        return int(1.25 * (waiting + 9 * self.column_px))
 
     @property
     def computed_px(self) -> int:
         """Pixels that go through the network, halos included."""
-        return self.columns.tile_px * len(self.columns.starts) * self.length_px
+        return self._row_px * self.length_px
+
+    @property
+    def _row_px(self) -> int:
+        return math.prod(axis.tile_px * len(axis.starts) for axis in self.columns)
 
 
 @cache
 def choose_strips(shape: tuple[int, ...], *, multiple: int, halo_px: int, max_alive_px: int) -> Strips | None:
     """Strips of an image of `shape`; None where the memory allows none with room for the halo."""
     halo = _ceil(halo_px, multiple)
+    strips = _strips_of_planes if len(shape) == 2 else _strips_of_volumes
+    found = strips(shape, multiple, halo, max_alive_px)
+    if found is not None:
+        logger.info(
+            "image of %s px: %d column(s) of %s px, %d %s at a time; the network computes %.2f times the pixels",
+            " x ".join(map(str, shape)), math.prod(len(axis.starts) for axis in found.columns),
+            " x ".join(str(axis.tile_px) for axis in found.columns), found.rows_px,
+            "rows" if len(shape) == 2 else "planes", found.computed_px / math.prod(shape),
+        )  # fmt: skip
+    return found
+
+
+def _strips_of_planes(shape: tuple[int, ...], multiple: int, halo: int, max_alive_px: int) -> Strips | None:
     least = STRIP_ROWS * multiple
     widest = min(STRIP_COLUMNS, max_alive_px // (least + halo) // multiple * multiple)
     if widest < min(2 * halo + multiple, _ceil(shape[1], multiple)):
         return None
     columns = tile_axis(shape[1], widest, multiple=multiple, halo_px=halo)
     rows = max(STRIP_PX // columns.tile_px // multiple * multiple, least)
-    logger.info(
-        "image of %d x %d px: %d column(s) of %d px, %d rows at a time; the network computes %.2f times the pixels",
-        *shape, len(columns.starts), columns.tile_px, rows, columns.tile_px * len(columns.starts) / shape[1],
-    )  # fmt: skip
-    return Strips(columns, shape[0], rows, halo)
+    return Strips((columns,), shape[0], rows, halo, shape[0])
+
+
+def _strips_of_volumes(shape: tuple[int, ...], multiple: int, halo: int, max_alive_px: int) -> Strips | None:
+    """As few columns as the memory allows."""
+    length = _ceil(shape[0], multiple)
+    slab = min(max(SLAB_VOXELS // math.prod(shape[1:]) // multiple, 1) * multiple, length)
+    most = math.prod(_ceil(n, multiple) for n in shape[1:])
+    while (columns := cheapest_tiles(shape[1:], multiple=multiple, halo_px=halo, max_tile_px=most)) is not None:
+        column = math.prod(axis.tile_px for axis in columns)
+        rows = min(max(STRIP_VOXELS // column // multiple, STRIP_PLANES) * multiple, length)
+        strips = Strips(columns, shape[0], rows, halo, slab)
+        if strips.alive_px <= max_alive_px:
+            return strips
+        most = column - 1
+    return None
 
 
 def cheapest_tiles(

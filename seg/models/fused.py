@@ -88,7 +88,7 @@ class FusedUNet:
     @property
     def streams(self) -> bool:
         """Whether `seg.models.streamed` can take images through it."""
-        return self.network.dims == 2 and tuple(self.network.scales) == (1,)
+        return tuple(self.network.scales) == (1,)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -129,19 +129,19 @@ class FusedUNet:
         return self._conv(self.network.reduce[level][0], x)
 
     def block_of_rows(self, block: ResidualBlock, x: Tensor, first: bool, last: bool) -> Tensor:
-        """A residual block of 2-D rows with two more on both sides, which it uses up; `x` is overwritten.
+        """A residual block of rows (planes) with two more on both sides, which it uses up; `x` is overwritten.
 
         Parameters
         ----------
         block : ResidualBlock
-        x : Tensor, shape (1, C, y + 4, X)
+        x : Tensor, shape (1, C, y + 4, X) or (1, C, z + 4, Y, X)
         first, last : bool
             Whether the image begins or ends here: beyond it the values between the convolutions are 0.
         """
         one, two = block.first[0], block.second[0]
-        across = [0, one.padding[1]]
+        across = [0, *one.padding[1:]]
         if x.shape[1] == 1:
-            x = x.clone(memory_format=torch.channels_last)  # as in `_at_one_scale`
+            x = x.clone(memory_format=_layout(self.network))  # as in `_at_one_scale`
         y = self._convolve(x, one.weight, one.bias, across, one.stride, one.dilation, 1, "relu", [], "")
         if first:
             y[:, :, 0] = 0

@@ -1,9 +1,11 @@
 """A fused U-Net from the top of an image to its bottom, strip by strip: every pixel is computed once.
 
-Tiles compute their halos again, a quarter more pixels on large frames, and hold the values of a whole tile. Here each
-level keeps the last rows that its next convolution needs and passes on what is finished, so that no row is computed
-twice but two per strip and block, and what is alive is a strip and the rows by which coarse levels lag behind. The
-values are those of the network on the whole image, to the bit.
+Of volumes the strips are some planes, from the first to the last; what is said of rows holds for planes.
+
+Tiles compute their halos again, a quarter more pixels on large frames and twice as many of volumes, and hold the values
+of a whole tile. Here each level keeps the last rows that its next convolution needs and passes on what is finished, so
+that no row is computed twice but two per strip and block, and what is alive is a strip and the rows by which coarse
+levels lag behind. The values are those of the network on the whole image, to the bit.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seg.models.fused import FusedUNet
-from seg.models.unet import ResidualBlock, packed
+from seg.models.unet import LAYOUT, ResidualBlock, packed
 
 # Rows before and behind that a residual block sees: two 3-wide convolutions.
 REACH = 2
@@ -27,7 +29,7 @@ class Stream:
     Parameters
     ----------
     fused : FusedUNet
-        2-D, of one scale.
+        Of one scale.
     """
 
     def __init__(self, fused: FusedUNet) -> None:
@@ -41,14 +43,14 @@ class Stream:
 
         Parameters
         ----------
-        rows : Tensor, shape (1, C, y, X)
-            In the type of the network; y and X are multiples of ``tile_multiple``.
+        rows : Tensor, shape (1, C, y, X) or (1, C, z, Y, X)
+            In the type of the network; its sizes are multiples of ``tile_multiple``.
         last : bool
             Whether the image ends here.
 
         Yields
         ------
-        Tensor, shape (1, K, y', X)
+        Tensor, shape (1, K, y', X) or (1, K, z', Y, X)
             The next logits; y' is about y, and all together lag behind until the last rows.
         """
         rows = packed(rows, self._network.stem_px)
@@ -95,16 +97,16 @@ class _Stage:
     """One residual block and the rows that wait in front of it."""
 
     def __init__(self, fused: FusedUNet, block: ResidualBlock) -> None:
-        self._fused, self._block = fused, block
+        self._fused, self._block, self._layout = fused, block, LAYOUT[fused.network.dims]
         self._waiting: Tensor | None = None  # the first REACH rows lie before those that are given out next
         self._first = True
 
     def room(self, shape: torch.Size, last: bool) -> Tensor:
         """Where the next rows, of `shape`, are to be written."""
-        _, channels, count, width = shape
+        _, channels, count, *across = shape
         held = REACH if self._waiting is None else self._waiting.shape[2]
         rows = torch.empty(
-            1, channels, held + count + REACH * last, width, dtype=self._fused.dtype, memory_format=torch.channels_last
+            1, channels, held + count + REACH * last, *across, dtype=self._fused.dtype, memory_format=self._layout
         )
         rows[:, :, :held] = 0 if self._waiting is None else self._waiting
         if last:
@@ -120,7 +122,7 @@ class _Stage:
         if rows is None or count <= 0:
             return None
         first, self._first = self._first, False
-        self._waiting = rows[:, :, count:].clone(memory_format=torch.channels_last)  # the block overwrites its rows
+        self._waiting = rows[:, :, count:].clone(memory_format=self._layout)  # the block overwrites its rows
         return self._fused.block_of_rows(self._block, rows[:, :, : count + 2 * REACH], first, last)
 
 
@@ -135,7 +137,9 @@ def _taken(level: list[_Stage], last: bool) -> Tensor | None:
 
 
 def _put_pooled(stage: _Stage, x: Tensor, last: bool) -> None:
-    """The largest of each 2 x 2 px: of rows first, which lie one behind the other in memory."""
-    rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
-    one, other = rows[..., 0::2], rows[..., 1::2]
+    """The largest of each 2 x 2 (x 2) px: of rows first, which lie one behind the other in memory."""
+    for axis in range(2, x.ndim - 1):
+        before = (slice(None),) * axis
+        x = torch.maximum(x[(*before, slice(0, None, 2))], x[(*before, slice(1, None, 2))])
+    one, other = x[..., 0::2], x[..., 1::2]
     torch.maximum(one, other, out=stage.room(one.shape, last))
