@@ -30,6 +30,8 @@ MAX_CUT_SHARE = 0.05
 MAX_STRAY = 0.25
 # A layer that fewer of the columns hold is open: the current does not flow through what its own columns project to.
 CLOSED_SHARE = 0.97
+# `side` of the ratio that counts what such a layer leaves bare.
+WITH_BASE = "with bare base"
 # Blur of the mask before the mesh of the free face, and of that of the pores.
 BLURS_PX = (1.0, 0.6)
 # Errors of the two, and of Crofton's formula for lengths.
@@ -78,10 +80,12 @@ def measure_frame(
         ``layer_thickness``: mean over the columns that hold some of the layer, of the length from its first to its
         last pixel, pores included. ``porosity``: the share of that length which is not layer. ``roughness_sa`` and
         ``roughness_sq`` of the free face, and ``developed_area_ratio``, its area (all that faces something other than
-        base and voids) over the projected area. ``specific_surface``: area between solid and pores over the volume
-        between the faces. ``compact_interphase_thickness``: median over its columns; 0 where a base but no interphase
-        is in view. In 2-D roughness is that of a profile line, the ratio one of lengths, and the specific surface is
-        that of an isotropic structure, ``4 / pi`` times length over area. Without a layer: NaN with ``ambiguous``.
+        base and voids) over the projected area of the columns that hold it; of an open volume also, with the `side`
+        "with bare base", that of the layer and of what is bare of its base over all columns. ``specific_surface``: area
+        between solid and pores over the volume between the faces. ``compact_interphase_thickness``: median over its
+        columns; 0 where a base but no interphase is in view. In 2-D roughness is that of a profile line, the ratio one
+        of lengths, and the specific surface is that of an isotropic structure, ``4 / pi`` times length over area.
+        Without a layer: NaN with ``ambiguous``.
     """
     shape = frame.labels.shape
     axis = axis_index(frame, thickness_axis, "layers")
@@ -106,8 +110,10 @@ def measure_whole(history: History) -> list[Measurement]:
 
     ``compact_interphase_thickness`` with the cycle as `side` is the median over its frames; NaN with ``ambiguous``
     where a step parts more than a quarter of them from the others, as a clock that does not fit does.
-    ``local_current_density`` is the current density over ``developed_area_ratio``; NaN with ``ambiguous`` where the
-    layer is open, for that ratio is of the columns that hold it. Both need the cycler, the latter the electrode area.
+    ``local_current_density`` is the current density over ``developed_area_ratio``. Of an open layer, whose ratio is
+    that of the columns that hold it, it is over the area of the layer and of its bare base, flagged ``ambiguous`` (the
+    high end is that on the layer alone), and NaN where no base is in view. Both need the cycler, the latter the
+    electrode area.
     """
     electrochem, table = history.electrochem, history.table
     if electrochem is None:
@@ -121,17 +127,21 @@ def measure_whole(history: History) -> list[Measurement]:
         rows.append(_of_cycle(found[[str(c) == str(cycle) for c in cycles]], f"cycle {cycle}", history.scale.flags))
     if "current_density_mA_per_cm2" not in known:
         return rows
-    for _, ratio in of_frame[of_frame["metric"] == "developed_area_ratio"].iterrows():
+    ratios = table[(table["metric"] == "developed_area_ratio") & table["frame"].notna() & table["value"].notna()]
+    # An open layer: on all that is there, where its base is in view.
+    for _, ratio in ratios.sort_values("side").groupby("frame").tail(1).iterrows():
         j = abs(float(known["current_density_mA_per_cm2"].get(int(ratio["frame"]), math.nan)))
         if j > 0 and ratio["value"] > 0:
-            opened = "ambiguous" in ratio["flags"].split(";")
+            opened = "ambiguous" in ratio["flags"].split(";") and ratio["side"] != WITH_BASE
             value, low, high = (math.nan if opened else j / ratio[key] for key in ("value", "high", "low"))
             rows.append(
                 Measurement(
                     "local_current_density", value, "mA/cm2", low, high,
                     str(ratio["class"]), int(ratio["frame"]), float(ratio["time_s"]),
-                    method=f"{j:.4g} mA/cm2 over developed_area_ratio" + (", which is of an open layer" * opened),
-                    flags=("ambiguous",) * opened,
+                    method=f"{j:.4g} mA/cm2 over developed_area_ratio"
+                    + (f" {ratio['side']}; high: the layer alone" if ratio["side"] else "")
+                    + (", which is of an open layer" * opened),
+                    flags=("ambiguous",) * (opened or bool(ratio["side"])),
                 )
             )  # fmt: skip
     return rows
@@ -218,37 +228,90 @@ def _face_rows(
         labels = np.asarray(frame.labels[start:stop])
         solid = schema.mask(labels, layer)
         outside = ~solid & ~schema.mask(labels, [*base, *inner, *_artifact(frame)]) & (labels != 0)
-        return solid, outside, schema.mask(labels, pores)
+        return outside, solid, schema.mask(labels, base), schema.mask(labels, pores)
 
+    bare = rounded = 0.0
     if not columns.pixels:
         outer = surface = math.nan
     elif ndim == 3:
-        outer, surface = interface_areas(
-            read, frame.labels.shape, _rows_of(columns), spacing=columns.spacing, sigma_px=BLURS_PX
-        )
+        areas = partial(interface_areas, shape=frame.labels.shape, rows=_rows_of(columns), spacing=columns.spacing)
+
+        # The surface of what lies outside: that of the layer alone would be rounded off where it meets its base.
+        def from_outside(start: int, stop: int) -> tuple[np.ndarray, ...]:
+            outside, solid, base, _ = read(start, stop)
+            return outside, solid, base, solid
+
+        def from_inside(start: int, stop: int) -> tuple[np.ndarray, ...]:
+            return read(start, stop)[1::2]
+
+        outer, bare, blunt = areas(from_outside, sigma_px=(BLURS_PX[0], BLURS_PX[0], math.sqrt(2) * BLURS_PX[0]))
+        (surface,) = areas(from_inside, sigma_px=BLURS_PX[1:])
+        rounded = max(outer - blunt, 0.0)
     else:
-        solid, outside, hollow = read(0, frame.labels.shape[0])
+        outside, solid, _, hollow = read(0, frame.labels.shape[0])
         outer, surface = (shared_boundary(solid, m, spacing=columns.spacing) for m in (outside, hollow))
     error, pore_error = (MESH_ERROR, PORE_ERROR) if ndim == 3 else (CROFTON_ERROR, CROFTON_ERROR)
     how, pore_how = (f"mesh, blur {b:g} px" if ndim == 3 else "Crofton" for b in BLURS_PX)
     flat = len(columns.extents) * math.prod(across)
-    ratio = outer / flat if flat else math.nan
+    # Blur takes from curved faces as its square, which twice the square shows; from edges as itself. The foot of an
+    # open layer lies within a pixel.
+    foot = 1.96 * DIGITISATION_PX * columns.step * _rim(columns.filled & columns.valid, columns.valid, across)
+    low, value, high = (
+        (outer + times * rounded) / flat if flat else math.nan for times in (-1, 1, 1 / (math.sqrt(2) - 1))
+    )
+    low, high = (
+        (end * (1 + sign * error) + sign * foot / flat if flat else end) for end, sign in ((low, -1), (high, 1))
+    )
     volume = float(columns.extents.sum()) * math.prod(across)
     specific = surface / volume * (1.0 if ndim == 3 else 4 / math.pi) if volume else math.nan
     none = () if columns.pixels else ("ambiguous",)
     share = len(columns.extents) / max(columns.n_valid, 1)
     opened, where = (("ambiguous",), f", over {100 * share:.0f} % of the columns") if share < CLOSED_SHARE else ((), "")
     section = "" if ndim == 3 else "2-D section, isotropic: 4/pi of length over area; "
+    real = []
+    # fmt: off
+    if opened and bare and flat:
+        all_of_it, shown = columns.n_valid * math.prod(across), bare / flat
+        layer, both, most = (part * flat / all_of_it for part in (low, value + shown, high + shown * (1 + error)))
+        real = [row("developed_area_ratio", both, "1", layer, most, n=columns.n_valid, side=WITH_BASE,
+                    flags=(*flags, "ambiguous"),
+                    method=f"{how}, the layer and what is bare of its base over all columns; low: the layer alone")]
+    # fmt: on
     return [
         *rows,
-        row("developed_area_ratio", ratio, "1", ratio * (1 - error), ratio * (1 + error), n=len(columns.extents),
+        row(
+            "developed_area_ratio",
+            value,
+            "1",
+            low,
+            high,
+            n=len(columns.extents),
             flags=flags + opened,
-            method=f"{how}, all that faces neither base nor voids{where}; interval: method error"),
-        row("specific_surface", specific, scale.unit("1/um"), specific * (1 - pore_error), specific * (1 + pore_error),
-            n=columns.pixels, flags=flags + none + (() if ndim == 3 else ("extrapolated",)),
+            method=f"{how}, all that faces neither base nor voids{where}; interval: method error, rounded edges",
+        ),
+        *real,
+        row(
+            "specific_surface",
+            specific,
+            scale.unit("1/um"),
+            specific * (1 - pore_error),
+            specific * (1 + pore_error),
+            n=columns.pixels,
+            flags=flags + none + (() if ndim == 3 else ("extrapolated",)),
             method=f"{section}{pore_how}, solid to {'+'.join(pores)} over the volume between the faces; interval: "
-            "method error"),
+            "method error",
+        ),
     ]  # fmt: skip
+
+
+def _rim(filled: np.ndarray, valid: np.ndarray, spacing: Sequence[float]) -> float:
+    """Length (3-D) of the rim of what columns are filled, 4 / pi of which its steps are; in a section its ends."""
+    steps = 0.0
+    for axis in range(filled.ndim):
+        inside = np.take(valid, range(1, valid.shape[axis]), axis) & np.take(valid, range(valid.shape[axis] - 1), axis)
+        n = np.count_nonzero(np.diff(filled, axis=axis) & inside)
+        steps += n * math.prod(s for a, s in enumerate(spacing) if a != axis)
+    return steps * (math.pi / 4 if filled.ndim == 2 else 1.0)
 
 
 def _interphase_rows(frame: Frame, axis: int, classes: Sequence[str], base_classes: Sequence[str]) -> list[Measurement]:
