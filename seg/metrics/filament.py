@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from seg.metrics.percolation import Passage, Penetration, find_passage, lateral_
 from seg.metrics.table import Measurement
 from seg.uncertainty import boundary_shift
 
+if TYPE_CHECKING:
+    from seg.metrics.percolation_blocks import BlockPassage
+
+BESIDE = "the electrode lies beside it: in a hollow?; "
 KINDS = ("straight", "branching", "spalling", "diffuse")
 
 
@@ -93,7 +98,7 @@ def measure_frame(
     if passage is None:
         return _no_passage(frame, row)
     depth = penetration(metal, passage.electrode, spacing=scale.spacing)
-    rows = [_depth(frame, depth, passage.thickness, row), _percolation(frame, metal, passage, row)]
+    rows = [_depth(frame, depth, passage, row), _percolation(frame, metal, passage, row)]
     ids = body_ids(frame, metal, smallest_px=min_object_px)
     for body in find_bodies(frame, ids, reference=None, root_classes=electrode_classes, own=classes):
         rows.append(_kind(body, passage, scale.spacing, partial(row, object_id=body.object_id)))
@@ -116,7 +121,7 @@ def _on_disk(
     found = reach_on_disk(frame, passage, classes)
     answers = found.by_faces, found.by_corners, found.when_grown
     return [
-        _depth(frame, found.depth, passage.thickness, row),
+        _depth(frame, found.depth, passage, row),
         _connects(frame, answers, found.leaves_sideways, passage.side, row),
         *kinds,
     ]
@@ -128,14 +133,20 @@ def _no_passage(frame: Frame, row: partial[Measurement]) -> list[Measurement]:
     return [nothing("penetration_depth", unit=frame.scale.unit("um")), nothing("percolates", unit="1")]
 
 
-def _depth(frame: Frame, found: Penetration, thickness: float, row: partial[Measurement]) -> Measurement:
-    scale, um = frame.scale, frame.scale.unit("um")
+def _depth(
+    frame: Frame, found: Penetration, passage: Passage | BlockPassage, row: partial[Measurement]
+) -> Measurement:  # fmt: skip
+    scale, um, ndim = frame.scale, frame.scale.unit("um"), len(frame.labels.shape)
     low, high = found.interval()
     rough = f", electrode rough by {found.roughness / found.pixel:.2g} px" if found.roughness else ""
+    # The electrode lies beside the deepest metal, not behind it: metal in a hollow of it reads its own radius.
+    beside = bool(found.way) and abs(found.way[SIDES[passage.side][0] % ndim]) < 0.5
     return row(
         "penetration_depth", found.depth, um, low=low, high=high,
-        method=f"farthest connected metal from the electrode, {found.depth / thickness:.2g} of the {thickness:.3g} "
-               f"{um} of separator; interval: both mask edges, a tip that blur makes shorter{rough}", flags=scale.flags,
+        method=f"farthest connected metal from the electrode, {found.depth / passage.thickness:.2g} of the "
+               f"{passage.thickness:.3g} {um} of separator; {BESIDE * beside}"
+               f"interval: both mask edges, a tip that blur makes shorter{rough}",
+        flags=(*scale.flags, *(("ambiguous",) if beside else ())),
     )  # fmt: skip
 
 

@@ -106,6 +106,8 @@ class Penetration:
     over_gaps : float
         The depth with what gaps of two pixels cut off.
     ndim : int
+    way : tuple of float
+        Unit vector from the electrode to the tip; empty without one.
     """
 
     depth: float
@@ -115,6 +117,7 @@ class Penetration:
     tip_radius: float = math.nan
     over_gaps: float = 0.0
     ndim: int = 3
+    way: tuple[float, ...] = ()
 
     def interval(self) -> tuple[float, float]:
         """Bounds of the depth: 0, 0 where nothing has come in.
@@ -202,7 +205,7 @@ def penetration_between(
     scale = np.asarray(spacing, float)
     way = (tip - foot) * scale / depth
     pixel = float(pixel_along(way, scale))
-    bump, roughness = _face(foot, way, pixel, electrode, shape, scale)
+    bump, roughness = _face(foot, way, pixel, (electrode, connected), shape, scale)
     box = _around(tip, np.full(len(shape), WIDEST_TIP_PX), shape)
     within = ndimage.distance_transform_edt(np.pad(connected(box), 1, mode="edge"), sampling=scale)
     within = within[(slice(1, -1),) * len(shape)]
@@ -212,18 +215,20 @@ def penetration_between(
     room = within.ravel() - pixel / 2
     inside = room >= 0.5 * from_tip
     radius = float(room[inside].max(initial=pixel / 2))
-    return Penetration(depth, pixel, bump, roughness, radius, over_gaps, len(shape))
+    return Penetration(depth, pixel, bump, roughness, radius, over_gaps, len(shape), tuple(way.tolist()))
 
 
 def _face(
-    foot: np.ndarray, way: np.ndarray, pixel: float, electrode: Callable[[tuple[slice, ...]], np.ndarray],
+    foot: np.ndarray, way: np.ndarray, pixel: float,
+    masks: tuple[Callable[[tuple[slice, ...]], np.ndarray], Callable[[tuple[slice, ...]], np.ndarray]],
     shape: tuple[int, ...], scale: np.ndarray,
 ) -> tuple[float, float]:  # fmt: skip
     """How far the foot stands out over the paraboloid through the face around it, and how rough that face is."""
     ndim = len(shape)
     box = _around(foot, np.full(ndim, math.ceil(FACE_PX)), shape)
-    solid = electrode(box)
-    points = crack_points(solid, ~solid, scale.tolist(), origin=[part.start for part in box])
+    # Metal may come from deep inside of the electrode: what it grows through is no face.
+    solid, metal = (mask(box) for mask in masks)
+    points = crack_points(solid, ~(solid | metal), scale.tolist(), origin=[part.start for part in box])
     points = points[points.direction @ (way / scale) > 0.3 * np.abs(way / scale).max()]
     offset = points.position - foot * scale
     heights, across = offset @ way, offset @ np.linalg.svd(way[None])[2][1:].T

@@ -110,6 +110,14 @@ def test_interval_of_the_depth_knows_bumps_round_tips_and_gaps(schema, ndim):
         assert found.high == pytest.approx((40 - top) * 0.5 + plain.high)
 
 
+def test_metal_in_a_hollow_of_the_electrode_has_no_sure_depth(schema):
+    # Flush with the face at 80: what is farthest from the electrode is 4 columns (1.6 um) away from it, to the side.
+    found = values(cell(schema, draw=[box(80, 95, 40, 47)]))["penetration_depth"]
+    assert (found.value, found.flags) == (pytest.approx(4 * 0.4), ("ambiguous",))
+    assert "beside" in found.method
+    assert values(cell(schema, draw=[box(60, 95, 40, 47)]))["penetration_depth"].flags == ()
+
+
 def test_metal_that_leaves_sideways_may_have_shorted_outside(schema):
     frame = cell(schema, ndim=3, spacing=(0.5, 0.3, 0.4), draw=[box(40, 80, 20, 24, 3), box(40, 44, 0, 24, 3)])
     assert values(frame)["percolates"].flags == ("touches-border",)
