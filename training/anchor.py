@@ -119,15 +119,17 @@ class Anchor(nn.Module):
         """Loss of images (B, 1, [Z,] Y, X) over the pixels of code 0 and of codes from `GUESSED` on."""
         finest = (logits if isinstance(logits, torch.Tensor) else logits[0]).float()
         free = (codes == 0) | (codes >= GUESSED)
+        n = free.sum().clamp_min(1)
+        guesses = torch.where(codes >= GUESSED, codes - GUESSED, torch.zeros_like(codes))
+        of_guess = self.loss_of_guess.per_pixel(finest, guesses)
+        if not self.known:
+            return self.strength * (of_guess * free).sum() / n
         with torch.no_grad():
             wanted = functional.log_softmax(self.start(images)[:, self.known].float(), dim=1)
             shape = (1, -1, *(1,) * (wanted.ndim - 2))
             trusted = (wanted.exp() * self.trusted.view(shape)).sum(dim=1)  # (B, [Z,] Y, X)
         found = functional.log_softmax(finest[:, self.known], dim=1)
         apart = (wanted.exp() * (wanted - found)).sum(dim=1)
-        n = free.sum().clamp_min(1)
-        guesses = torch.where(codes >= GUESSED, codes - GUESSED, torch.zeros_like(codes))
-        of_guess = self.loss_of_guess.per_pixel(finest, guesses)
         return self.strength * ((trusted * apart * free).sum() + ((1 - trusted) * of_guess).sum()) / n
 
 
@@ -142,7 +144,7 @@ def make_anchor(
     start : nn.Module
         Copied.
     known : sequence of int
-        Outputs that it was trained on.
+        Outputs that it was trained on; none: it is random, and only the forest guesses.
     strength : float
         Of the anchor against the labels.
     images : sequence of LabelledImage
@@ -163,6 +165,10 @@ def make_anchor(
     if codes.n_codes > GUESSED:
         raise UsageError(f"loss.anchor serves at most {GUESSED - 1} classes and sets of classes.")
     start = copy.deepcopy(start).to(device).eval()
+    if not known:
+        guessed = guess(None, [], [0.0] * codes.n_classes, images, codes, device=device, precision=precision, seed=seed)
+        logger.info("hardly anything is labelled: elsewhere the network learns what a forest on the labels guesses")
+        return Anchor(start, [], [], strength, codes).to(device), guessed, 0.0
     trust = judge(start, images, codes, device=device, precision=precision)
     logger.info(
         "the start names the labelled pixels with a skill of %.2f (1: all, 0: chance); where nothing is labelled it "

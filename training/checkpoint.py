@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from seg.errors import UsageError
-from training.config import EARLIER_MODELS, TrainConfig
+from training.config import EARLIER_LOSS, EARLIER_MODELS, TrainConfig
 
 FORMAT = 1
 FREE_TO_CHANGE = (
@@ -81,7 +81,8 @@ def load_checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
 
 def with_defaults(before: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with the defaults of keys that later versions added."""
-    before = {**before, "model": {**EARLIER_MODELS, **before.get("model", {})}}
+    earlier = {"model": EARLIER_MODELS, "loss": EARLIER_LOSS}
+    before = {**before, **{part: {**keys, **before.get(part, {})} for part, keys in earlier.items()}}
     filled = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(TrainConfig), before))
     assert isinstance(filled, dict)
     return filled

@@ -109,6 +109,8 @@ class ModelConfig:
 
 EARLIER_MODELS = {"stem_px": 1}
 """What models and runs have whose files were written before the key existed."""
+EARLIER_LOSS = {"guesses": 0.0}
+"""The same for the loss of unfinished runs."""
 
 
 @dataclass
@@ -123,6 +125,8 @@ class LossConfig:
     # pull of unlabelled pixels towards what model.init says, as far as it names the labelled ones rightly, and a forest
     # for the rest; 0: none
     anchor: float = 0.0
+    # from scratch, where less than a hundredth is labelled: weight of what a forest on the labels guesses elsewhere
+    guesses: float = 1.0
 
 
 @dataclass
@@ -361,8 +365,9 @@ def check_config(config: TrainConfig, *, is_planned: bool = False) -> None:
                        ("optimizer.freeze_statistics", config.optimizer.freeze_statistics)):  # fmt: skip
         if value and config.model.init is None:
             raise UsageError(f"{key}={value} keeps to the model that a run starts from; set model.init too.")
-    if config.loss.anchor < 0:
-        raise UsageError(f"loss.anchor={config.loss.anchor}; expected 0 or more.")
+    for key in ("anchor", "guesses"):
+        if getattr(config.loss, key) < 0:
+            raise UsageError(f"loss.{key}={getattr(config.loss, key)}; expected 0 or more.")
     if (data.pixel_size_um or 0) < 0:
         raise UsageError(f"data.pixel_size_um={data.pixel_size_um}; expected more than 0, or 0 to resample nothing.")
     if trainer.patience and not trainer.score_every:

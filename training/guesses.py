@@ -40,15 +40,15 @@ Box = tuple[slice, ...]
 
 
 def guess(
-    start: nn.Module, known: Sequence[int], trusted: Sequence[float], images: Sequence[LabelledImage],
+    start: nn.Module | None, known: Sequence[int], trusted: Sequence[float], images: Sequence[LabelledImage],
     codes: LabelCodes, *, device: torch.device, precision: str, seed: int = 0,
 ) -> list[LabelledImage]:  # fmt: skip
     """Fill unlabelled pixels near labels with guesses; images that are held out or hold no labels stay as they are.
 
     Parameters
     ----------
-    start : nn.Module
-        Whose features and probabilities the forest sees, besides filtered intensities.
+    start : nn.Module or None
+        Whose features and probabilities the forest sees, besides filtered intensities; None: it sees these alone.
     known : sequence of int
         Outputs that it was trained on.
     trusted : sequence of float
@@ -82,11 +82,13 @@ def guess(
     filled = {i: images[i].codes.copy() for i, _, _ in places}
     for (i, inner, _), description in zip(places, described, strict=True):
         found = forest.predict_proba(description.reshape(len(description), -1).T).astype(np.float32)  # (N, codes)
-        said = np.exp(description[-codes.n_classes :].reshape(codes.n_classes, -1).T)  # (N, K)
-        # Strokes are as many of each class, pixels are not: half way (a root) to the shares that the start sees.
-        share = (said @ of_code.T.astype(np.float32)).mean(axis=0)
-        found *= np.sqrt(share + _RAREST)
-        found /= found.sum(axis=1, keepdims=True)
+        said = np.zeros((len(found), codes.n_classes), np.float32)
+        if start is not None:
+            said = np.exp(description[-codes.n_classes :].reshape(codes.n_classes, -1).T)  # (N, K)
+            # Strokes are as many of each class, pixels are not: half way (a root) to the shares that the start sees.
+            share = (said @ of_code.T.astype(np.float32)).mean(axis=0)
+            found *= np.sqrt(share + _RAREST)
+            found /= found.sum(axis=1, keepdims=True)
         said[:, [k for k in range(codes.n_classes) if k not in known]] = 0
         believed = (said @ np.asarray(trusted, np.float32) / np.maximum(said.sum(axis=1), _LEAST))[:, None]
         by_start = said @ of_code.T.astype(np.float32)
@@ -129,9 +131,15 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[Box, Box]]:
 
 
 @torch.no_grad()
-def _describe(start: nn.Module, image: np.ndarray, inner: Box, outer: Box, device: torch.device) -> np.ndarray:
+def _describe(
+    start: nn.Module | None, image: np.ndarray, inner: Box, outer: Box, device: torch.device
+) -> np.ndarray:  # fmt: skip
     """Features (F, [Z,] Y, X) of a tile, float32: filters, what the head of the network sees, and its log shares."""
     part = image[outer].astype(np.float32)
+    own = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+    filtered = features(part, spacing=(1.0,) * part.ndim)
+    if start is None:
+        return filtered[(slice(None), *own)]
     multiple = start.tile_multiple
     padded = np.pad(part, [(0, -n % multiple) for n in part.shape], mode="symmetric")
     seen: list[torch.Tensor] = []
@@ -148,10 +156,9 @@ def _describe(start: nn.Module, image: np.ndarray, inner: Box, outer: Box, devic
         own_grid = functional.interpolate(own_grid, scale_factor=start.stem_px, mode="nearest")
     network = [own_grid, torch.log_softmax(logits.float(), dim=1)]
     rows = [
-        features(part, spacing=(1.0,) * part.ndim),
+        filtered,
         *(t[0].float().cpu().numpy()[(slice(None), *inside)] for t in network),
     ]
-    own = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
     return np.concatenate([row[(slice(None), *own)] for row in rows])
 
 

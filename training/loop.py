@@ -31,6 +31,7 @@ from training.checkpoint import save_checkpoint
 from training.config import TrainConfig, TrainerConfig
 from training.dataset import Batches, PatchDataset, make_loader
 from training.export import export_bundle
+from training.guesses import GUESSED
 from training.initial import load_initial_weights, made_for
 from training.label_codes import LabelCodes
 from training.losses import MaskedLoss
@@ -40,7 +41,7 @@ from training.preview import Preview
 from training.records import Records, StopRequest, bar, open_log
 from training.resume import CHECKPOINT, find_checkpoint, restore, scaler_state, share_done
 from training.scoring import COLUMNS, score, summary
-from training.second_image import keep_some_back, named_rightly
+from training.second_image import hardly_labelled, keep_some_back, named_rightly
 from training.sources import LabelledImage, load_sources
 from training.splits import presence, warn_of_absent_classes
 from training.synthetic import SyntheticPool
@@ -145,6 +146,12 @@ def train(config: TrainConfig, data: TrainingData, *, progress: Progress = silen
                 network, known, config.loss.anchor, seen, data.codes, device=fabric.device,
                 precision=precision, seed=config.data.seed, made_for_these=made_for(config),
             )  # fmt: skip
+    few = config.model.init is None and hardly_labelled(data.images)
+    if few and config.loss.guesses and data.codes.n_codes <= GUESSED:
+        anchor, seen, keep = make_anchor(
+            network, [], config.loss.guesses, seen, data.codes, device=fabric.device, precision=precision,
+            seed=config.data.seed,
+        )  # fmt: skip
     optimizer = make_optimizer(network, config.optimizer)
     average = WeightAverage(network, config.optimizer.ema_decay)
     place = restore(checkpoint, config, network, average, optimizer, fabric)

@@ -28,6 +28,17 @@ SPARSE = 0.2
 """Share of labelled pixels up to which labels are taken for strokes."""
 
 
+HARDLY = 0.01
+"""Share of labelled pixels below which a network from scratch learns from guesses, too."""
+
+
+def hardly_labelled(images: Sequence[LabelledImage]) -> bool:
+    """Whether less than a hundredth of the pixels to train on is labelled, in images that hold labels."""
+    trained = [item.codes for item in images if not item.held_out and item.codes.any()]
+    labelled = sum(int((codes > 0).sum()) for codes in trained)
+    return 0 < labelled < HARDLY * sum(codes.size for codes in trained)
+
+
 def keep_some_back(images: Sequence[LabelledImage], *, seed: int) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Keep the strokes of some images from training; every class stays with those that are trained on.
 

@@ -10,7 +10,7 @@ import torch
 from seg.models.bundle import load_bundle
 from training.learning_curve import with_labels
 from training.loop import build_network, prepare, train
-from training.second_image import keep_some_back, named_rightly
+from training.second_image import hardly_labelled, keep_some_back, named_rightly
 
 CPU = {"device": torch.device("cpu"), "precision": "fp32"}
 
@@ -34,6 +34,19 @@ def test_a_third_of_the_images_is_kept_and_every_class_stays(strokes):
     alone = [replace(two[0], codes=np.where(two[0].codes == 2, 0, two[0].codes)), two[1]]
     images, kept = keep_some_back(alone, seed=0)
     assert [i.name for i in kept] == [two[0].name]
+
+
+def test_below_a_hundredth_hardly_anything_is_labelled(strokes):
+    """What is held out does not count, nor do images without labels; nothing labelled is not little labelled."""
+    codes = np.zeros((50, 40), np.uint8)
+    images = [replace(strokes.images[0], codes=codes.copy(), held_out=False) for _ in range(2)]
+    images.append(replace(images[0], codes=np.ones_like(codes), held_out=True))
+    assert not hardly_labelled(images)
+    assert not hardly_labelled(images[2:])
+    images[0].codes.ravel()[:19] = 1
+    assert hardly_labelled(images)
+    images[0].codes.ravel()[:20] = 1  # 1 % of the one image that holds labels
+    assert not hardly_labelled(images)
 
 
 def test_nothing_is_kept_where_it_is_not_needed_or_cannot_be(strokes, film_config, caplog):

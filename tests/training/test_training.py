@@ -179,3 +179,5 @@ def test_keys_that_later_versions_added_do_not_count_as_changed(film_config):
     assert changed_keys(with_defaults(before), now) == []
     del before["model"]["stem_px"]  # older runs are on the pixels' own grid, which is no longer the default
     assert changed_keys(with_defaults(before), now) == ["model.stem_px"]
+    del before["loss"]["guesses"]  # which was not there, either
+    assert changed_keys(with_defaults(before), now) == ["model.stem_px", "loss.guesses"]
