@@ -20,6 +20,7 @@ from seg.masks import labels_of, rules_of, seen_by_network, writes_zarr
 from seg.options import RunOptions
 from seg.preprocess import SeriesNormalisation
 from seg.stack import Stack
+from seg.turning import in_pieces
 
 SPECIMEN = r"^(.+?)[-_ .]*\d*$"
 """Specimen in the name of a file: all before its last number. The training command has the same default."""
@@ -99,9 +100,8 @@ def plan_inputs(
             stack = open_stack(entry.path, **own.reading)
             check_fits(stack, bundle)
             seen = seen_by_network(stack, bundle.spec, config)
-            # Of the planes as they lie in the file: turned ones would be read whole.
             scale = SeriesNormalisation.fit(stack, bundle.spec.percentiles)
-            chosen = choose_precision(stack, bundle, settings, scale)
+            chosen = choose_precision(in_pieces(seen), bundle, settings, scale)
             runner = Runner(bundle, replace(settings, precision=chosen.used))
             plan = plan_segmentation(
                 seen, runner, parts_of(seen, runner), joined=not writes_zarr(stack, own),

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
+from seg.slabs import Frame
+
 FIRST_FRAMES = 3
 """Where a fixed class is, is what most of so many first frames say."""
 _SHARE_MOVED, _NEAR_PX, _THICK_PX = 0.5, 8, 5
-_Frame = tuple[np.ndarray, np.ndarray | None]
 
 
 def with_fixed_classes(
-    read: Callable[[int], _Frame], n_frames: int, fixed: Sequence[tuple[int, int]], counts: dict[int, int]
-) -> Callable[[int], _Frame]:
+    read: Callable[[int], Frame], n_frames: int, fixed: Sequence[tuple[int, int]], counts: dict[int, int]
+) -> Callable[[int], Frame]:
     """Frames in which fixed classes are where they were at first, and nowhere else.
 
     Parameters
@@ -55,7 +56,7 @@ def with_fixed_classes(
         beyond = ndimage.binary_dilation(there, iterations=4) & ~ndimage.binary_dilation(there, iterations=2)
         places.append((value, other, there, ~there & ~covered, beyond))
 
-    def frame(index: int) -> _Frame:
+    def frame(index: int) -> Frame:
         labels, sure = read(index)
         changed = labels.copy()
         for value, other, there, elsewhere, beyond in places:

@@ -15,7 +15,7 @@ import numpy as np
 
 from seg.errors import ModelError, SegError, UsageError
 from seg.memory import keep_freed_memory
-from seg.models.device import cpu_bf16_feature, resolve_device, resolve_precision
+from seg.models.device import arithmetic, resolve_device, resolve_precision, true_float32
 from seg.tiling import AxisTiles, Strips, choose_strips, choose_tiles
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class Runner:
         layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
         tiles = torch.from_numpy(images)
         dtype = self.ready.dtype
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             if self.device.type == "cpu":  # the weights are in `dtype`
                 return self.ready.compute(tiles.to(dtype, memory_format=layout))
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
@@ -368,10 +368,12 @@ def ready_network(network: nn.Module, device: torch.device, precision: str) -> R
 
         keep_freed_memory()
         fused = fused_forward(own)
-        reason = f"the CPU has {cpu_bf16_feature()}" if cpu_bf16_feature() else "the CPU has no bf16 arithmetic"
-        logger.info("network on the CPU with %d threads in %s (%s)", torch.get_num_threads(), precision, reason)
+        threads = torch.get_num_threads()
+        logger.info(
+            "the network runs on the CPU, %d thread%s, in %s", threads, "s" * (threads != 1), arithmetic(precision)
+        )
     else:
-        logger.info("network on %s in %s", torch.cuda.get_device_name(device), precision)
+        logger.info("the network runs on %s in %s", torch.cuda.get_device_name(device), precision)
     ready = Ready(own, fused or own, dtype, fused.values_per_px if fused else own.values_per_px)
     _READY[network] = (stamp, ready)
     return ready

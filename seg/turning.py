@@ -90,6 +90,21 @@ def turned_on_disk(stack: Stack, path: Path) -> Stack:
     return from_disk(stack, path)
 
 
+class _Pieces:
+    """What `read_grey` needs of an array, read piece by piece."""
+
+    def __init__(self, data: TurnedVolumes) -> None:
+        self.shape, self.ndim, self.dtype, self._data = data.shape, data.ndim, data.dtype, data
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self._data.piece(key)
+
+
+def in_pieces(stack: Stack) -> Stack:
+    """A stack that is `turned`, for looking at some rows of it without reading a frame whole; others as they are."""
+    return replace(stack, data=_Pieces(stack.data)) if isinstance(stack.data, TurnedVolumes) else stack
+
+
 def from_disk(stack: Stack, path: Path) -> Stack:
     """The turned stack from the copy that `turned_on_disk` made."""
     return replace(turned(stack), data=np.load(path, mmap_mode="r", allow_pickle=False))
@@ -126,6 +141,12 @@ class TurnedVolumes:
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
+
+    def piece(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        """A few planes or rows, read from the file as they are asked for; nothing is held. One index for each axis."""
+        *lead, z, y, x = (slice(k, k + 1) if isinstance(k, int) else k for k in key)
+        found = np.swapaxes(np.asarray(self._data[(*lead, y, z, x)]), -3, -2)
+        return found[tuple(0 if isinstance(k, int) else slice(None) for k in key)]
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if not self._has_time:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from seg import runner
 from seg.errors import DataError, ModelError, SegError, UsageError
 from seg.inference import InferenceSettings, parts_of, predict_probabilities, segment
 from seg.labels import load_schema
+from seg.models import device
 from seg.models.bundle import Bundle, ModelSpec
 from seg.models.device import cpu_bf16_feature
 from seg.models.unet import UNet
 from seg.preprocess import SeriesNormalisation
+from seg.runner import Runner
 from seg.stack import Calibration, Stack
 
 AS_IT_IS = SeriesNormalisation(0, 1)
@@ -350,8 +353,38 @@ def train_to_threshold(network, image, steps=25):
 def test_the_choice_of_device_and_precision_is_logged(caplog):
     with caplog.at_level(logging.INFO):
         predict_probabilities(make_bundle(seed=9), random_image((97, 65)), InferenceSettings(device="cpu"))
-    assert "network on the CPU with" in caplog.text
+    assert "the network runs on the CPU, " in caplog.text
     assert "image of 97 x 65 px: 1 x 1 tile(s) of 100 x 68 px" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("feature", "precision", "said"),
+    [
+        ("amx_bf16", "fp32", "float32; its half precision (amx_bf16) would be faster"), (None, "fp32", "float32"),
+        ("amx_bf16", "bf16", "half precision (bf16), for which it has instructions (amx_bf16)"),
+        (None, "bf16", "half precision (bf16), for which it has no instructions: float32 would be faster"),
+    ],
+)  # fmt: skip
+def test_the_arithmetic_is_said_in_words(monkeypatch, feature, precision, said):
+    monkeypatch.setattr(device, "cpu_bf16_feature", lambda: feature)
+    assert device.arithmetic(precision) == said
+
+
+def test_float32_is_float32_while_a_network_computes(monkeypatch):
+    """Convolutions on a GPU would round their factors to ten bits by default; the switches are seen on any machine."""
+    bundle, seen = make_bundle(), []
+    runner = Runner(bundle, InferenceSettings(**FP32))
+    compute = runner.ready.compute
+
+    def watched(tiles):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return compute(tiles)
+
+    monkeypatch.setattr(runner, "ready", replace(runner.ready, compute=watched))
+    assert torch.backends.cudnn.allow_tf32  # torch's default
+    runner(random_image((1, 1, 32, 32)))
+    assert seen == [(False, False)]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_changed_weights_are_noticed():

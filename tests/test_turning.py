@@ -12,6 +12,7 @@ from seg.analysis import AnalysisConfig
 from seg.io import open_stack, read_labels, write_image
 from seg.models.bundle import load_bundle, save_bundle
 from seg.pipeline import RunOptions, predict
+from seg.preprocess import read_grey
 from seg.stack import Calibration
 from seg.turning import thickness_axis, turned, turned_on_disk
 
@@ -120,3 +121,16 @@ def test_a_turned_stack_reads_what_is_asked(tmp_path):
     np.testing.assert_array_equal(stack.frame(1), data[1].swapaxes(0, 1))
     np.testing.assert_array_equal(stack.data[0, 3:5, :, 7], data[0, :, 3:5, 7].T)
     assert stack.data.held_bytes == 12 * 40 * 56
+
+
+def test_pieces_of_a_turned_volume_are_read_without_holding_it(tmp_path):
+    """A dry run decides the arithmetic by the planes that the network will see, and reads no frame whole for it."""
+    for data, axes in ((cells(1)[0], "zyx"), (cells(3), "tzyx")):
+        write(tmp_path / "a.ome.tif", data)
+        whole = turned(open_stack(tmp_path / "a.ome.tif"))
+        pieces = turning.in_pieces(turned(open_stack(tmp_path / "a.ome.tif")))
+        for frame, z, rows in ((0, 7, slice(2, 9)), (len(data) - 1 if axes == "tzyx" else 0, slice(3, 5), slice(0, 4))):
+            np.testing.assert_array_equal(
+                read_grey(pieces, frame, z=z, rows=rows), read_grey(whole, frame, z=z, rows=rows)
+            )
+        assert turning.in_pieces(open_stack(tmp_path / "a.ome.tif")).data.shape == data.shape

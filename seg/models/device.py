@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +50,35 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if cpu_bf16_feature() else "fp32"
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Float32 is float32 meanwhile: GPUs otherwise round the factors of convolutions to ten bits (TF32) by default.
+
+    Masks in float32 are what half precision is measured against, and what images get that half precision would change.
+    """
+    import torch
+
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = False
+        yield
+    finally:
+        for switch, was in zip(switches, before, strict=True):
+            switch.allow_tf32 = was
+
+
+def arithmetic(precision: str) -> str:
+    """What the CPU computes in, in words: ``half precision, which it has instructions for (amx_bf16)``."""
+    feature = cpu_bf16_feature()
+    if precision == "fp32":
+        return f"float32; its half precision ({feature}) would be faster" if feature else "float32"
+    if feature is None:
+        return "half precision (bf16), for which it has no instructions: float32 would be faster"
+    return f"half precision (bf16), for which it has instructions ({feature})"
 
 
 @cache
