@@ -181,14 +181,17 @@ class Census:
             self.links.append(_distinct(self.last[:, 0], head[:, 0]))
             self.union_links.append(_distinct(self.last[:, 1], head[:, 1]))
         self.last = tail
-        self.firsts.append(self.count)
-        self.kinds.append(found.kinds)
-        self.sizes.append(found.sizes)
-        self.flags.append(found.flags)
-        self.unions.append(np.where(found.unions > 0, found.unions + self.n_unions, 0))
-        self.pairs.append(found.pairs + (self.count, self.count, 0))
+        first, first_union = self.count, self.n_unions
+        self.firsts.append(first)
         self.count += len(found.kinds)
         self.n_unions += int(found.unions.max(initial=0))
+        # As small as they may be: planes of noise have a region in every fourth pixel, and a pair in every one.
+        index = np.int32 if self.count < 2**31 else np.int64
+        self.kinds.append(found.kinds.astype(np.uint8))
+        self.sizes.append(found.sizes)
+        self.flags.append(found.flags)
+        self.unions.append(np.where(found.unions > 0, found.unions + first_union, 0).astype(index))
+        self.pairs.append((found.pairs + (first, first, 0)).astype(index))
 
     def decide(self) -> tuple[np.ndarray, np.ndarray]:
         """New label value of each provisional id (entry 0: unlabelled), and how many regions of each value went."""
@@ -213,7 +216,8 @@ class Census:
         bad = inside & lost[body]
         # Rule 3: other classes.
         small = size < rules.least_px[kind]
-        pairs = np.concatenate([*self.pairs, np.zeros((0, 3), np.int64)]).astype(np.int64)
+        pairs = np.concatenate([*self.pairs, np.zeros((0, 3), np.int32)])
+        self.pairs = []
         pairs[:, :2] = region_of[pairs[:, :2]]
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         open_to = _any(pairs[~inside[pairs[:, 1]], 0], total)

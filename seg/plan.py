@@ -31,8 +31,11 @@ JOINING_BYTES = 2**26
 SLACK_BYTES = 2**25
 # Of the clean-up of masks, for each voxel of a slab with its halo, by the axes of a frame. It follows the detail of the
 # masks: in 3-D 16 measured in masks of grains, 48 where a tenth of the voxels are noise, 160 to 235 where all of two to
-# five classes are, 300 of ten classes. Planes of noise, whose regions are all small, take 200 per pixel of the plane.
+# five classes are, 300 of ten classes.
 CLEANING_BYTES_PER_VOXEL = {2: 160, 3: 320}
+# And for each pixel of a plane, of whose regions all are known before any is decided. In planes of noise all are small:
+# 100 of five classes, 140 of ten; in volumes they hang together.
+REGIONS_BYTES_PER_PX = {2: 140, 3: 0}
 
 
 @dataclass(frozen=True)
@@ -113,15 +116,7 @@ def plan_segmentation(
     if isinstance(stack.data, TurnedVolumes) and joined:  # else it is read from a copy on disk
         host += stack.data.held_bytes
     frame_px = math.prod(stack.spatial_shape)
-    cleaning = 0
-    if cleaned:  # the first slab has one halo: twice as thick, it stands for those with two
-        slab = next(slabs(stack.spatial_shape, halo=2, max_voxels=SLAB_VOXELS)).read
-        cleaning = (
-            CLEANING_BYTES_PER_VOXEL[len(stack.spatial_shape)]
-            * (slab.stop - slab.start)
-            * frame_px
-            // stack.spatial_shape[0]
-        )
+    cleaning = cleaning_bytes(stack.spatial_shape) if cleaned else 0
     if joined:
         joining = (5 if cleaned else 3) * frame_px + JOINING_BYTES  # with where they are certain, and the clean ones
         # Small masks are read back whole.
@@ -135,6 +130,14 @@ def plan_segmentation(
     if total > TIMED_FROM_PX:
         seconds = total * _seconds_per_px(runner, tiles[-1].tile_px if tiles else strips.columns[-1].tile_px)
     return Plan(resident_bytes() + int(host), int(device), seconds)
+
+
+def cleaning_bytes(shape: Sequence[int], *, max_voxels: int = SLAB_VOXELS) -> int:
+    """What the clean-up of one frame of `shape` takes beside its masks, in slabs of `max_voxels`."""
+    # The first slab has one halo: twice as thick, it stands for those with two.
+    slab = next(slabs(tuple(shape), halo=2, max_voxels=max_voxels)).read
+    in_slab = (slab.stop - slab.start) * math.prod(shape[1:])
+    return CLEANING_BYTES_PER_VOXEL[len(shape)] * in_slab + REGIONS_BYTES_PER_PX[len(shape)] * math.prod(shape)
 
 
 def _seconds_per_px(runner: Runner, longest_px: int) -> float:

@@ -8,11 +8,10 @@ import pytest
 from scipy import ndimage
 
 from seg.analysis import analysis_from_dict, load_analysis
-from seg.blocks import slabs
 from seg.errors import CalibrationError, UsageError
 from seg.io import read_labels, write_labels
 from seg.pipeline import RunOptions, measure
-from seg.plan import CLEANING_BYTES_PER_VOXEL
+from seg.plan import cleaning_bytes
 from seg.postprocess import Changed, ClassLimits, CleanUp, clean_labels, clean_slabs, make_rules
 from seg.stack import Calibration
 
@@ -129,10 +128,15 @@ def test_slabs_give_what_the_whole_gives(schema, rng, shape):
             np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
 
-@pytest.mark.parametrize("values", [(1, 3, 4), (1, 2, 3, 4, 10)])
-def test_volumes_of_noise_take_no_more_memory_than_is_planned(schema, rng, values):
+@pytest.mark.parametrize(
+    ("values", "shape", "voxels"),
+    [
+        ((1, 3, 4), (8, 128, 128), 2 * 128**2), ((1, 2, 3, 4, 10), (8, 128, 128), 2 * 128**2),
+        ((1, 2, 3, 4, 10), (400, 300), 10**4), (tuple(range(1, 11)), (400, 300), 10**6),
+    ],
+)  # fmt: skip
+def test_masks_of_noise_take_no_more_memory_than_is_planned(schema, rng, values, shape, voxels):
     """In noise a value follows another in nearly every voxel, and each has neighbours all around."""
-    shape, voxels = (8, 128, 128), 2 * 128**2
     labels, sure = rng.choice(np.array(values, np.uint8), shape), rng.random(shape) < 0.5
     given = rules(schema, ndim=len(shape), min_diameter_px=5)
 
@@ -145,8 +149,7 @@ def test_volumes_of_noise_take_no_more_memory_than_is_planned(schema, rng, value
     clean()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    slab = next(slabs(shape, halo=2, max_voxels=voxels)).read  # as in the plan
-    assert peak < CLEANING_BYTES_PER_VOXEL[len(shape)] * labels[slab].size
+    assert peak < cleaning_bytes(shape, max_voxels=voxels)
 
 
 def test_what_is_seen_in_one_frame_only_can_go(schema):
