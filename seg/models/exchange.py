@@ -108,6 +108,8 @@ def _write_onnx(bundle: Bundle, folder: Path) -> None:
     _needed("onnxscript")
     import torch
 
+    for name in ("onnxscript", "onnx_ir"):  # they tell of every node they fold
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -1,5 +1,7 @@
 """Models for other programs give the logits of the network; ensembles give the mean probability."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -56,11 +58,13 @@ def test_networks_of_several_scales_are_exported_too(make, tmp_path):
 
 
 @pytest.mark.parametrize("scales", [(1,), (1, 2)])
-def test_onnx_gives_the_same_logits_at_any_size(make, tmp_path, scales):
+def test_onnx_gives_the_same_logits_at_any_size(make, tmp_path, scales, caplog):
+    caplog.set_level(logging.INFO)
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     bundle = make("one", 1, scales=scales)
     session = onnxruntime.InferenceSession(str(export_onnx(bundle, tmp_path / "exported") / "model.onnx"))
+    assert {r.name.partition(".")[0] for r in caplog.records} == {"seg"}  # nothing of every node that is folded
     multiple = bundle.network.tile_multiple
     told = session.get_modelmeta().custom_metadata_map
     assert (told["operandoseg.tile_multiple"], told["operandoseg.percentiles"]) == (str(multiple), "[0.5, 99.5]")
