@@ -277,6 +277,7 @@ def _measure(
             segmentation, image, folder, config, source=options.image or path, cycler=options.cycler,
             doubtful={d["frame"] for d in doubtful}, progress=progress,
             widen=None if sampler is None else lambda frame, rows: sampler.widen(frame, rows, stack),
+            relabelled=set(config.relabel.values()) if made else (),
         )  # fmt: skip
         timings = {**timings, "measure": time.monotonic() - started}
         cleaned = made.get("postprocess") if made else cleaned

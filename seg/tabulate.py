@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from seg.metrics.calibration import with_pixel_size_error
 from seg.metrics.frame import Frame
 from seg.metrics.front import GrowthMap
 from seg.metrics.history import History
+from seg.metrics.pits import COUNTED
 from seg.metrics.site_signals import site_signals
 from seg.metrics.table import Measurement, Scale, to_table
 from seg.progress import Progress, silent
@@ -53,6 +54,7 @@ def write_tables(
     cycler: CyclerFile | None = None,
     doubtful: set[int] | None = None,
     widen: Callable[[Frame, list[Measurement]], list[Measurement]] | None = None,
+    relabelled: Collection[str] = (),
     progress: Progress = silent,
 ) -> Tabulated:
     """Measure a segmentation and write everything but the report.
@@ -73,6 +75,8 @@ def write_tables(
         Frames whose rows get the flag ``low-confidence``.
     widen : callable or None
         Gives the rows of a frame with what else is uncertain in their intervals (`seg.mask_samples`).
+    relabelled : collection of str
+        Classes that hold what a model called another one: counts of pits among them are flagged ``ambiguous``.
     progress : Progress
     """
     stack = segmentation.stack
@@ -128,6 +132,8 @@ def write_tables(
     if said.electrochem is not None:
         said.electrochem |= history.conditions
     table = pd.concat([table, to_table(measure_over_time(history, config))], ignore_index=True)
+    mixed = table["metric"].isin(COUNTED) & table["class"].isin(list(relabelled)) & table["value"].gt(0)
+    table.loc[mixed, "flags"] = [f"{flags};ambiguous".lstrip(";") for flags in table.loc[mixed, "flags"].fillna("")]
     # Last of all: this error is the same in every row, where those before it are independent between frames.
     table = with_pixel_size_error(table, pixel_size_rel_sd(stack, config) or 0.0)
     write_table(table, folder / "metrics.csv")

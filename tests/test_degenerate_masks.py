@@ -17,13 +17,13 @@ PLANES = ("optical-plan", "optical-profile", "tem-insitu", "sem", "cryoem-sei")
 CALIBRATION = Calibration({"y": 0.4, "x": 0.25}, (0.0, 2.0, 4.0))
 
 
-def tables_of(frames, tmp_path, schema, preset, *, calibration=CALIBRATION):
+def tables_of(frames, tmp_path, schema, preset, *, calibration=CALIBRATION, **options):
     path = tmp_path / "frames.ome.tif"
     write_labels(
         path, frames, shape=np.shape(frames), axes="tyx", calibration=calibration, schema=schema
     )  # fmt: skip
     segmentation = read_labels(path, default_schema=schema)
-    said = write_tables(segmentation, None, tmp_path, load_analysis(preset), source=path)
+    said = write_tables(segmentation, None, tmp_path, load_analysis(preset), source=path, **options)
     return read_table(tmp_path / "metrics.csv"), said
 
 
@@ -46,6 +46,22 @@ def test_one_class_all_over(name, preset, tmp_path, schema):
     # An object that the frame cuts on all sides is in no count.
     counts = values(table, "object_count")
     assert np.allclose(counts, math.nan if name == "unlabelled" else 0.0, equal_nan=True)
+
+
+def test_counts_of_pits_among_which_may_be_nuclei_are_ambiguous(tmp_path, schema):
+    frames = np.full((3, 60, 80), schema.index("substrate"), np.uint8)
+    for k, (y, x) in enumerate([(8, 8), (8, 40), (30, 8), (30, 40)]):
+        frames[:, y : y + 10 + k, x : x + 14] = schema.index("pit")
+    for relabelled, flags in (((), []), (("pit",), ["ambiguous"])):
+        folder = tmp_path / f"{len(flags)}"
+        folder.mkdir()
+        table, _ = tables_of(frames, folder, schema, "optical-pits", relabelled=relabelled)
+        of_frame = table[table["object_id"].isna() & (table["frame"] == 0) & table["side"].fillna("").eq("")]
+        of_frame = of_frame.set_index("metric")
+        assert of_frame.loc["pit_count", "value"] == 4
+        for metric in ("pit_count", "pit_density", "pit_diameter"):
+            assert [f for f in of_frame.loc[metric, "flags"].split(";") if f == "ambiguous"] == flags
+        assert "ambiguous" not in of_frame.loc["pit_opening_area", "flags"]
 
 
 def test_a_number_without_scale_and_times_says_so(tmp_path, schema):

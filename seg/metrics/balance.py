@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from seg.electrochem.theory import faraday_thickness_um
-from seg.metrics.columns import axis_index, scan_columns
+from seg.metrics.columns import axis_index, scan_columns, unresolved
 from seg.metrics.frame import Frame
 from seg.metrics.history import History
 from seg.metrics.slopes import robust_slope
@@ -73,7 +73,7 @@ def measure_frame(
     porosity, low, high = columns.porosity
     rows.append(
         row("imaged_porosity", porosity, "1", low, high, n=len(columns.extents),
-            flags=(*scale.flags, *(() if pixels else ("ambiguous",))),
+            flags=(*scale.flags, *(unresolved(columns) if pixels else ("ambiguous",))),
             method="empty between the first and last metal of each column; interval: edge of the pores +-0.5 px, blur")
     )  # fmt: skip
     return rows

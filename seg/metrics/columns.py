@@ -14,6 +14,9 @@ from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX
 from seg.uncertainty import lost_to_blur_px
 
+# Pores whose mean chord is shorter than twice a blur of 1.5 px are lost in images.
+RESOLVED_PX = 3.0
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -106,9 +109,21 @@ class Columns:
         return value, max(value - error, 0.0), min(value + error + lost, 1.0)
 
     @property
+    def pores_resolved(self) -> bool:
+        """Whether there are pores, and their mean chord is `RESOLVED_PX` or longer: narrower ones a mask may lack."""
+        whole = int((self.last - self.first + 1)[self.filled].sum(dtype=np.int64))
+        times = 4 if len(self.spacing) == 3 else math.pi
+        return whole > self.pixels and times * (whole - self.pixels) >= RESOLVED_PX * self.inner_surface_pixels
+
+    @property
     def edge_length(self) -> float:
         """Error (95 %) of a length along the columns whose two ends lie up to half a pixel off."""
         return 1.96 * math.sqrt(2) * DIGITISATION_PX * self.step
+
+
+def unresolved(columns: Columns) -> tuple[str, ...]:
+    """The flag of a porosity whose pores a mask may lack; none where there is no layer."""
+    return () if columns.pores_resolved or not columns.pixels else ("below-detection-limit",)
 
 
 def axis_index(frame: Frame, name: str | None, group: str) -> int | None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from seg.crofton import shared_boundary
 from seg.errors import UsageError
-from seg.metrics.columns import Columns, axis_index, scan_columns
+from seg.metrics.columns import Columns, axis_index, scan_columns, unresolved
 from seg.metrics.frame import Frame
 from seg.metrics.history import History
 from seg.metrics.interface import DIGITISATION_PX, wall_roughness_px
@@ -78,9 +78,11 @@ def measure_frame(
     -------
     list of Measurement
         ``layer_thickness``: mean over the columns that hold some of the layer, of the length from its first to its
-        last pixel, pores included. ``porosity``: the share of that length which is not layer. ``roughness_sa`` and
-        ``roughness_sq`` of the free face, and ``developed_area_ratio``, its area (all that faces something other than
-        base and voids) over the projected area of the columns that hold it; of an open volume also, with the `side`
+        last pixel, pores included. ``porosity``: the share of that length which is not layer; flagged
+        ``below-detection-limit`` where there are no pores, or none as wide as a mask can be trusted to show.
+        ``roughness_sa`` and ``roughness_sq`` of the free face, and ``developed_area_ratio``, its area (all that faces
+        something other than base and voids) over the projected area of the columns that hold it; of an open volume
+        also, with the `side`
         "with bare base", that of the layer and of what is bare of its base over all columns. ``specific_surface``: area
         between solid and pores over the volume between the faces. ``compact_interphase_thickness``: median over its
         columns; 0 where a base but no interphase is in view. In 2-D roughness is that of a profile line, the ratio one
@@ -189,7 +191,8 @@ def _thickness_rows(frame: Frame, columns: Columns, row: partial[Measurement]) -
     )  # fmt: skip
     return [
         thickness,
-        row("porosity", *_bounds(columns.porosity), n=len(extents), flags=flags, method=_POROSITY),
+        row("porosity", *_bounds(columns.porosity), n=len(extents), flags=flags + unresolved(columns),
+            method=_POROSITY),
     ]  # fmt: skip
 
 
@@ -335,7 +338,8 @@ def _interphase_rows(frame: Frame, axis: int, classes: Sequence[str], base_class
         )
     ]  # fmt: skip
     if len(extents):
-        rows.append(row("porosity", *_bounds(columns.porosity), method=_POROSITY))
+        flags = frame.scale.flags + unresolved(columns)
+        rows.append(row("porosity", *_bounds(columns.porosity), method=_POROSITY, flags=flags))
     return rows
 
 

@@ -21,6 +21,9 @@ from seg.objects import ObjectPixels, cut_objects, equivalent_diameter, label_ob
 from seg.uncertainty import lost_to_blur_px, shifted_sizes
 
 MIN_NUCLEI = 10
+# What nuclei change that are taken for pits: small ones are as many as large ones, but cover little and are not
+# followed for long, so that opening areas, rates and anisotropy stay.
+COUNTED = ("pit_count", "pit_density", "pit_diameter", "memory_fraction")
 
 
 def measure_frame(

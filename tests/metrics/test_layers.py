@@ -158,6 +158,23 @@ def test_columns_of_a_small_layer(schema):
     assert columns.porosity[0] == pytest.approx(1 / 4)
 
 
+def test_a_porosity_of_pores_that_a_mask_may_lack_is_flagged(schema):
+    # Mean chord of a square pore: its side, as steps count for smooth outlines. Nothing at all is no proof of nothing.
+    for side, flags in ((0, ("below-detection-limit",)), (2, ("below-detection-limit",)), (5, ())):
+        labels = np.ones((40, 60), int)
+        labels[35:], labels[10:35] = 2, 3
+        for x in (8, 24, 40):
+            labels[16 : 16 + side, x : x + side] = 1
+        row = table(measure_frame(frame_of(schema, labels, (0.5, 0.5))))["porosity", METAL]
+        assert row.value == pytest.approx(3 * side**2 / (25 * 60))
+        assert row.flags == flags
+    ball = np.linalg.norm(np.indices((20, 20, 20)).T - 9.5, axis=-1).T
+    for radius, flags in ((1.6, ("below-detection-limit",)), (4.0, ())):  # mean chord 4 R / 3
+        labels = np.where(ball < radius, 1, 3)
+        labels[-1], labels[0] = 2, 1
+        assert table(measure_frame(frame_of(schema, labels, (0.5,) * 3)))["porosity", METAL].flags == flags
+
+
 def test_a_layer_that_fills_the_frame_is_cut(schema):
     rows = table(measure_frame(frame_of(schema, slab()[12:])))
     assert rows["layer_thickness", METAL].flags == ("touches-border",)
