@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg.arguments import make_parser, run_options
 from seg.errors import InterruptedRunError, SegError, UsageError
-from seg.memory import is_short
+from seg.memory import STARTING_BYTES, is_short, memory_left_bytes
 
 if TYPE_CHECKING:
     from seg.batch import RunResult
@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is loaded: threads that wait do not spin, which costs nothing alone and much on a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
+        left = memory_left_bytes()
+        if left is not None and left < STARTING_BYTES:
+            raise MemoryError
         with _logging_beside_progress(args):
             return int(args.action(args))
     except SegError as error:

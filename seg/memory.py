@@ -7,6 +7,10 @@ import platform
 from functools import cache
 from pathlib import Path
 
+# With less than this the libraries behind every command do not load: OpenBLAS, which SciPy brings, asks for its buffers
+# again and again without end where it gets none.
+STARTING_BYTES = 2**27
+
 
 def memory_left_bytes() -> int | None:
     """The least of what the machine, a control group and the limits of the shell leave; None: not known.

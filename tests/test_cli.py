@@ -28,6 +28,21 @@ def test_help_names_every_command_and_is_quick_to_load():
     assert [c for c in COMMANDS if c not in result.stdout] == []
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of other systems differ")
+def test_a_limit_too_small_for_the_libraries_is_said_at_once(tmp_path):
+    """SciPy's OpenBLAS would ask for its buffers without end."""
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (100 * 10**6, 100 * 10**6))
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
+    result = operandoseg("check", tmp_path / "a.tif", preexec_fn=limit)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "There is not enough memory to start" in result.stderr
+
+
 def test_version():
     assert operandoseg("--version").stdout.startswith("operandoseg 0.")
 
