@@ -301,7 +301,8 @@ def _check_values(values: np.ndarray, path: Path, class_map: ClassMap) -> None:
     if unknown:
         shown = ", ".join(str(v) for v in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
         expected = ", ".join(f"{v}: {'|'.join(n) or 'unlabelled'}" for v, n in class_map.items())
-        raise DataError(f"{path.name} holds label value(s) {shown}; its classes are {{{expected}}}.")
+        hint = " Add 0: null where 0 means unlabelled." if 0 in unknown else ""
+        raise DataError(f"{path.name} holds label value(s) {shown}; its classes are {{{expected}}}.{hint}")
 
 
 def _warn_untrained(

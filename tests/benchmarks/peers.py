@@ -29,6 +29,7 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+SCORES = ("iou", "dice", "boundary_f1")
 TITLES = {
     "otsu": "Otsu after a Gaussian of 1 px",
     "watershed": "watershed",
@@ -327,14 +328,15 @@ def table(out, overrides):
     held_out = {item.name: item for item in data.images if item.held_out}
     specimens = sorted({item.specimen for item in held_out.values()})
     n_trained = sum(not item.held_out for item in data.images)
-    minutes = max((about_of(out, name).get("train_cpu_s", 0) for name in TITLES), default=0) / 60
+    every = [about_of(folder) for name in TITLES for folder in runs_of(out, name)]
+    minutes = max((about.get("train_cpu_s", 0) for about in every), default=0) / 60
     rows = [
         "# Networks of other packages beside ours",
         "",
         f"Made by `tests/benchmarks/peers.py`; its docstring has the commands. Data: {', '.join(overrides)}; "
         f"{n_trained} images to train on, held out {len(held_out)} image(s) of {len(specimens)} specimen(s) "
-        f"({', '.join(specimens)}). Each network was trained for {minutes:.1f} minutes of CPU time, once, on one "
-        "thread, with one seed; differences of a hundredth or two are within what another seed gives.",
+        f"({', '.join(specimens)}). Each network was trained for {minutes:.1f} minutes of CPU time on one thread; of "
+        "several seeds the mean stands here, and from the lowest to the highest in brackets.",
         "",
         "- Interval: over specimens, from three on; with fewer there is none, and the range over images stands for it.",
         "- segmentation-models-pytorch and MONAI: their networks in our training loop (our patches, loss, optimiser, "
@@ -345,28 +347,44 @@ def table(out, overrides):
         "- Ours from the shipped model: that one was trained on the other specimens of this set, among other data, and "
         "not on the held-out ones.",
         "",
-        "| method | IoU | Dice | boundary F1 (1 px) | IoU of the images | steps | CPU min | parameters |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | seeds | IoU | Dice | boundary F1 (1 px) | IoU of the images | steps | CPU min | parameters |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, title in TITLES.items():
-        about = about_of(out, name)
-        if not about:
+        folders = runs_of(out, name)
+        if not folders:
             continue
-        scores, each = scored({k: np.load(out / name / f"{k}.npy") for k in held_out}, held_out, data.codes)
+        found = [scored({k: np.load(run / f"{k}.npy") for k in held_out}, held_out, data.codes) for run in folders]
+        about, each = about_of(folders[0]), np.concatenate([images for _, images in found])
+        steps = [about_of(run)["steps"] for run in folders if "steps" in about_of(run)]
         minutes = about.get("train_cpu_s", about["total_cpu_s"] if name in ("forest",) else 0) / 60
         size = f"{about['parameters'] / 1e6:.1f} M" if "parameters" in about else "–"
+        scores = " | ".join(over_seeds([table for table, _ in found], metric) for metric in SCORES)
         rows.append(
-            f"| {title} | {scores['iou']} | {scores['dice']} | {scores['boundary_f1']} | "
-            f"{each.min():.3f}–{each.max():.3f} | {about.get('steps', '–')} | {minutes:.1f} | {size} |"
+            f"| {title} | {len(folders)} | {scores} | {each.min():.3f}–{each.max():.3f} | "
+            f"{round(np.mean(steps)) if steps else '–'} | {minutes:.1f} | {size} |"
         )
     (out / "peers.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
     logger.info("%s", "\n".join(rows))
     return 0
 
 
-def about_of(out, name):
-    file = out / name / "about.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+def runs_of(out, name):
+    """Folders of the runs of a contender, one per seed."""
+    return [run for run in [out / name, *sorted(out.glob(f"{name}-seed*"))] if (run / "about.json").is_file()]
+
+
+def about_of(run):
+    return json.loads((run / "about.json").read_text())
+
+
+def over_seeds(tables, metric):
+    """One run: its score, with the interval over specimens where there is one; several: mean and range."""
+    values = np.array([table.loc[metric, "value"] for table in tables])
+    if len(values) > 1:
+        return f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
+    low, high = tables[0].loc[metric, ["low", "high"]]
+    return f"{values[0]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) else "")
 
 
 def scored(predictions, held_out, codes):
@@ -379,13 +397,7 @@ def scored(predictions, held_out, codes):
         masks = predictions[name] == objects, item.codes == objects, item.codes > 0
         tally.add_masks({"objects": masks}, image=name, specimen=item.specimen)
     rows = tally.table().query("`class` == 'objects'").set_index("metric")
-
-    def shown(metric):
-        row = rows.loc[metric]
-        interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if np.isfinite(row["low"]) else ""
-        return f"{row['value']:.3f}{interval}"
-
-    return {m: shown(m) for m in ("iou", "dice", "boundary_f1")}, tally.images()["iou"]
+    return rows, tally.images()["iou"]
 
 
 if __name__ == "__main__":
