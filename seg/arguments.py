@@ -64,7 +64,8 @@ def make_parser(actions: Mapping[str, Callable[[argparse.Namespace], int]]) -> a
     predict.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     measure = add("measure", "numbers and a report from masks made elsewhere")
-    _inputs(measure, "LABELS")
+    _inputs(measure, "LABELS", "*")
+    _listing(measure)
     measure.add_argument("--analysis", required=True, metavar="NAME|FILE", help="a preset or your own YAML file")
     measure.add_argument("--image", type=Path, metavar="FILE", help="the image the labels belong to")
     measure.add_argument("--schema", metavar="NAME|FILE", help="what the values mean (default: that of the analysis)")
@@ -158,10 +159,14 @@ def _inputs(command: argparse.ArgumentParser, name: str, least: str = "+") -> No
         )
 
 
-def _batch(command: argparse.ArgumentParser) -> None:
+def _listing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--manifest", type=Path, metavar="FILE", help="CSV or YAML: inputs, each with its own options")
     command.add_argument("--data-root", type=Path, metavar="DIR", help="folder the manifest's paths are relative to")
     command.add_argument("--limit", type=int, metavar="N", help="the first N inputs only")
+
+
+def _batch(command: argparse.ArgumentParser) -> None:
+    _listing(command)
     command.add_argument(
         "--dry-run", action="store_true", help="say what would be done, memory and minutes; do nothing"
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg.arguments import make_parser, run_options
 from seg.errors import InterruptedRunError, SegError, UsageError
-from seg.memory import STARTING_BYTES, is_short, memory_left_bytes
+from seg.memory import STARTING_BYTES, is_short, require_memory
 
 if TYPE_CHECKING:
     from seg.batch import RunResult
@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is loaded: threads that wait do not spin, which costs nothing alone and much on a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        left = memory_left_bytes()
-        if left is not None and left < STARTING_BYTES:
-            raise MemoryError
+        require_memory(STARTING_BYTES)
         with _logging_beside_progress(args):
             return int(args.action(args))
     except SegError as error:
@@ -146,15 +144,12 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace) -> int:
     from seg.analysis import load_analysis
-    from seg.io import find_inputs
     from seg.pipeline import measure
 
-    inputs = find_inputs(args.inputs)
+    inputs = _listed(args)
     if args.image and len(inputs) > 1:
         raise UsageError(f"--image names one image, but {len(inputs)} label files were given; measure them one by one.")
-    results = measure(
-        _with_cyclers(inputs, args), load_analysis(args.analysis), args.out, run_options(args), progress=_progress(args)
-    )
+    results = measure(inputs, load_analysis(args.analysis), args.out, run_options(args), progress=_progress(args))
     return _finish(results, args)
 
 

@@ -138,6 +138,29 @@ def test_dry_run_writes_nothing_and_limit_takes_the_first(folder, capsys):
     ("arguments", "says"), [([], "Name the inputs"), (["--limit", "0", "x.tif"], "--limit is 0"),
                             (["--data-root", ".", "x.tif"], "belongs to --manifest")],
 )  # fmt: skip
-def test_options_that_make_no_sense_are_refused(arguments, says, tmp_path, capsys):
-    assert main(["run", *arguments, "--analysis", "sem", "--out", str(tmp_path / "out"), "-q"]) == 2
+@pytest.mark.parametrize("command", ["run", "measure"])
+def test_options_that_make_no_sense_are_refused(command, arguments, says, tmp_path, capsys):
+    assert main([command, *arguments, "--analysis", "sem", "--out", str(tmp_path / "out"), "-q"]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_masks_are_measured_by_a_manifest_as_images_are(folder):
+    path = manifest(folder, "input,pixel_size,name\na/one.tif,0.5um,a\nb/three.tif,0.25um,b\n")
+    out = folder / "out"
+    arguments = [
+        "measure",
+        "--manifest",
+        str(path),
+        "--analysis",
+        "sem",
+        "--schema",
+        "lithium",
+        "--out",
+        str(out),
+        "-q",
+    ]
+    assert main(arguments) == 0
+    rows = pd.concat([pd.read_csv(out / name / "metrics.csv").assign(of=name) for name in "ab"])
+    areas = rows[rows["metric"] == "valid_area"].groupby("of")["value"].first()
+    assert areas.to_dict() == pytest.approx({"a": 8000 * 0.25, "b": 8000 * 0.0625})
+    assert (out / "study.html").exists()
