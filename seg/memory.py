@@ -10,6 +10,8 @@ from pathlib import Path
 # With less than this the libraries behind every command do not load: OpenBLAS, which SciPy brings, asks for its buffers
 # again and again without end where it gets none.
 STARTING_BYTES = 2**27
+# As little for torch, whose CUDA libraries end the process where they find no room.
+TORCH_BYTES = 2**28
 
 
 def memory_left_bytes() -> int | None:
@@ -40,6 +42,13 @@ def memory_left_bytes() -> int | None:
         if soft != resource.RLIM_INFINITY and key in held:
             left.append(soft - held[key])
     return max(min(left), 0) if left else None
+
+
+def require_memory(least_bytes: int) -> None:
+    """MemoryError where less is left, as far as the system says."""
+    left = memory_left_bytes()
+    if left is not None and left < least_bytes:
+        raise MemoryError(f"{left / 1e6:.0f} MB are left, {least_bytes / 1e6:.0f} are needed")
 
 
 def is_short(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """The command line: exit codes, one clear sentence, and no traceback whatever comes in."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -30,17 +31,27 @@ def test_help_names_every_command_and_is_quick_to_load():
 
 @pytest.mark.timeout(60)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of other systems differ")
-def test_a_limit_too_small_for_the_libraries_is_said_at_once(tmp_path):
-    """SciPy's OpenBLAS would ask for its buffers without end."""
+@pytest.mark.parametrize(
+    ("command", "limit_mb", "says"),
+    [
+        (["check"], 100, "not enough memory to start"),
+        (["predict", "--model", "optical-2d", "--out", "out"], 300, "for this input"),
+    ],
+)
+def test_a_limit_too_small_for_the_libraries_is_said_at_once(tmp_path, command, limit_mb, says):
+    """SciPy's OpenBLAS would ask for its buffers without end, and torch's CUDA libraries end the process."""
     import resource
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (100 * 10**6, 100 * 10**6))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_mb * 2**20,) * 2)
 
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
-    result = operandoseg("check", tmp_path / "a.tif", preexec_fn=limit)
-    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert "There is not enough memory to start" in result.stderr
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(4096, dtype=np.uint16).reshape(64, 64))
+    given = [command[0], tmp_path / "a.tif", *command[1:]]
+    result = operandoseg(*given, cwd=tmp_path, preexec_fn=limit, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert result.stderr.count("There is not enough memory") == 1
+    assert "Traceback" not in result.stderr
 
 
 def test_version():

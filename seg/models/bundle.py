@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ import numpy as np
 from seg import __version__
 from seg.errors import LabelError, ModelError
 from seg.labels import UNLABELLED, LabelSchema
+from seg.memory import TORCH_BYTES, require_memory
 from seg.models import ARCHITECTURES
 from seg.models.device import resolve_device
 
@@ -268,6 +270,8 @@ def load_bundle(name_or_path: str | Path, *, device: str = "cpu", schema: LabelS
         When a file is missing or damaged, the format or the architecture unknown, the weights do not fit, the
         self-test fails or a class is missing.
     """
+    if "torch" not in sys.modules:
+        require_memory(TORCH_BYTES)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

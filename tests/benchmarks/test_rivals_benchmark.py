@@ -127,6 +127,34 @@ def test_rivals(dims, tmp_path, capsys):
         assert right["ours"] >= right["monai-fast"]
 
 
+def twin() -> np.ndarray:
+    """Two frames of plan-view nucleation as the sample that ships shows it, on more of its foil."""
+    from seg.synthetic import SAMPLES, make_experiment
+
+    family, seed, options = SAMPLES["optical"]
+    stack = make_experiment(family, seed, **{**options, "shape_px": (SIZE_PX, SIZE_PX)}).images
+    return np.stack([stack.frame(t) for t in (stack.n_frames // 2, stack.n_frames - 1)])
+
+
+@pytest.mark.skipif(not FULL[2], reason="a figure of full frames: set OPERANDOSEG_BENCHMARK_PX")
+def test_a_trained_model_on_images_that_it_knows(tmp_path, capsys):
+    """What people have: the arithmetic is what the product decides by itself."""
+    pytest.importorskip("monai.inferers", exc_type=ImportError)
+    from seg.models.bundle import model_path
+
+    data, image, folder = twin(), tmp_path / "image.tif", Path(model_path("optical-2d"))
+    tifffile.imwrite(image, data, imagej=True, metadata={"axes": "TYX"})
+    found = {name: contend(name, image, folder, tmp_path / name) for name in ("ours-auto", "monai-fast", "monai")}
+    made = json.loads((tmp_path / "ours-auto" / "image" / ".work" / "made.json").read_text(encoding="utf-8"))
+    masks = {name: mask(name, tmp_path / name).reshape(data.shape) for name in found}
+    seen = with_context(data.shape[-2:], 2, reach_px(folder))
+    same = {name: float((masks["ours-auto"] == other)[..., seen].mean()) for name, other in masks.items()}
+    with capsys.disabled():
+        sys.stdout.write(f"\ntrained on such images, decided by itself: {made['precision']}\n")
+        sys.stdout.write(table(found, data.size) + f"same class as ours between the edges of windows: {same}\n")
+    assert min(same.values()) > 0.99
+
+
 def reach_px(model: Path) -> int:
     from seg.models.bundle import load_bundle
 
