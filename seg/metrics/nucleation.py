@@ -94,7 +94,8 @@ def measure_whole(
         As for `measure_series`; a given onset is that of the first half-cycle that ends after it.
     date_births : bool
         Date births back to when their growth began (`seg.metrics.birth_dating.dated_births`), for recordings in which
-        nuclei take some frames to reach the detection limit; all rows are flagged ``extrapolated`` then.
+        nuclei take some frames to reach the detection limit: by the grey values of their sites where there are images,
+        else by their sizes. All rows are flagged ``extrapolated`` then, or ``low-confidence`` where neither tells.
 
     Returns
     -------
