@@ -73,11 +73,12 @@ def measure_frame(
     Returns
     -------
     list of Measurement
-        ``penetration_depth``: distance of the farthest connected metal from the electrode. ``percolates``: 1 where one
-        body of metal reaches from the electrode to the other one, or to the side of the frame towards it; pixels that
-        share corners are connected, ``low`` is the answer for shared faces, ``high`` the one after the outline has
-        grown by one pixel. A 0 of a section is flagged ``ambiguous`` (the way may lie out of the plane), a 0 where
-        metal leaves the frame sideways ``touches-border``. ``morphology_class`` of each filament. NaN with
+        ``penetration_depth``: distance of the farthest connected metal from the electrode, ``ambiguous`` where the
+        electrode lies beside it. ``percolates``: 1 where one body of metal reaches from the electrode to the other one,
+        or to the side of the frame towards it; pixels that share corners are connected, ``low`` is the answer for
+        shared faces, ``high`` the one after the outline has grown by one pixel. Where the electrode itself reaches that
+        side it is flagged ``ambiguous``, as is a 0 of a section (the way may lie out of the plane); a 0 where metal
+        leaves the frame sideways ``touches-border``. ``morphology_class`` of each filament. NaN with
         ``no-credible-baseline`` where no separator with an electrode is labelled.
 
     Notes
@@ -122,7 +123,7 @@ def _on_disk(
     answers = found.by_faces, found.by_corners, found.when_grown
     return [
         _depth(frame, found.depth, passage, row),
-        _connects(frame, answers, found.leaves_sideways, passage.side, row),
+        _connects(frame, answers, found.leaves_sideways, found.electrode_reaches, passage.side, row),
         *kinds,
     ]
 
@@ -156,20 +157,23 @@ def _percolation(frame: Frame, metal: np.ndarray, passage: Passage, row: partial
     by_faces, by_corners = (percolates(metal | electrodes, *ends, full=full) for full in (False, True))
     grown = percolates((boundary_shift(metal, 1.0) > 0.5) | electrodes, *ends, full=True)
     sideways = bool((metal & lateral_border(metal.shape, passage.side)).any())
-    return _connects(frame, (by_faces, by_corners, grown), sideways, passage.side, row)
+    reaches = bool((passage.electrode & passage.far).any())
+    return _connects(frame, (by_faces, by_corners, grown), sideways, reaches, passage.side, row)
 
 
 def _connects(
-    frame: Frame, answers: tuple[bool, bool, bool], sideways: bool, side: str, row: partial[Measurement]
+    frame: Frame, answers: tuple[bool, bool, bool], sideways: bool, reaches: bool, side: str, row: partial[Measurement]
 ) -> Measurement:
     by_faces, by_corners, grown = answers
-    flags = frame.scale.flags
+    flags = (*frame.scale.flags, *(("ambiguous",) if reaches else ()))
     if not by_corners:
         if len(frame.labels.shape) == 2:
             flags = (*flags, "ambiguous")
         if sideways:
             flags = (*flags, "touches-border")
-    method = f"to the {side} side, corners connect; low: faces only, high: outline grown by 1 px"
+    method = f"to the {side} side, corners connect; low: faces only, high: outline grown by 1 px" + (
+        "; the electrode reaches there by itself" if reaches else ""
+    )
     return row("percolates", float(by_corners), "1", low=float(by_faces), high=float(grown), method=method,
                flags=flags)  # fmt: skip
 

@@ -53,6 +53,7 @@ class Reach:
     by_corners: bool
     when_grown: bool
     leaves_sideways: bool
+    electrode_reaches: bool
 
 
 def find_passage_on_disk(
@@ -109,7 +110,7 @@ def reach_on_disk(frame: Frame, passage: BlockPassage, classes: Sequence[str]) -
     shape, ndim = frame.labels.shape, len(frame.labels.shape)
     finders = [RegionFinder(shape, corners=corners) for corners in (False, True, True)]
     ends: list[list[np.ndarray]] = [[], [], []]
-    sideways = False
+    sideways = reaches = False
     for slab in slabs(shape):
         # One more slice on each side: what grows looks at its neighbours.
         low, high = max(slab.read.start - 1, 0), min(slab.read.stop + 1, shape[0])
@@ -120,6 +121,7 @@ def reach_on_disk(frame: Frame, passage: BlockPassage, classes: Sequence[str]) -
         grown = boundary_shift(metal, 1.0) > 0.5
         both = near | far
         target = (far | _side(bodies.shape, low, shape[0], passage.side))[inside]
+        reaches |= bool((near[inside] & target).any())
         for finder, found, mask in zip(finders, ends, (metal, metal, grown), strict=True):
             body = (mask | both)[inside]
             ids, _ = finder.add(body, slab)
@@ -136,7 +138,7 @@ def reach_on_disk(frame: Frame, passage: BlockPassage, classes: Sequence[str]) -
     for finder, parts in zip(finders, ends, strict=True):
         total = finder.regions().total(np.concatenate([np.zeros((1, 2), np.int64), *parts]))
         answers.append(bool((total > 0).all(axis=1).any()))
-    return Reach(_depth(frame, passage, classes), *answers, leaves_sideways=sideways)
+    return Reach(_depth(frame, passage, classes), *answers, leaves_sideways=sideways, electrode_reaches=reaches)
 
 
 def _side(shape: tuple[int, ...], start: int, length: int, side: str) -> np.ndarray:

@@ -110,6 +110,15 @@ def test_interval_of_the_depth_knows_bumps_round_tips_and_gaps(schema, ndim):
         assert found.high == pytest.approx((40 - top) * 0.5 + plain.high)
 
 
+def test_an_electrode_that_reaches_the_other_side_by_itself(schema):
+    frame = cell(schema, draw=[box(40, 80, 20, 24)])
+    labels = frame.labels.copy()
+    labels[:, 70:] = schema.index("deposit")
+    found = values(Frame(labels, schema, frame.scale))["percolates"]
+    assert (found.value, found.flags) == (1, ("ambiguous",))
+    assert "by itself" in found.method
+
+
 def test_metal_in_a_hollow_of_the_electrode_has_no_sure_depth(schema):
     # Flush with the face at 80: what is farthest from the electrode is 4 columns (1.6 um) away from it, to the side.
     found = values(cell(schema, draw=[box(80, 95, 40, 47)]))["penetration_depth"]
