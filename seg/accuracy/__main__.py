@@ -40,8 +40,8 @@ outlines of every frame to be off by themselves, while the faults here are the s
 Known to stay below 90 %, or to be wider than they need be:
 
 - Velocities of small discs after a blur: the shift of the outline named below becomes less as a disc grows, so that a
-  disc of 6 to 14 px reads 1 % fast. The interval of `radial_velocity` allows for a blur of up to 1.5 px, and that of
-  `front_velocity` for the outlines.
+  disc of 6 to 14 px reads 1 % fast. The end towards zero of `radial_velocity` allows for a blur of up to 1.5 px, and
+  `front_velocity` for the outlines. Rates of pits undo the same to second order, in the end of the interval it moves.
 - Small bodies after a blur (voids, dead metal): blur moves the outline of a ball of radius R inwards by s^2 / R (in
   a plane s^2 / 2R), 0.4 px for s = 1.5 px and R = 6 px. A mask does not tell s: high ends of volumes, fractions,
   diameters and contact allow for 1.5 px, and so are wide where the image was sharp. At 2 px 75 % of the void
@@ -54,13 +54,16 @@ Known to stay below 90 %, or to be wider than they need be:
   go, and about 9 in 10 intervals hold. Counts allow for limits of spurs from half to twice the usual one, for
   branches that touch (loops, second roots) and for gaps that may be breaks (3 px or a branch width); heights for
   both digitised ends and for the roughness of the outline.
-- Distances of voids on rough masks, which are those of the nearest bumps: 88 % hold. The spread of an SEI whose
-  faces wander is not in the table: nothing in a mask tells which of it is real.
-- Penetration depths of rough and blurred masks (3 of 10 and 6 of 13 hold, half a pixel too short): bumps of the
-  electrode come nearer, and blur takes from round tips of 3 px radius. Their intervals know the two ends only.
-- The tortuosity factor where walls wander by 0.7 px around grains of 8 voxels (82 % hold: to diffusion such a wall is
-  rougher), and angles between branches on such masks (88 %). The factor is 3 % too large on grains of 8 voxels, less
-  the finer the grid. Ratios of pit rates after a blur (88 %).
+- Distances of voids on rough masks, which are those of the nearest bumps: the high end allows for the nearest of ten,
+  as rough as the interface there. The spread of an SEI whose faces wander is not in the table: nothing in a mask tells
+  which of it is real.
+- Penetration depths of rough and blurred masks are half a pixel too short: bumps of the electrode come nearer, and
+  blur takes from round tips. High ends allow for the bump that the way starts from, over the face around it, and for
+  a blur of 1.5 px of a tip as round as this one; exact masks are held too often for that. Where walls wander by 1 px
+  over 3 px, needles of 4 px break: 86 % hold.
+- The tortuosity factor where walls wander by 0.7 px around grains of 8 voxels: to diffusion such a wall is rougher, and
+  low ends allow for pores narrower by it, twice what is needed. The factor is 3 % too large on grains of 8 voxels,
+  less the finer the grid. Angles between branches allow for how rough the outlines are.
 - Pores and pits after a blur: what is narrower than 6 px may be gone, and no number tells.
 - The instantaneous share of nucleation where it is 0 or 1, and wherever a frame interval is not short against the time
   of nucleation: the interval holds every onset within a frame, and so the truth in 97 of 100 series and more.
