@@ -30,6 +30,7 @@ from training.config import LossConfig
 from training.guesses import GUESSED, guess
 from training.label_codes import LabelCodes
 from training.losses import MaskedLoss
+from training.second_image import SPARSE
 from training.sources import LabelledImage
 
 logger = logging.getLogger(__name__)
@@ -175,9 +176,11 @@ def make_anchor(
         "is kept to accordingly", trust.overall,
     )  # fmt: skip
     trained = [item for item in images if not item.held_out and item.codes.any()]
-    n_strokes = strokes_per_class(trained)
-    own = _OWN_WORD / (_OWN_WORD + n_strokes) if made_for_these else 0.0
-    if made_for_these:
+    free = sum(int((item.codes == 0).sum()) for item in trained) / sum(item.codes.size for item in trained)
+    own = 0.0
+    if made_for_these and free > 1 - SPARSE:  # else there is much to judge by, and strokes are none
+        n_strokes = strokes_per_class(trained)
+        own = _OWN_WORD / (_OWN_WORD + n_strokes)
         logger.info(
             "it is made for such images, so it is trusted by at least %.2f against %.3g stroke(s) per class; more "
             "strokes say more", own, n_strokes,
@@ -188,7 +191,6 @@ def make_anchor(
 
     trusted = [believed(float(trust.per_output[k])) if k in known else 0.0 for k in range(codes.n_classes)]
     guessed = guess(start, known, trusted, images, codes, device=device, precision=precision, seed=seed)
-    free = sum(int((item.codes == 0).sum()) for item in trained) / sum(item.codes.size for item in trained)
     return Anchor(start, known, trusted, strength, codes).to(device), guessed, believed(trust.overall) * free
 
 
