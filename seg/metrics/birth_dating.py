@@ -22,7 +22,7 @@ _SURE = 3.0
 # Of grey values at a site: steps of the grid of dates, frames that a fit of three numbers takes, the largest share of
 # the change that it may leave at one site, the exponents of growth that are tried, and samples of the bootstrap.
 _STEPS, _LEAST_POINTS, _MOST_LEFT_OF_ONE = 200, 5, 0.3
-_EXPONENTS, _RESAMPLED = np.linspace(0.4, 2.4, 21), 200
+_EXPONENTS, _RESAMPLED = np.linspace(0.4, 3.2, 29), 200
 
 
 def dated_births(
@@ -53,16 +53,17 @@ def dated_births(
     -----
     The diameter, its square or its cube grows in proportion to time: the power is the one that leaves the least of the
     growth, the same for all tracks. With `signals` the sum of the grey values at a site is constant until birth and
-    then follows the projected area of the nucleus: the date is the one with the least squares. Without, or where no
-    such law fits, the straight line through the sizes of the first five frames says when the size was zero; masks
-    that leave two powers open are off by themselves then, and births stay as seen, later than they were by up to the
-    longest of the median ages. Nothing is dated to before the first frame.
+    then follows the projected area of the nucleus (its volume, in 3-D): the date is the one with the least squares.
+    Without, or where no such law fits, the straight line through the sizes of the first five frames says when the size
+    was zero; masks that leave two powers open are off by themselves then, and births stay as seen, later than they were
+    by up to the longest of the median ages. Nothing is dated to before the first frame.
     """
     born = tracks[tracks["origin"] == "birth"]
     first = born.groupby("track_id")["frame"].min()
     seen = first.to_numpy(int)
     index = np.searchsorted(series.frames, seen)
-    dates = _by_signals(series, first, signals) if signals is not None else None
+    ndim = 3 if any(name.startswith("z_") for name in tracks.columns) else 2
+    dates = _by_signals(series, first, signals, ndim) if signals is not None else None
     if dates is None:
         dates = _by_sizes(series, born, index, pixel)
     if not dates.found:
@@ -113,7 +114,7 @@ def _by_sizes(series: BirthSeries, born: pd.DataFrame, index: np.ndarray, pixel:
             continue
         for row, power in enumerate(_POWERS.values()):
             for side, offset in enumerate((0.0, -pixel, pixel)):
-                age, remains = _line(times, np.maximum(diameters + offset, 0.0), power)
+                age, remains = _line(times, np.maximum(diameters + offset, diameters / 10), power)
                 ages[side, row, column] = age
                 left[row, column] = remains if side == 0 else left[row, column]
     best, rivals = _law(left)
@@ -141,8 +142,8 @@ def _line(times: np.ndarray, diameters: np.ndarray, power: int) -> tuple[float, 
     return (start / slope if slope > 0 else np.nan), remains
 
 
-def _by_signals(series: BirthSeries, first: pd.Series, signals: pd.DataFrame) -> _Dates | None:
-    """Ages by the grey values of the sites; None where these do not tell."""
+def _by_signals(series: BirthSeries, first: pd.Series, signals: pd.DataFrame, ndim: int) -> _Dates | None:
+    """Ages by the grey values of the sites, which change by area (volume, in 3-D); None where they do not tell."""
     clock = pd.Series(series.clock, index=series.frames)
     sites = {
         track: (clock.reindex(site["frame"]).to_numpy(float), site["signal"].to_numpy(float), clock[first[track]])
@@ -152,8 +153,8 @@ def _by_signals(series: BirthSeries, first: pd.Series, signals: pd.DataFrame) ->
         return None
     left = np.array([[_kink(*site, power).left for power in _EXPONENTS] for site in sites.values()])
     low, high = _exponents(left)
-    law = min(_POWERS, key=lambda name: np.interp(2 / _POWERS[name], _EXPONENTS, left.mean(axis=0)))
-    at = {power: [_kink(*site, power) for site in sites.values()] for power in (2 / _POWERS[law], low, high)}
+    law = min(_POWERS, key=lambda name: np.interp(ndim / _POWERS[name], _EXPONENTS, left.mean(axis=0)))
+    at = {power: [_kink(*site, power) for site in sites.values()] for power in (ndim / _POWERS[law], low, high)}
     of_law, *of_rivals = at.values()
     # Nuclei are all darker than what was there, or all brighter. Who grows already when its site is first looked at
     # was born before, unless the recording begins there.
@@ -174,7 +175,7 @@ def _by_signals(series: BirthSeries, first: pd.Series, signals: pd.DataFrame) ->
     told = pd.Series(ages, index=np.array(list(sites))[good]).reindex(first.index).to_numpy(float)
     return _Dates(
         True, f"the grey values at their sites ({law} in proportion to time)", told,
-        early_s=common - min(0.0, *older), late_s=common + max(0.0, *older), scatter_s=scatter,
+        early_s=common - min([0.0, *older]), late_s=common + max([0.0, *older]), scatter_s=scatter,
     )  # fmt: skip
 
 
