@@ -331,8 +331,19 @@ def _left(
     slabs: SlabFolder | SlabStore, stack: Stack, runner: Runner
 ) -> tuple[frozenset[tuple[int, int]], list[Part]]:  # fmt: skip
     """The places that are finished, and the parts that are still to be computed."""
-    finished = slabs.finished()
-    left = [part for part in parts_of(stack, runner) if not all(place in finished for place in part.places)]
+    parts, file = parts_of(stack, runner), slabs.path / "parts.json"
+    finished, division = slabs.finished(), key_of(places=[place for part in parts for place in part.places])
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if before != division:
+        if finished:  # places may be those of other thicknesses
+            logger.info("%s: what is finished was divided otherwise, on another machine; begun again", stack.name)
+            slabs.forget()
+            finished = frozenset()
+        write_json(division, file)
+    left = [part for part in parts if not all(place in finished for place in part.places)]
     if finished:
         logger.info("%s: %d part(s) are there from an earlier run, %d are left", stack.name, len(finished), len(left))
     return finished, left

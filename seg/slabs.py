@@ -77,6 +77,11 @@ class SlabFolder:
         members = _MEMBERS if self.peaks is None else _MEMBERS | {"sure.npy"}
         return _finished(self.path.glob("*.npz"), lambda file: _archive_is_whole(file, members), damaged)
 
+    def forget(self) -> None:
+        """Delete all parts."""
+        for file in self.path.glob("*.npz"):
+            file.unlink()
+
     def frames(self, n_frames: int) -> Iterator[np.ndarray]:
         """Labels frame by frame, shape ([Z,] Y, X); one frame in memory at a time."""
         parts = self._by_frame()
@@ -177,6 +182,11 @@ class SlabStore:
         """The ``(frame, z_start)`` of all saved parts."""
         damaged = "The mark of a finished part (%s) is damaged; the part is made again."
         return _finished((self.path / "done").glob("[!.]*.json"), _mark_is_whole, damaged)
+
+    def forget(self) -> None:
+        """Take all parts for absent."""
+        for file in (self.path / "done").glob("[!.]*.json"):
+            file.unlink()
 
     def has(self, frame: int, z_start: int) -> bool:
         """Whether one part is saved."""

@@ -21,7 +21,7 @@ BLEND_OVERLAP = 0.25
 STRIP_PX, STRIP_ROWS, STRIP_COLUMNS = 2**17, 4, 4096
 # Of volumes, whose strips are planes: voxels at a time, least planes in tile multiples, and voxels of what is saved
 # together.
-STRIP_VOXELS, STRIP_PLANES, SLAB_VOXELS = 2**21, 2, 2**22
+STRIP_VOXELS, STRIP_PLANES, SLAB_VOXELS = 2**20, 2, 2**22
 # An exact halo for which the network computes each pixel more often than this gives way to blending.
 MAX_HALO_COST = 4.0
 
