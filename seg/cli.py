@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is loaded: threads that wait do not spin, which costs nothing alone and much on a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        require_memory(STARTING_BYTES)
+        if "scipy.linalg" not in sys.modules:  # which brings OpenBLAS
+            require_memory(STARTING_BYTES)
         with _logging_beside_progress(args):
             return int(args.action(args))
     except SegError as error:
