@@ -7,6 +7,7 @@ pixel in fifty of images that it does not know, which are near ties all over.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,8 @@ from seg.strips import label_planes
 
 if TYPE_CHECKING:
     from seg.models.bundle import Bundle
+
+logger = logging.getLogger(__name__)
 
 # Share of the pixels of a crop that half precision may give another class than float32.
 LIMIT = 1e-3
@@ -109,6 +112,7 @@ def choose_precision(
         return Precision(asked, "fp32")
     found: list[list[np.ndarray]] = []
     crops = crops_of(stack, dims)
+    logger.info("%s: %d crops are computed twice, to see whether half precision changes them", stack.name, len(crops))
     for precision in ("fp32", half):  # one after the other: the network is made ready for one of them
         runner = Runner(bundle, replace(settings, precision=precision))
         found.append([_labels(crop, stack, runner, normalisation) for crop in crops])
