@@ -190,11 +190,31 @@ def bootstrap_ratio_interval(
     rng, level, n_resamples
         As in `bootstrap_interval`.
     """
-    if len(above) < 2:
+    units = np.stack([above, below], axis=1)
+    return bootstrap_of_means(
+        units, lambda means: means[:, 0] / means[:, 1], rng=rng, level=level, n_resamples=n_resamples
+    )
+
+
+def bootstrap_of_means(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, rng: np.random.Generator,
+    level: float = 0.95, n_resamples: int = BOOTSTRAP_RESAMPLES,
+) -> tuple[float, float]:  # fmt: skip
+    """`bootstrap_interval` of what follows from the means of the columns alone, in a fraction of its time.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (N, K)
+    statistic : callable
+        Maps means of resamples, shape (B, K), to (B,).
+    rng, level, n_resamples
+        As in `bootstrap_interval`.
+    """
+    if len(values) < 2:
         return math.nan, math.nan
-    means = resampled_means(np.stack([above, below], axis=1), rng=rng, n_resamples=n_resamples)
-    tail = expanded_tail(len(above), level)
-    low, high = np.nanquantile(means[:, 0] / means[:, 1], [tail, 1 - tail])
+    found = statistic(resampled_means(values, rng=rng, n_resamples=n_resamples))
+    tail = expanded_tail(len(values), level)
+    low, high = np.nanquantile(found, [tail, 1 - tail])
     return float(low), float(high)
 
 

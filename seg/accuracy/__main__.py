@@ -60,7 +60,7 @@ Known to stay below 90 %, or to be wider than they need be:
 - Penetration depths of rough and blurred masks are half a pixel too short: bumps of the electrode come nearer, and
   blur takes from round tips. High ends allow for the bump that the way starts from, over the face around it, and for
   a blur of 1.5 px of a tip as round as this one; exact masks are held too often for that. Where walls wander by 1 px
-  over 3 px, needles of 4 px break: 86 % hold.
+  over 3 px, needles of 4 px break: about 84 % hold.
 - The tortuosity factor where walls wander by 0.7 px around grains of 8 voxels: to diffusion such a wall is rougher, and
   low ends allow for pores narrower by it, twice what is needed. The factor is 3 % too large on grains of 8 voxels,
   less the finer the grid. Angles between branches allow for how rough the outlines are.

@@ -98,8 +98,9 @@ def measure_frame(
     )
     if passage is None:
         return _no_passage(frame, row)
-    depth = penetration(metal, passage.electrode, spacing=scale.spacing)
-    rows = [_depth(frame, depth, passage, row), _percolation(frame, metal, passage, row)]
+    grown = boundary_shift(metal, 1.0) > 0.5
+    depth = penetration(metal, passage.electrode, grown=grown, spacing=scale.spacing)
+    rows = [_depth(frame, depth, passage, row), _percolation(frame, metal, grown, passage, row)]
     ids = body_ids(frame, metal, smallest_px=min_object_px)
     for body in find_bodies(frame, ids, reference=None, root_classes=electrode_classes, own=classes):
         rows.append(_kind(body, passage, scale.spacing, partial(row, object_id=body.object_id)))
@@ -151,14 +152,16 @@ def _depth(
     )  # fmt: skip
 
 
-def _percolation(frame: Frame, metal: np.ndarray, passage: Passage, row: partial[Measurement]) -> Measurement:
+def _percolation(
+    frame: Frame, metal: np.ndarray, grown: np.ndarray, passage: Passage, row: partial[Measurement]
+) -> Measurement:  # fmt: skip
     electrodes = passage.electrode | passage.counter
     ends = passage.electrode, passage.far
     by_faces, by_corners = (percolates(metal | electrodes, *ends, full=full) for full in (False, True))
-    grown = percolates((boundary_shift(metal, 1.0) > 0.5) | electrodes, *ends, full=True)
+    when_grown = percolates(grown | electrodes, *ends, full=True)
     sideways = bool((metal & lateral_border(metal.shape, passage.side)).any())
     reaches = bool((passage.electrode & passage.far).any())
-    return _connects(frame, (by_faces, by_corners, grown), sideways, reaches, passage.side, row)
+    return _connects(frame, (by_faces, by_corners, when_grown), sideways, reaches, passage.side, row)
 
 
 def _connects(

@@ -10,7 +10,7 @@ import numpy as np
 
 from seg.bits import count_bits_of_each, moved_bits, packed
 from seg.crofton import shared_boundaries_of_bits
-from seg.uncertainty import BOOTSTRAP_RESAMPLES, combine_intervals, expanded_tail, resampled_means
+from seg.uncertainty import bootstrap_of_means, combine_intervals
 
 # The frame is cut into this many blocks along each axis, which are resampled for the interval.
 _BLOCKS = 5
@@ -73,12 +73,7 @@ def miles_density(mask: np.ndarray, valid: np.ndarray, *, spacing: tuple[float, 
     value = float(_density(sums.sum(axis=0)))
     covered = float(sums[:, 0].sum() / sums[:, 1].sum())
     digital = _DIGITAL * covered * value
-    sampled = (math.nan, math.nan)
-    if len(sums) > 1:
-        means = resampled_means(sums, rng=np.random.default_rng(0), n_resamples=BOOTSTRAP_RESAMPLES)
-        tail = expanded_tail(len(sums), 0.95)
-        lower, upper = np.nanquantile(_density(means), [tail, 1 - tail])
-        sampled = float(lower), float(upper)
+    sampled = bootstrap_of_means(sums, _density, rng=np.random.default_rng(0))
     low, high = combine_intervals(value, sampled, (value - digital, value + digital))
     return GrainDensity(value, max(low, 0.0), high, covered)
 

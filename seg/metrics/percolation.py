@@ -12,7 +12,7 @@ from scipy import ndimage
 from seg.metrics.dendrite_front import SIDES, opposite_side, side_of_frame
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX, crack_points, pixel_along
-from seg.uncertainty import BLUR_PX, OUTLINE_OFFSET_PX, boundary_shift
+from seg.uncertainty import BLUR_PX, OUTLINE_OFFSET_PX
 
 # The face of an electrode is looked at so far around the foot of the deepest metal: bumps farther off come no nearer.
 FACE_PX = 20.0
@@ -141,12 +141,16 @@ class Penetration:
         return max(self.depth - either, 0.0), max(self.depth, self.over_gaps) + above
 
 
-def penetration(metal: np.ndarray, electrode: np.ndarray, *, spacing: Sequence[float]) -> Penetration:
+def penetration(
+    metal: np.ndarray, electrode: np.ndarray, *, grown: np.ndarray, spacing: Sequence[float]
+) -> Penetration:  # fmt: skip
     """Greatest distance metal reaches from the electrode it is connected with.
 
     Parameters
     ----------
     metal, electrode : ndarray of bool, shape ([Z,] Y, X)
+    grown : ndarray of bool, same shape
+        The metal after its outline has moved out by a pixel, which closes gaps of two.
     spacing : sequence of float
     """
     if not electrode.any():
@@ -155,8 +159,7 @@ def penetration(metal: np.ndarray, electrode: np.ndarray, *, spacing: Sequence[f
     distance = ndimage.distance_transform_edt(~electrode, sampling=spacing)
     outside = metal & ~electrode
     connected = outside & _joined(metal | electrode, electrode)
-    grown = (boundary_shift(metal, 1.0) > 0.5) | electrode
-    over_gaps = float(distance[outside & _joined(grown, electrode)].max(initial=0.0))
+    over_gaps = float(distance[outside & _joined(grown | electrode, electrode)].max(initial=0.0))
     if not connected.any():
         return Penetration(0.0, over_gaps=over_gaps)
     distance[~connected] = 0.0

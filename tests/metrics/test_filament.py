@@ -143,7 +143,8 @@ def test_left_to_right_and_missing_parts(schema):
     assert none["penetration_depth"].unit == "px"
     assert find_passage(bare, separator_classes=["separator"], electrode_classes=["deposit"]) is None
     assert values(cell(schema))["penetration_depth"].value == 0
-    assert math.isnan(penetration(np.ones((3, 3), bool), np.zeros((3, 3), bool), spacing=(1, 1)).depth)
+    full = np.ones((3, 3), bool)
+    assert math.isnan(penetration(full, ~full, grown=full, spacing=(1, 1)).depth)
     line = np.eye(4, dtype=bool)
     ends = np.zeros((2, 4, 4), bool)
     ends[0, 0, 0] = ends[1, 3, 3] = True
