@@ -49,12 +49,10 @@ def _field(folder: Path) -> tuple[int, float, float] | None:
         return None
     for metric in _DENSITIES:
         rows = table[(table["metric"] == metric) & table["frame"].notna() & (table["unit"] == "1/cm2")]
-        rows = rows[rows["value"].notna() & ~rows["flags"].str.contains("overlapping")]
+        rows = rows[rows["value"].notna() & rows["n"].notna()]  # not Miles' inversion, which counts nothing
         if rows.empty:
             continue
         last = rows.loc[rows["frame"].astype(int).idxmax()]
-        if pd.isna(last["n"]):
-            continue
         # Of no objects the density says nothing of the area; the valid area is that of the same frame.
         area = float(last["n"]) / float(last["value"]) if last["value"] > 0 else _valid_area_cm2(table, last["frame"])
         if area and area > 0:

@@ -150,7 +150,8 @@ def measure_frame(frame: Frame, *, guard_px: int = 0, overlap_from: float | None
         Width of the guard band; 0 takes the two-edge rule.
     overlap_from : float or None
         For domes seen from above that fell at random and lie over each other: where they cover this share of the
-        valid area or more, a second row of ``areal_density`` by Miles' inversion, flagged ``overlapping``.
+        valid area or more, a second row of ``areal_density`` by Miles' inversion; it and the rows of the count, which
+        takes domes that overlap for one, are flagged ``overlapping``.
 
     Returns
     -------
@@ -196,20 +197,21 @@ def measure_frame(frame: Frame, *, guard_px: int = 0, overlap_from: float | None
     flags = (*scale.flags, *(("below-detection-limit",) if count.below_limit else ()))
     if count.n == 0 and count.cut:
         flags = (*flags, "touches-border")
+    inverted = [] if overlap_from is None or ndim != 2 else _overlapping(frame, row, overlap_from)
+    if inverted:
+        flags = (*flags, "overlapping")
     method = f"{count.rule}, exact Poisson interval" + (
         f", {count.below_limit} under the detection limit left out" if count.below_limit else ""
     )
     if excess > 1:
         method += f", widened: variance {excess:.2g} times that of Poisson numbers between {parts} parts of the frame"
     counted = partial(row, n=count.n, method=method, flags=flags)
-    rows = [
+    return [
         counted("object_count", count.n, "1", low=low, high=high),
         counted(density, count.n / size, unit, low=low / size, high=high / size),
         *rows,
+        *inverted,
     ]
-    if overlap_from is not None and ndim == 2:
-        rows += _overlapping(frame, row, overlap_from)
-    return rows
 
 
 def variance_excess(counted: np.ndarray, pixels: ObjectPixels, valid: np.ndarray) -> tuple[float, int]:
