@@ -78,6 +78,8 @@ def box_dimension(
     -----
     Sizes run from the larger of 4 px and two widths to an eighth of the longest side; of 8 to 32 positions of the
     grid of boxes the fewest boxes count. On sets of known dimension of 500 to 1000 px that reads 0.02 to 0.05 low.
+    Boxes meet branches of a width as boxes larger by that width meet their mid lines: ``N s^n ~ (s + width)^(n - D)``
+    in n dimensions. Fitted without the width, curves of 4 px read up to 0.14 high.
 
     References
     ----------
@@ -93,7 +95,8 @@ def box_dimension(
         return _too_short(max(MIN_BOX_PX * pixel, 2 * width), longest / 8)
     points -= points.min(axis=0)
     counts = np.array([_fewest_boxes(points, size, rng) for size in sizes])
-    return _fit(sizes, counts, sign=-1.0)
+    ndim = mask.ndim  # the centres of the pixels span one pixel less than the branch
+    return _fit(sizes, np.log(sizes + max(width - pixel, 0.0)), np.log(counts) + ndim * np.log(sizes), ndim, -1.0)
 
 
 def mass_radius_dimension(
@@ -122,7 +125,10 @@ def mass_radius_dimension(
     radii = _range(smallest, largest)
     if radii is None:
         return _too_short(smallest, largest)
-    return _fit(radii, np.searchsorted(away, radii, side="right"), sign=1.0)
+    masses = np.searchsorted(away, radii, side="right")
+    if masses[0] == 0:
+        return Dimension(math.nan, math.nan, math.nan, *radii[[0, -1]], reason="nothing within the smallest radius")
+    return _fit(radii, np.log(radii), np.log(masses), 0, 1.0)
 
 
 def _range(smallest: float, largest: float) -> np.ndarray | None:
@@ -149,15 +155,13 @@ def _fewest_boxes(points: np.ndarray, size: float, rng: np.random.Generator) -> 
     return fewest
 
 
-def _fit(sizes: np.ndarray, counts: np.ndarray, *, sign: float) -> Dimension:
-    """Slope of log count against log size, if it is one slope."""
-    ends = float(sizes[0]), float(sizes[-1])
-    if counts.min() == 0:
-        return Dimension(math.nan, math.nan, math.nan, *ends, reason="nothing within the smallest radius")
-    x, y, window = np.log(sizes), np.log(counts), _PER_DECADE // 2
+def _fit(sizes: np.ndarray, x: np.ndarray, y: np.ndarray, offset: int, sign: float) -> Dimension:
+    """Offset and signed slope of a log-log plot over sizes, if it is one slope."""
+    ends, window = (float(sizes[0]), float(sizes[-1])), _PER_DECADE // 2
     (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
     local = [np.polyfit(x[i : i + window + 1], y[i : i + window + 1], 1)[0] for i in range(len(x) - window)]
-    value, error, spread = sign * float(slope), math.sqrt(float(covariance[0, 0])), float(np.std(local, ddof=1))
+    value, error = offset + sign * float(slope), math.sqrt(float(covariance[0, 0]))
+    spread = float(np.std(local, ddof=1))
     if spread >= MAX_SLOPE_SD:
         reason = f"not fractal at this range: the slope is {value:.2f} but varies by {spread:.2f} along it"
         return Dimension(math.nan, math.nan, math.nan, *ends, spread, error, reason)

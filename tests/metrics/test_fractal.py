@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from seg.metrics.fractal import box_dimension, mass_radius_dimension
 
@@ -84,3 +85,20 @@ def test_no_number_where_the_slope_changes_along_the_range(rng):
     empty_core = mass_radius_dimension(~blocks & (np.hypot(y - 400, x - 400) > 50), spacing=(1, 1),
                                        seed=np.full(2, 400.0), width=2.0)  # fmt: skip
     assert empty_core.reason == "nothing within the smallest radius"
+
+
+@pytest.mark.parametrize("width_um", [0.2, 0.4])
+def test_the_width_of_a_curve_is_not_taken_for_its_dimension(width_um):
+    """Koch's curve, turned, drawn with lines of 2 and 4 px: the target of 0.07 (0.08 and 0.14 without the width)."""
+    spacing, shape = np.array([0.12, 0.1]), (700, 1000)
+    curve = np.array([0 + 0j, 1 + 0j])
+    for _ in range(6):
+        start, step = curve[:-1, None], np.diff(curve)[:, None] / 3
+        curve = np.append((start + step * [0, 1, 1 + np.exp(1j * math.pi / 3), 2]).ravel(), curve[-1])
+    curve = 4 + 22j + 88 * curve * np.exp(0.31j)
+    line = np.ones(shape, bool)
+    line[tuple(np.rint(np.stack([curve.imag, curve.real]) / spacing[:, None]).astype(int))] = False
+    drawn = ndimage.distance_transform_edt(line, sampling=spacing) <= width_um / 2
+    found = box_dimension(drawn, spacing=spacing, width=width_um, rng=np.random.default_rng(0))
+    assert found.value == pytest.approx(math.log(4) / math.log(3), abs=0.07)
+    assert found.low < math.log(4) / math.log(3) < found.high
