@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from seg.attempts import Attempts, EndsWorkersError
 from seg.blocks import Slab
 from seg.census import Census, Survey, survey
 from seg.cleanup import Rules
@@ -78,7 +79,8 @@ class Task:
 def precision_of(task: Task, where: str) -> Precision:
     """The arithmetic for all parts of a stack, decided on one of the machines that will compute them."""
     calls = [(_choose_one, task)]
-    ((_, found),) = _results(connect(where), calls, lambda _: f"{task.path.name!r}, comparing precisions", where)
+    named = f"{task.path.name!r}, comparing precisions"
+    ((_, found),) = _results(connect(where), calls, lambda _: named, where, task.store.path)
     if isinstance(found, SegError):
         raise found
     return found
@@ -110,7 +112,7 @@ def compute(task: Task, parts: Sequence[Part], where: str, *, progress: Progress
 
     calls = [(_compute_one, task, part) for part in parts]
     for _, refused in progress(
-        _results(client, calls, named, where), total=len(calls), desc=f"segment {task.path.name}"
+        _results(client, calls, named, where, task.store.path), total=len(calls), desc=f"segment {task.path.name}"
     ):
         if refused is not None:
             raise refused
@@ -145,11 +147,10 @@ def clean(
     SegError
         As `compute`.
     """
-    client, cuts = connect(where), cuts_of(shape[1:])
-    said = {"desc": f"clean {name}"}
+    client, cuts, said = connect(where), cuts_of(shape[1:]), {"desc": f"clean {name}"}
     if len(shape) == 3 or len(cuts) == 1:
         calls = [(_clean_one, store, frame, tuple(shape), rules) for frame in range(shape[0])]
-        done = _results(client, calls, lambda frame: f"{name!r}, cleaning frame {frame}", where)
+        done = _results(client, calls, lambda frame: f"{name!r}, cleaning frame {frame}", where, store.path)
         for _, other in progress(done, total=shape[0], **said):
             changed.join(other)
         return
@@ -160,44 +161,59 @@ def clean(
             return f"{name!r}, cleaning frame {frame}, plane {cuts[number].owned.start}"
 
         calls = [(_survey_one, store, frame, beside, slab, tuple(shape[1:]), rules) for slab in cuts]
-        found = dict(_results(client, calls, named, where))
+        found = dict(_results(client, calls, named, where, store.path))
         census = Census(rules, compares=bool(beside))
         for number in range(len(cuts)):
             census.take(found.pop(number))
         target, gone = census.decide()
         changed.regions += gone
         calls = [(_repaint_one, store, frame, slab, census.becomes(n, target)) for n, slab in enumerate(cuts)]
-        for _, other in _results(client, calls, named, where):
+        for _, other in _results(client, calls, named, where, store.path):
             changed.join(other)
 
 
 def _results(
-    client: Any, calls: Sequence[tuple[Any, ...]], named: Callable[[int], str], where: str
+    client: Any, calls: Sequence[tuple[Any, ...]], named: Callable[[int], str], where: str, notes: Path
 ) -> Iterator[tuple[int, Any]]:  # fmt: skip
-    """(number, result) of calls in the order in which they end; `named` says what the one is that cannot be done."""
+    """(number, result) of calls in the order in which they end; `named` says what the one is that cannot be done.
+
+    What Dask gives up, but did not begin so often (the folder `notes` tells), is sent again; not for ever, as workers
+    may end before anything begins.
+    """
     from distributed import KilledWorker
 
-    futures = {client.submit(*call, retries=ATTEMPTS - 1, pure=False): n for n, call in enumerate(calls)}
+    attempts, left, futures, rounds = Attempts(notes, ATTEMPTS), dict(enumerate(calls)), {}, 0
     try:
-        for future in _as_they_end(client, list(futures), where):
-            number = futures.pop(future)
-            try:
-                result = future.result()
-            except KilledWorker as error:
-                raise SegError(
-                    f"{named(number)}: this part ended {ATTEMPTS} workers, perhaps for want of memory; "
-                    "the rest is kept."
-                ) from error
-            except (OSError, RuntimeError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno in DISK_FULL:
-                    raise  # as in one process
-                raise SegError(
-                    f"{named(number)}: this part failed {ATTEMPTS} times ({error}); the rest is kept."
-                ) from error
-            future.release()
-            yield number, result
+        while left:
+            rounds += 1
+            futures = {
+                client.submit(attempts.run, n, *call, retries=ATTEMPTS - 1, pure=False): n for n, call in left.items()
+            }
+            for future in _as_they_end(client, list(futures), where):
+                number = futures.pop(future)
+                try:
+                    result = future.result()
+                except (KilledWorker, EndsWorkersError) as error:
+                    ended = f"this part ended {ATTEMPTS} workers"
+                    if attempts.unfinished(number) < ATTEMPTS:
+                        if rounds < ATTEMPTS:
+                            continue
+                        ended = "the workers ended again and again, mostly before this part began"
+                    raise SegError(
+                        f"{named(number)}: {ended}, perhaps for want of memory; the rest is kept."
+                    ) from error
+                except (OSError, RuntimeError, ValueError) as error:
+                    if isinstance(error, OSError) and error.errno in DISK_FULL:
+                        raise  # as in one process
+                    raise SegError(
+                        f"{named(number)}: this part failed {ATTEMPTS} times ({error}); the rest is kept."
+                    ) from error
+                future.release()
+                del left[number]
+                yield number, result
     finally:
         client.cancel(list(futures))
+        attempts.forget()
 
 
 def _as_they_end(client: Any, futures: Iterable[Any], where: str) -> Iterator[Any]:
@@ -244,7 +260,7 @@ def connect(where: str) -> Any:
     except ImportError as error:
         raise UsageError("--cluster needs Dask: pip install 'operandoseg[cluster]'") from error
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every connection
-    # A task whose worker died goes to another one; the third death is blamed on the task.
+    # A task whose worker died goes to another one; the third death is blamed on the task (see `_results`).
     # Scheduler, nannies and workers look at themselves fifty times a second each, and workers at their own stacks a
     # hundred times: an eighth of a core, which the workers want.
     dask.config.set({

@@ -302,7 +302,7 @@ def _fill(
         precision = _precision(slabs, stack, lambda: precision_of(task, where))
         # This process computes nothing: it needs to know the size of a value, and may not know fp16.
         half_or_not = "fp32" if precision.used == "fp32" else "bf16"
-        _, left = _left(slabs, stack, Runner(bundle, replace(settings, precision=half_or_not)))
+        _, left = _left(slabs, stack, Runner(bundle, replace(settings, precision=half_or_not), aloud=False))
         compute(replace(task, settings=replace(settings, precision=precision.used)), left, where, progress=progress)
         return precision, []
     precision = _precision(slabs, stack, lambda: choose_precision(stack, bundle, settings, normalisation))
@@ -357,6 +357,7 @@ def _precision(slabs: SlabFolder | SlabStore, stack: Stack, choose: Callable[[],
     except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged: the same input decides the same way
         precision = choose()
         write_json(precision.to_dict(), file)
-    if precision.said:
-        (logger.warning if precision.flagged else logger.info)("%s: %s", stack.name, precision.said)
+    if said := precision.said:
+        level = logging.WARNING if precision.flagged else logging.INFO
+        logger.log(level, "%s: %s", stack.name, said[0].lower() + said[1:])
     return precision

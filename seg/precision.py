@@ -114,7 +114,7 @@ def choose_precision(
     crops = crops_of(stack, dims)
     logger.info("%s: %d crops are computed twice, to see whether half precision changes them", stack.name, len(crops))
     for precision in ("fp32", half):  # one after the other: the network is made ready for one of them
-        runner = Runner(bundle, replace(settings, precision=precision))
+        runner = Runner(bundle, replace(settings, precision=precision), aloud=False)
         found.append([_labels(crop, stack, runner, normalisation) for crop in crops])
     shares = [float((one != other).mean()) for one, other in zip(*found, strict=True)]
     differ = max(shares)

@@ -95,15 +95,19 @@ class Runner:
     ----------
     bundle : Bundle
     settings : InferenceSettings
+    aloud : bool
+        Log where the network runs and how images are cut.
     """
 
-    def __init__(self, bundle: Bundle, settings: InferenceSettings) -> None:
+    def __init__(self, bundle: Bundle, settings: InferenceSettings, *, aloud: bool = True) -> None:
         import torch
 
-        self.settings, self.spec = settings, bundle.spec
+        self.settings, self.spec, self._aloud = settings, bundle.spec, aloud
         self.device = resolve_device(settings.device)
         self.precision = resolve_precision(settings.precision, self.device)
         self.ready = ready_network(bundle.network, self.device, self.precision)
+        if aloud:
+            _say_where(bundle.network, self.device, self.precision)
         self.network = self.ready.network
         self.n_classes = len(bundle.spec.class_indices)
         self.temperature = bundle.spec.temperature
@@ -127,6 +131,7 @@ class Runner:
             tile_px=self.settings.tile_px,
             overlap=self.settings.overlap,
             halo_px=self.settings.halo_px,
+            aloud=self._aloud,
         )
 
     def strips(self, shape: Sequence[int]) -> Strips | None:
@@ -368,15 +373,25 @@ def ready_network(network: nn.Module, device: torch.device, precision: str) -> R
 
         keep_freed_memory()
         fused = fused_forward(own)
-        threads = torch.get_num_threads()
-        logger.info(
-            "the network runs on the CPU, %d thread%s, in %s", threads, "s" * (threads != 1), arithmetic(precision)
-        )
-    else:
-        logger.info("the network runs on %s in %s", torch.cuda.get_device_name(device), precision)
     ready = Ready(own, fused or own, dtype, fused.values_per_px if fused else own.values_per_px)
     _READY[network] = (stamp, ready)
     return ready
+
+
+_SAID: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def _say_where(network: nn.Module, device: torch.device, precision: str) -> None:
+    """Log where a network runs, unless that was said of it last."""
+    import torch
+
+    where = f"{torch.cuda.get_device_name(device)} in {precision}" if device.type == "cuda" else ""
+    if not where:
+        threads = torch.get_num_threads()
+        where = f"the CPU, {threads} thread{'s' * (threads != 1)}, in {arithmetic(precision)}"
+    if _SAID.get(network) != where:
+        _SAID[network] = where
+        logger.info("the network runs on %s", where)
 
 
 def _channels(model: str, values: Sequence[int], relabel: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

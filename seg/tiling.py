@@ -96,6 +96,7 @@ def choose_tiles(
     tile_px: int | None = None,
     overlap: float | None = None,
     halo_px: int | None = None,
+    aloud: bool = True,
 ) -> tuple[AxisTiles, ...]:
     """Tiles that join exactly where the network allows it and it is not too dear, else tiles that are blended.
 
@@ -110,6 +111,8 @@ def choose_tiles(
         Pixels of a tile that the memory allows.
     tile_px, overlap, halo_px : int, float, int or None
         As in ``InferenceSettings``; what is given is obeyed.
+    aloud : bool
+        Log what was chosen.
     """
 
     def cut(halo: int, share: float) -> tuple[AxisTiles, ...] | None:
@@ -139,8 +142,9 @@ def choose_tiles(
             f"No tile of at most {tile_px or max_tile_px} px{'' if tile_px else ' in all'} has room for a halo of "
             f"{halo} px on both sides; choose a smaller halo or larger tiles."
         )
-    report = logger.warning if computed_px(tiles) > MAX_HALO_COST * pixels else logger.info
-    report(
+    costs = logging.WARNING if computed_px(tiles) > MAX_HALO_COST * pixels else logging.INFO
+    logger.log(
+        costs if aloud else logging.DEBUG,
         "image of %s px: %s tile(s) of %s px, halo %d px; the network computes %.2f times the pixels",
         " x ".join(map(str, shape)),
         " x ".join(str(len(axis.starts)) for axis in tiles),

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from seg import cluster
+from seg.attempts import Attempts, EndsWorkersError
 from seg.cluster import connect, slurm_cluster
 from seg.errors import SegError, UsageError
 from seg.inference import Part
 from seg.io import read_labels
-from seg.slabs import LABELS
+from seg.slabs import LABELS, SlabStore
 from seg.stack import Calibration
 
 pytest.importorskip("distributed")
@@ -152,8 +153,8 @@ def test_a_dead_worker_is_replaced_and_a_poisoned_part_is_named(tmp_path):
     class Keeper:
         """Stands where the store stands: kills its worker, or fails, at chosen planes."""
 
-        def __init__(self, folder):
-            self.folder = folder
+        def __init__(self, path):
+            self.path = self.folder = path
 
         def has(self, frame, z_start):
             return (self.folder / f"done-{z_start}").exists()
@@ -190,12 +191,74 @@ def test_a_dead_worker_is_replaced_and_a_poisoned_part_is_named(tmp_path):
     assert len(list(tmp_path.glob("2-*"))) == 1 + 3
 
 
+def test_a_part_is_not_blamed_for_deaths_before_it_began(tmp_path, monkeypatch):
+    from distributed import KilledWorker
+
+    class Future:
+        def __init__(self, outcome):
+            self.outcome = outcome
+
+        def result(self):
+            return self.outcome()
+
+        def release(self):
+            pass
+
+    class Client:
+        """Gives up a call whenever it is sent, up to `deaths` times; with `begins` its workers die under it."""
+
+        def __init__(self, deaths, begins):
+            self.deaths, self.begins = deaths, begins
+
+        def submit(self, run, number, *call, **options):
+            def outcome():
+                if number == 1 and self.deaths:
+                    self.deaths -= 1
+                    if self.begins:
+                        (tmp_path / f".begun-{run.__self__.token}-1-{self.deaths}").touch()
+                    raise KilledWorker("part", None, 2)
+                return run(number, *call)
+
+            return Future(outcome)
+
+        def cancel(self, futures):
+            pass
+
+    def found(deaths, begins, call=str.upper):
+        calls = [(call, "a"), (call, "b")]
+        return dict(cluster._results(Client(deaths, begins), calls, "part {}".format, "local:1", tmp_path))
+
+    monkeypatch.setattr(cluster, "_as_they_end", lambda client, futures, where: list(futures))
+    assert found(2, begins=False) == found(2, begins=True) == {0: "A", 1: "B"}
+    with pytest.raises(SegError, match="part 1: this part ended 3 workers"):
+        found(3, begins=True)
+    with pytest.raises(SegError, match="part 1: the workers ended again and again, mostly before this part began"):
+        found(3, begins=False)
+    with pytest.raises(SegError, match="part 0: this part failed 3 times"):  # no death: its note is taken away
+        found(0, begins=False, call=int)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_call_that_ended_its_workers_thrice_is_not_begun_by_a_scheduler_that_would_send_it_again(tmp_path):
+    attempts, called = Attempts(tmp_path, 3), []
+    for n in range(3):
+        assert attempts.run(7, len, "ab") == 2
+        (tmp_path / f".begun-{attempts.token}-7-{n}").touch()  # left by a worker that was killed
+    with pytest.raises(EndsWorkersError):
+        attempts.run(7, called.append, "begun")
+    assert not called
+    assert attempts.run(77, len, "ab") == Attempts(tmp_path, 3).run(7, len, "ab") == 2
+    attempts.forget()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_cluster_that_has_lost_all_its_workers_is_not_waited_for(tmp_path, monkeypatch):
     from distributed import Client, LocalCluster
 
     monkeypatch.setattr(cluster, "ASK_EVERY_S", 0.05)
     monkeypatch.setattr(cluster, "WORKERLESS_S", 0.3)
-    task = cluster.Task(tmp_path / "volume.tif", {}, tmp_path, cluster.InferenceSettings(device="cpu"), None, None)
+    store = SlabStore(tmp_path, "zyx")
+    task = cluster.Task(tmp_path / "volume.tif", {}, tmp_path, cluster.InferenceSettings(device="cpu"), None, store)
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty, Client(empty) as client:
         monkeypatch.setattr(cluster, "connect", lambda where: client)
         with pytest.raises(SegError, match="All processes of --cluster local:2 have ended"):
@@ -267,7 +330,7 @@ def test_two_processes_clean_as_one(axes, slab_voxels, schema, tmp_path, monkeyp
     from seg.cleanup import CleanUp, make_rules
     from seg.inference import Slab
     from seg.io.labels import create_labels
-    from seg.slabs import CLEAN, SlabStore
+    from seg.slabs import CLEAN
 
     monkeypatch.setattr(postprocess, "SLAB_VOXELS", slab_voxels)
     rng = np.random.default_rng(8)
