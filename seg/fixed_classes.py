@@ -12,6 +12,8 @@ from seg.slabs import Frame
 FIRST_FRAMES = 3
 """Where a fixed class is, is what most of so many first frames say."""
 _SHARE_MOVED, _NEAR_PX, _THICK_PX = 0.5, 8, 5
+# A band between the fixed class and what lies on it is as near to both, and they lie on opposite sides (cosine).
+_BAND_PX, _OPPOSITE = 3, -0.75
 
 
 def with_fixed_classes(
@@ -40,8 +42,9 @@ def with_fixed_classes(
     -----
     Metal that looks like its support is told from it by time alone: the support was there before. Where most of the
     first frames show neither, what of the fixed class is five pixels thick and hangs together with what lies on it
-    becomes that; thinner parts are edges that waver, and what stands alone is left to the network. Where most of the
-    first frames show it, what lies on it becomes the class.
+    becomes that; so does a band of three pixels between it and the fixed class as that was at first, where the network
+    puts the edge too high. Other thin parts are edges that waver, and what stands alone is left to the network. Where
+    most of the first frames show it, what lies on it becomes the class.
     A frame in which the class has gone beyond its first edge along more than half of that edge, with neither above it,
     is left as it is: the recording drifts, and has to be aligned first.
     """
@@ -68,7 +71,8 @@ def with_fixed_classes(
                 if np.count_nonzero(past & (ndimage.distance_transform_edt(solid) <= _NEAR_PX)) > most:
                     counts[index] = -1
                     return labels, sure
-            changed[_on_metal(outside, labels == other)] = other
+            metal = labels == other
+            changed[_on_metal(outside, metal) | _under_metal(outside, metal, there)] = other
             changed[(labels == other) & there] = value
         counts[index] = int(np.count_nonzero(changed != labels))
         return changed, sure
@@ -84,3 +88,22 @@ def _on_metal(outside: np.ndarray, metal: np.ndarray) -> np.ndarray:
     joined[np.unique(parts[metal])] = True
     # A flat edge of metal ends in a wedge thinner than that: it is taken along as far as it may reach.
     return np.asarray(ndimage.binary_dilation(thick & joined[parts], iterations=_NEAR_PX, mask=outside))
+
+
+def _under_metal(outside: np.ndarray, metal: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """What of a region is a thin band with metal on one side and the fixed class on the other, and touches metal."""
+    under = np.zeros_like(outside)
+    if not (outside.any() and metal.any() and there.any()):
+        return under
+    at = np.nonzero(outside)
+    ways, near = [], np.ones(len(at[0]), bool)
+    for aim in (metal, there):
+        distance, nearest = ndimage.distance_transform_edt(~aim, return_indices=True)
+        near &= distance[at] <= _BAND_PX
+        ways.append((nearest[(slice(None), *at)] - np.stack(at)) / distance[at])
+    near &= (ways[0] * ways[1]).sum(axis=0) < _OPPOSITE  # between two nuclei metal is beside, not above
+    under[tuple(place[near] for place in at)] = True
+    parts, n = ndimage.label(under | metal)
+    joined = np.zeros(n + 1, bool)
+    joined[np.unique(parts[metal])] = True
+    return np.asarray(under & joined[parts])

@@ -47,6 +47,20 @@ def test_an_edge_that_wavers_makes_no_metal():
     assert set(counts) == {0}
 
 
+def test_a_thin_band_under_metal_becomes_metal_and_the_ground_of_a_gap_between_nuclei_does_not():
+    truth = scene()
+    truth[FIRST_FRAMES:, 12:20, 22:26] = ELECTROLYTE  # a gap of four pixels
+    seen = truth.copy()
+    seen[FIRST_FRAMES:, 18:20, 10:40] = SUPPORT  # the edge lies two rows too high, in the gap as well
+    found, counts = fixed(seen)
+    np.testing.assert_array_equal(found[:, :18], truth[:, :18])
+    np.testing.assert_array_equal(found[:, :, 10:21], truth[:, :, 10:21])
+    np.testing.assert_array_equal(found[:, :, 27:40], truth[:, :, 27:40])
+    assert (found[FIRST_FRAMES:, 18:20, 23:25] == SUPPORT).all()
+    # Two rows under 26 columns of metal, and at most the two columns at the feet of the gap.
+    assert all(48 <= count <= 56 for count in counts[FIRST_FRAMES:])
+
+
 def test_a_frame_that_drifted_stays_as_it_is_and_is_counted():
     seen = scene()
     seen[7] = scene(level=14)[7]  # the whole support 6 px higher
