@@ -38,8 +38,8 @@ FREE_TO_CHANGE = (
 )
 """Keys that may differ between a run and its continuation. More steps or minutes before the run has ended stretch its
 schedule; what they do to a run that had ended is declared by ``trainer.extend``."""
-FREE_OF_SOURCES = ("about", "foreground", "real")
-"""Keys of a source that only scores and cards use."""
+FREE_OF_SOURCES = ("about", "foreground", "real", "drawn")
+"""Keys of a source that only scores and cards use, or that say how its files once came about."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
         raise UsageError(f"{path} has checkpoint format {fmt}, this version writes {FORMAT}. Use trainer.resume=none.")
     changed = sorted(
         key for key in set(changed_keys(before, asdict(config))) - set(FREE_TO_CHANGE)
-        if not (key.startswith("data.sources.") and key.rsplit(".", 1)[1] in FREE_OF_SOURCES)
+        if not (key.startswith("data.sources.") and key.split(".")[3:4] in [[free] for free in FREE_OF_SOURCES])
     )  # fmt: skip
     if changed:
         raise UsageError(

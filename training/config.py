@@ -22,6 +22,16 @@ from seg.resources import config_names
 
 
 @dataclass
+class TwinsConfig:
+    """Twins that ``seg.synthetic.twins`` draws where the folder of a source is not there yet."""
+
+    per_family: int = 0  # 0: none are drawn
+    seed: int = 0
+    modality: str | None = None  # only the families that it shows
+    families: list[str] = field(default_factory=list)  # only these
+
+
+@dataclass
 class SourceConfig:
     """One set of labelled images. Paths are relative to ``data.root``, or absolute, or from here: ``./``."""
 
@@ -47,6 +57,7 @@ class SourceConfig:
     zoom: list[float] = field(default_factory=lambda: [0.5, 2.0])  # range of random magnification
     real: bool = True  # false: drawn by a program, so its scores say nothing of real images
     about: str | None = None  # text file with "licence : ...", "citation : ..." for the card
+    drawn: TwinsConfig = field(default_factory=TwinsConfig)  # for images in FOLDER/images
 
 
 @dataclass
@@ -314,7 +325,7 @@ def nearest_key(key: str) -> str:
     keys = [k for k in known_keys() if "*" not in k]
     parts = key.split(".")
     if parts[:2] == ["data", "sources"] and len(parts) > 3:
-        keys = [f"data.sources.{parts[2]}.{f.name}" for f in fields(SourceConfig)]
+        keys = known_keys(SourceConfig, f"data.sources.{parts[2]}.")
     near = get_close_matches(key, keys, n=1, cutoff=0.5)
     if not near:  # the right name under the wrong group, or without one
         ends = {k.split(".")[-1]: k for k in keys}

@@ -25,7 +25,7 @@ from seg.modality import modality
 from seg.progress import Progress, silent
 from training.config import TrainConfig, check_config, nearest_key
 from training.label_codes import parse_class_map
-from training.sources import find_pairs, listed
+from training.sources import all_pairs, listed
 
 logger = logging.getLogger(__name__)
 
@@ -136,11 +136,7 @@ def survey(config: TrainConfig, *, progress: Progress = silent) -> list[ImageFac
     sources = {name: s for name, s in config.data.sources.items() if s.weight > 0}
     if not sources:
         raise UsageError("plan=auto plans from labelled images; choose some (data=folder), or set the values yourself.")
-    planned, problems = [], []
-    for name, source in sources.items():
-        pairs, misfits = find_pairs(name, source, config.data.root)
-        planned += [(name, source, pair) for pair in pairs]
-        problems += misfits
+    planned, problems = all_pairs(config.data, progress=progress)
     facts = []
     for name, source, pair in progress(planned, total=len(planned), desc="planning"):
         names = parse_class_map(source.classes, schema, where=f"data.sources.{name}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ from seg.modality import modality
 from seg.preprocess import SeriesNormalisation, require_finite, resample, to_grey
 from seg.progress import Progress, silent
 from seg.stack import Stack
-from training.config import DataConfig, SourceConfig
+from training.config import DataConfig, SourceConfig, TwinsConfig
 from training.label_codes import ClassMap, LabelCodes, make_codes, parse_class_map, value_table
 from training.splits import refuse_leaks, split
 
@@ -71,17 +73,7 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> tuple[list[
     found = sorted(Path(p) for p in glob(pattern, recursive=True))
     found = [p for p in found if _stem(p) not in source.exclude]
     if not found:
-        get = "Set data.root or OPERANDOSEG_DATA"
-        if not source.real:
-            folder = _before_wildcards(Path(source.images)).parent
-            only = f" --modality {source.modality}" if folder.name.endswith(f"-{source.modality}") else ""
-            get = (
-                f"Drawn images are made first: python -m seg.synthetic.twins {folder}{only} (how many, and the seed, "
-                "stand at the head of the recipe)"
-            )
-        raise NothingMatchedError(
-            f"{key}.images: nothing matches {pattern}. {get}, or leave this data set out with {key}.weight=0."
-        )
+        raise _nothing_matches({name: source}, root)
     try:
         expression = re.compile(source.specimen)
     except re.error as error:
@@ -105,6 +97,66 @@ def find_pairs(name: str, source: SourceConfig, root: str | Path) -> tuple[list[
         else:
             pairs.append(ImagePair(path, labels, match.group(1)))
     return pairs, problems
+
+
+def all_pairs(
+    config: DataConfig, *, progress: Progress = silent
+) -> tuple[list[tuple[str, SourceConfig, ImagePair]], list[str]]:
+    """Files of every source in use, twins drawn where they are not there yet; the faults of all as `find_pairs`."""
+    sources = {name: source for name, source in config.sources.items() if source.weight > 0}
+    absent = {n: s for n, s in sources.items() if not glob(str(rooted(config.root, s.images)), recursive=True)}
+    to_draw = {n: folder for n, s in absent.items() if (folder := _folder_to_draw(s, config.root)) is not None}
+    lost = {name: source for name, source in absent.items() if name not in to_draw}
+    if lost:
+        raise _nothing_matches(lost, config.root)
+    for name, folder in to_draw.items():
+        _draw(name, sources[name].drawn, folder, progress)
+    planned, problems = [], []
+    for name, source in sources.items():
+        pairs, misfits = find_pairs(name, source, config.root)
+        planned += [(name, source, pair) for pair in pairs]
+        problems += misfits
+    return planned, problems
+
+
+def _nothing_matches(sources: dict[str, SourceConfig], root: str | Path) -> NothingMatchedError:
+    """One sentence for all data sets whose images are not there."""
+    patterns = ", ".join(str(rooted(root, source.images)) for source in sources.values())
+    them = "this data set" if len(sources) == 1 else "these data sets"
+    without = " ".join(f"data.sources.{name}.weight=0" for name in sources)
+    return NothingMatchedError(
+        f"data.sources.{', '.join(sources)}: nothing matches {patterns}. Set OPERANDOSEG_DATA or data.root (now "
+        f"{Path(root).resolve()}) to the folder that holds the images, or leave {them} out with {without}."
+    )
+
+
+def _folder_to_draw(source: SourceConfig, root: str | Path) -> Path | None:
+    """Folder that twins of this source are drawn into; None where it draws none, or something lies there."""
+    images = _before_wildcards(rooted(root, source.images))
+    draws = source.drawn.per_family > 0 and images.name == "images" and not images.parent.exists()
+    return images.parent if draws else None
+
+
+def _draw(name: str, twins: TwinsConfig, folder: Path, progress: Progress) -> None:
+    """Draw into a folder beside, so that a stopped command leaves no half of a data set."""
+    from seg.synthetic.twins import CORNERS, DRAWS, SEEN_BY, write_twins  # half a second that most runs do not need
+
+    key = f"data.sources.{name}.drawn"
+    if twins.modality not in (None, *SEEN_BY):
+        raise UsageError(f"{key}.modality={twins.modality}; expected {', '.join(SEEN_BY)}.")
+    for family in twins.families:
+        if family not in (*DRAWS, *CORNERS):
+            raise UsageError(f"{key}.families={family}; expected {', '.join([*DRAWS, *CORNERS])}.")
+    logger.info("there are no twins in %s yet: they are drawn now, once", folder)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        write_twins(
+            beside, per_family=twins.per_family, seed=twins.seed, modality=twins.modality, families=twins.families,
+            progress=progress,
+        )  # fmt: skip
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def rooted(root: str | Path, path: str) -> Path:
@@ -150,20 +202,11 @@ def load_sources(
     """
     sources = {name: source for name, source in config.sources.items() if source.weight > 0}
     maps = {name: parse_class_map(s.classes, schema, where=f"data.sources.{name}") for name, s in sources.items()}
-    planned, problems, missing = [], [], []
-    for name, source in sources.items():
+    for source in sources.values():
         modality(source.modality)
         for class_name in source.foreground:
             schema.index(class_name)
-        try:
-            pairs, misfits = find_pairs(name, source, config.root)
-        except NothingMatchedError as error:
-            missing.append(str(error))
-            continue
-        planned += [(name, source, pair) for pair in pairs]
-        problems += misfits
-    if missing:
-        raise NothingMatchedError("\n".join(missing))
+    planned, problems = all_pairs(config, progress=progress)
     by_file: dict[tuple[str, Path], list[LabelledImage]] = {}
     times = Counter[tuple[str, str]]()
     in_time = sorted(planned, key=lambda item: natural_key(item[2].image))

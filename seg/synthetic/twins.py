@@ -17,6 +17,7 @@ import numpy as np
 from seg import __version__
 from seg.io import write_image, write_labels
 from seg.metrics.table import UM2_PER_CM2
+from seg.progress import Progress, silent
 from seg.stack import Stack
 from seg.synthetic import FAMILIES, Experiment
 from seg.synthetic.droplet import REGIMES
@@ -165,7 +166,13 @@ def draw_twin(family: str, seed: int, modality: str | None = None) -> Experiment
 
 
 def write_twins(
-    out: Path, *, per_family: int, seed: int, modality: str | None = None, families: Sequence[str] = ()
+    out: Path,
+    *,
+    per_family: int,
+    seed: int,
+    modality: str | None = None,
+    families: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> int:
     """Write `per_family` twins of every family, those `modality` shows, or `families`; returns the pairs of files.
 
@@ -180,18 +187,16 @@ def write_twins(
         f"operandoseg {__version__}\n",
         encoding="utf-8",
     )
-    written = 0
     every = SEEN_BY[modality] if modality else list(DRAWS)
-    for family in families or every:
-        for n in range(per_family):
-            twin = draw_twin(family, seed * 100_000 + n, modality)
-            image, labels = (_across(s) if s.spatial_axes == "zyx" else s for s in (twin.images, twin.labels))
-            name = f"{family}-{n:04d}.ome.tif"
-            form = {"shape": image.shape, "axes": image.axes, "calibration": image.calibration}
-            write_image(out / "images" / name, _frames(image), dtype=image.dtype, **form)
-            write_labels(out / "labels" / name, _frames(labels), schema=twin.schema, **form)
-            written += 1
-    return written
+    wanted = [(family, n) for family in families or every for n in range(per_family)]
+    for family, n in progress(wanted, total=len(wanted), desc="drawing twins"):
+        twin = draw_twin(family, seed * 100_000 + n, modality)
+        image, labels = (_across(s) if s.spatial_axes == "zyx" else s for s in (twin.images, twin.labels))
+        name = f"{family}-{n:04d}.ome.tif"
+        form = {"shape": image.shape, "axes": image.axes, "calibration": image.calibration}
+        write_image(out / "images" / name, _frames(image), dtype=image.dtype, **form)
+        write_labels(out / "labels" / name, _frames(labels), schema=twin.schema, **form)
+    return len(wanted)
 
 
 def _across(volume: Stack) -> Stack:

@@ -5,9 +5,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from seg.models.bundle import load_bundle
+from seg.models.bundle import CARD, SHIPPED, load_bundle
 from seg.synthetic.twins import write_twins
 from training.cli import main
+from training.config import compose_config, to_train_config
+from training.sources import all_pairs
 
 
 @pytest.fixture
@@ -74,14 +76,54 @@ def test_ctrl_c_ends_with_130(words, monkeypatch, capsys):
     assert "the same command continues" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("experiment", ["optical", "sem", "xct", "cryoem"])
-def test_a_recipe_without_its_data_says_how_to_get_all_of_it(experiment, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("plan", ["none", "auto"])
+def test_a_recipe_without_its_micrographs_names_all_of_them_in_one_sentence(plan, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([f"experiment={experiment}", "debug=fast_dev", "data.root=nowhere"]) == 4
+    monkeypatch.delenv("OPERANDOSEG_DATA", raising=False)
+    assert main(["experiment=sem", "debug=fast_dev", f"plan={plan}"]) == 4
     said = capsys.readouterr().err
-    assert f"python -m seg.synthetic.twins runs/twins-{experiment} --modality {experiment}" in said
-    real = ["sem_dendrites", "sem_film_cracks", "sem_precipitates"] if experiment == "sem" else []
-    assert all(f"with data.sources.{name}.weight=0" in said for name in [*real, "twins"])
+    real = ["sem_dendrites", "sem_film_cracks", "sem_precipitates"]
+    assert "data.sources." + ", ".join(real) + ": nothing matches sem_dendrites/images/*.jpg" in said
+    assert f"Set OPERANDOSEG_DATA or data.root (now {tmp_path})" in said
+    assert "with " + " ".join(f"data.sources.{name}.weight=0" for name in real) + ".\n" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()  # no twins are drawn for a run that cannot start
+
+
+@pytest.mark.parametrize("experiment", ["optical", "sem", "xct", "cryoem", "tem", "generalist"])
+def test_the_twins_of_a_recipe_are_those_of_the_card_of_its_model(experiment):
+    model = compose_config([f"experiment={experiment}"])
+    for name, source in model.data.sources.items():
+        if source.real:
+            continue
+        twins = source.drawn
+        said = f"python -m seg.synthetic.twins --per-family {twins.per_family} --seed {twins.seed}"
+        said += f" --modality {twins.modality}" if twins.modality else ""
+        said += f" --families {' '.join(twins.families)}" if twins.families else ""
+        assert f"{said}, " in (SHIPPED / model.name / CARD).read_text(), name
+
+
+def test_a_recipe_draws_its_twins_once_and_leaves_no_half_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = to_train_config(compose_config(["experiment=xct", "data.sources.twins.drawn.per_family=2"])).data
+    monkeypatch.setattr("seg.synthetic.twins.write_twins", _stopped_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        all_pairs(data)
+    assert list((tmp_path / "runs").iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    pairs, problems = all_pairs(data)
+    assert not problems
+    assert [pair.image.name for _, _, pair in pairs] == ["interface-0000.ome.tif", "interface-0001.ome.tif"]
+    assert [pair.specimen for _, _, pair in pairs] == ["interface-0000", "interface-0001"]
+    written = [pair.labels.stat().st_mtime_ns for _, _, pair in pairs]
+    assert [pair.labels.stat().st_mtime_ns for _, _, pair in all_pairs(data)[0]] == written
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["twins-xct"]
+
+
+def _stopped_half_way(out, **options):
+    (out / "images").mkdir(parents=True)
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
