@@ -99,6 +99,21 @@ def test_what_the_network_was_never_sure_of_can_still_be_there(schema, disc):
               if r.metric == "covered_fraction" and r.class_name == "deposit")  # fmt: skip
     assert row.value == row.low == 0
     assert row.high > (faint > 0).mean()
+    assert "low-confidence" in row.flags  # the probabilities expect 0.4 of a disc, the mask holds nothing
+
+
+@pytest.mark.parametrize(("given", "is_contested"), [(0.9, False), (0.7, True)])
+def test_a_number_is_doubted_where_the_probabilities_expect_a_fifth_less(schema, disc, given, is_contested):
+    """A mask of the disc at probability 0.9 holds 1.1 times what is expected, at 0.7 it holds 1.4 times as much."""
+    probabilities, stack = disc
+    metal = np.where(probabilities[1] > 0.5, np.float32(given), np.float32(0.0))
+    config = replace(load_analysis("sem"), metrics={"counting": {}, "cover": {"classes": ["deposit"]}})
+    (result,) = measure_frames(Segmentation(stack, schema), config)
+    rows = sampler(schema, np.stack([1 - metal, metal]), config).widen(result.frame, result.measurements, stack)
+    flags = {r.metric: r.flags for r in rows if r.metric in ("covered_fraction", "object_count", "valid_area")}
+    assert set(flags) == {"covered_fraction", "object_count", "valid_area"}
+    assert {"low-confidence" in flags[name] for name in ("covered_fraction", "object_count")} == {is_contested}
+    assert "low-confidence" not in flags["valid_area"]
 
 
 def test_each_side_of_an_interval_has_the_spread_of_the_draws_on_it():
@@ -119,7 +134,9 @@ def test_what_estimates_nothing_gets_no_interval(schema, disc):
     config = replace(load_analysis("sem"), metrics={"counting": {}, "cover": {"classes": ["deposit"]}})
     (result,) = measure_frames(Segmentation(stack, schema), config)
     one = MaskSampler(lambda t: probabilities, (SUBSTRATE, DEPOSIT, ARTEFACT), 12, None, config)
-    areas = {r.value for rows in one._measured(result.frame, stack) for r in rows if r.metric == "valid_area"}
+    areas = {
+        r.value for rows in one._measured(result.frame, stack, probabilities) for r in rows if r.metric == "valid_area"
+    }
     assert len(areas) > 2
     rows = one.widen(result.frame, result.measurements, stack)
     setting = [r for r in rows if r.metric in ("valid_area", "detection_limit_diameter")]
