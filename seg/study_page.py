@@ -100,6 +100,10 @@ def _cells(result: RunResult) -> dict[tuple[str, str, str], dict[str, str]]:
 
 
 def _text(slope: Measurement) -> str:
+    if math.isnan(slope.value):
+        return f"not reported ({slope.method})"
+    if math.isnan(slope.low):
+        return f"{slope.value:.3g}, of two inputs, which give no interval"
     return f"{slope.value:.3g} [{slope.low:.3g}, {slope.high:.3g}]"
 
 

@@ -14,6 +14,7 @@ from seg.io import open_stack, write_labels
 from seg.metrics.table import Measurement, read_table, to_table
 from seg.pipeline import RunOptions, measure
 from seg.study import density_against_current
+from seg.study_page import write_study_page
 from seg.synthetic import make_experiment
 
 SERIES = {"counting": {}, "cover": {}, "events": {}, "nucleation": {}, "growth": {}}
@@ -242,3 +243,6 @@ def test_summary_of_several_currents_has_the_slope(tmp_path):
     (row,) = summary[summary.metric == "density_current_slope"].itertuples()
     assert row.input == "all inputs"
     assert row.value > 0
+    page = write_study_page(results, "Study", tmp_path / "study.html").read_text(encoding="utf-8")
+    assert f": {row.value:.3g}, of two inputs, which give no interval." in page
+    assert "[nan" not in page
