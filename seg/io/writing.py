@@ -184,10 +184,10 @@ def _compressed(parts: Iterator[np.ndarray], tiled: bool) -> Iterator[bytes]:
     encode = imagecodecs.zlibng_encode if imagecodecs.ZLIBNG.available else imagecodecs.zlib_encode
     with ThreadPoolExecutor(1) as beside:
         waiting = None
-        for part in parts:
-            if tiled:
-                part = np.pad(part, [(0, _TILE_PX - n) for n in part.shape])  # a tile at the edge is stored whole
-            made = beside.submit(encode, np.ascontiguousarray(part), level=2)
+        for part in parts:  # copied: who makes them may use their memory again for the next one
+            # A tile at the edge is stored whole.
+            own = np.pad(part, [(0, _TILE_PX - n) for n in part.shape]) if tiled else np.array(part, order="C")
+            made = beside.submit(encode, own, level=2)
             if waiting is not None:
                 yield waiting.result()
             waiting = made

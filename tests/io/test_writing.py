@@ -117,6 +117,21 @@ def test_memory_is_that_of_some_frames_whatever_their_number(tmp_path):
         assert peak < 12 * size**2, f"{ending}: {peak / size**2:.0f} frames in memory"
 
 
+def test_frames_may_share_one_array(tmp_path):
+    shared = np.empty((400, 600), np.uint8)
+
+    def frames():
+        for value in range(12):
+            shared[:] = np.arange(600) * value % 251  # what is compressed beside this is not touched by it
+            yield shared
+
+    write_image(
+        tmp_path / "a.tif", frames(), shape=(12, 400, 600), dtype=shared.dtype, axes="tyx", calibration=Calibration()
+    )
+    read = tifffile.imread(tmp_path / "a.tif")
+    assert [(frame == np.arange(600) * value % 251).all() for value, frame in enumerate(read)] == [True] * 12
+
+
 def test_files_beyond_4_gb_become_bigtiff(tmp_path, monkeypatch, make):
     monkeypatch.setattr(writing, "_BIGTIFF_BYTES", 1000)
     data = make.series((2, 30, 40))
