@@ -120,6 +120,7 @@ def _figure(results: Sequence[RunResult]) -> str:
         return ""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -128,6 +129,11 @@ def _figure(results: Sequence[RunResult]) -> str:
         bars = None if math.isnan(low) else [[value - low], [high - value]]
         axes.errorbar(current, value, bars, fmt="o", color="#0072b2", capsize=3)
     axes.set(xscale="log", yscale="log" if all(d["value"] > 0 for _, d in points) else "linear")
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":  # powers of ten beside their parts overlap within a decade
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="current density (mA/cm2)", ylabel="density (1/cm2)")
     picture = io.BytesIO()
     FigureCanvasSVG(figure).print_svg(picture, metadata={"Date": None})
