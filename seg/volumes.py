@@ -79,7 +79,7 @@ def with_instances(frame: Frame, *, split_touching: bool) -> Frame:
         shape = frame.labels.shape
         instances = label_objects_on_disk(lambda rows: frame.mask(names, rows), shape, frame.on_disk, **rule)
         return replace(frame, instances=instances)
-    return frame.with_objects(*label_and_sum(frame.kept_mask(names), **rule))
+    return frame.with_objects(*label_and_sum(frame.kept_mask(names), **rule), split_touching=split_touching)
 
 
 def planes(stack: Stack, index: int, rows: slice) -> np.ndarray:

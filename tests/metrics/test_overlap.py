@@ -10,6 +10,7 @@ from seg.metrics.frame import Frame
 from seg.metrics.overlap import miles_density
 from seg.metrics.table import Scale
 from seg.objects import label_objects
+from seg.volumes import with_instances
 
 SPACING = (0.5, 0.4)
 
@@ -73,3 +74,14 @@ def test_second_density_where_much_is_covered(rng, schema):
     assert inverted.low < density * 1e8 < inverted.high
     # Connected regions miss most of the discs at this cover.
     assert counted.value < 0.5 * density * 1e8
+
+
+def test_objects_that_keep_apart_have_one_density(rng, schema):
+    side = np.hypot(*np.mgrid[-20:20, -20:20])
+    apart = np.tile(side < 14, (6, 7))  # covers 38 %, and nothing touches
+    at_random, _ = field(rng, 0.15)
+    for mask, expected in ((apart, [()]), (at_random, [("overlapping",)] * 2)):
+        labels = np.where(mask, schema.index("deposit"), schema.index("substrate")).astype(np.uint8)
+        frame = with_instances(Frame(labels, schema, Scale(SPACING), object_classes=("deposit",)), split_touching=True)
+        rows = [r for r in measure_frame(frame, overlap_from=0.1) if r.metric == "areal_density"]
+        assert [row.flags for row in rows] == expected
