@@ -140,11 +140,12 @@ def _rows(
     total = sum(d.skeleton_length for d in found)
     # What smoothing the outline took away is about what roughness has left: smoothing takes a half of it.
     spurious = abs(sum(d.unsmoothed_length for d in found) - total)
+    rough_share = spurious / total if total else float(spurious > 0)  # of a dot that smoothing made round: all
     if spurious > ROUGH_LENGTH * total:
         thin += ("low-confidence",)
     skeleton = (
         f"skeleton, outline smoothed, spurs pruned, Gaussian 2 px; {loops} loop(s); interval: ends +-0.5 px, "
-        f"path {LENGTH_ERROR:.0%}" + (f", rough outline {spurious / total:.0%}" if spurious else "")
+        f"path {LENGTH_ERROR:.0%}" + (f", rough outline {rough_share:.0%}" if spurious else "")
     )
     spurs = "interval: spur limit x0.5 to x2, branches that touch" + (", rough outline" if spurious else "")
     um = scale.unit("um")
@@ -164,7 +165,7 @@ def _rows(
     n_path = 2 if found else 0
     length_error = math.hypot(edge * math.sqrt(n_ends), offset * n_ends, LENGTH_ERROR * total, spurious)
     path_error = math.hypot(edge * math.sqrt(n_path), offset * n_path, LENGTH_ERROR * longest)
-    widest = width * (1 + (spurious / total if spurious else 0.0)) + 2 * edge
+    widest = width * (1 + rough_share) + 2 * edge
     # A substrate is digitised as its tip is; the side of a frame is where it is. The farthest pixel of a rough outline
     # lies off by as much as any other.
     n_faces = 2 if reference not in SIDES else 1

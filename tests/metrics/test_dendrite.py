@@ -373,3 +373,14 @@ def test_a_length_that_depends_on_the_outline_is_flagged(schema):
     assert found["smooth"].high - found["smooth"].value < 0.05 * found["smooth"].value
     assert found["rough"].flags == ("low-confidence",)
     assert found["rough"].low < 280 < found["rough"].value
+
+
+def test_a_dot_whose_whole_skeleton_is_due_to_its_outline_has_no_length_and_says_so(schema):
+    drawn = ["...####.", "..######", "########", ".#######", "..#####.", "...###.."]  # of a real micrograph
+    labels = np.ones((12, 14), np.uint8)
+    labels[3:9, 3:11] = np.where(np.array([list(row) for row in drawn]) == "#", 4, 1)
+    dot = table(measure_frame(Frame(labels, schema, Scale((0.01, 0.01)))))
+    assert dot["skeleton_length"].value == 0
+    assert dot["skeleton_length"].high >= 0.06  # what the skeleton has before the outline is smoothed
+    assert {"low-confidence"} <= set(dot["skeleton_length"].flags)
+    assert dot["branch_width"].high > 2 * dot["branch_width"].value
