@@ -5,13 +5,21 @@ from __future__ import annotations
 import ctypes
 import platform
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 # With less than this the libraries behind every command do not load: OpenBLAS, which SciPy brings, asks for its buffers
 # again and again without end where it gets none.
 STARTING_BYTES = 2**27
-# As little for torch, whose CUDA libraries end the process where they find no room.
+# As little for torch, whose libraries end the process (std::bad_alloc) where they find no room.
 TORCH_BYTES = 2**28
+# Torch with CUDA takes 662 and 2928 MiB of the limits of the shell as it loads, most of it never touched.
+CUDA_BYTES = {"VmData": 704 * 2**20, "VmSize": 3000 * 2**20}
+# How the allocators of the host, the driver and the libraries under torch say it, as plain RuntimeErrors.
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
+    "could not create a primitive", "could not create a memory object",  # oneDNN
+)  # fmt: skip
 
 
 def memory_left_bytes() -> int | None:
@@ -32,16 +40,22 @@ def memory_left_bytes() -> int | None:
             # Pages of files count as used there, but give way.
             cached = _status(Path(used).with_name("memory.stat"), unit=1).get("inactive_file", 0)
             left.append(bounds[0] - max(bounds[1] - cached, 0))
+    left += _left_of_limits().values()
+    return max(min(left), 0) if left else None
+
+
+def _left_of_limits() -> dict[str, int]:
+    """Bytes that the limits of the shell leave, by the line of /proc/self/status that counts what is taken of them."""
     held = _status(Path("/proc/self/status"))
     try:
         import resource
     except ImportError:  # not on Windows
-        return min(left, default=None)
-    for kind, key in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
-        soft, _ = resource.getrlimit(kind)
-        if soft != resource.RLIM_INFINITY and key in held:
-            left.append(soft - held[key])
-    return max(min(left), 0) if left else None
+        return {}
+    limits = {
+        "VmData": resource.getrlimit(resource.RLIMIT_DATA)[0],
+        "VmSize": resource.getrlimit(resource.RLIMIT_AS)[0],
+    }
+    return {key: most - held[key] for key, most in limits.items() if most != resource.RLIM_INFINITY and key in held}
 
 
 def require_memory(least_bytes: int) -> None:
@@ -51,9 +65,28 @@ def require_memory(least_bytes: int) -> None:
         raise MemoryError(f"{left / 1e6:.0f} MB are left, {least_bytes / 1e6:.0f} are needed")
 
 
+def require_memory_for_torch() -> None:
+    """MemoryError where torch, which is not loaded yet, would find no room."""
+    require_memory(TORCH_BYTES)
+    if not _has_cuda():
+        return
+    for key, left in _left_of_limits().items():
+        if left < CUDA_BYTES[key]:
+            raise MemoryError(f"{left / 1e6:.0f} MB are left, {CUDA_BYTES[key] / 1e6:.0f} are needed")
+
+
+def _has_cuda() -> bool:
+    """Whether the torch that is installed was built with CUDA; it is not loaded for that."""
+    torch = find_spec("torch")
+    origin = torch.origin if torch is not None else None
+    return origin is not None and Path(origin).with_name("lib").joinpath("libtorch_cuda.so").exists()
+
+
 def is_short(error: BaseException) -> bool:
-    """Whether an error says that memory was short: a library that finds no room is an ImportError of the loader."""
-    return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map" in str(error))
+    """Whether an error says that memory was short; libraries and mapped files that find no room have other classes."""
+    words = {ImportError: ("failed to map",), RuntimeError: ("Cannot allocate memory", *OUT_OF_MEMORY)}
+    said = next((texts for kind, texts in words.items() if isinstance(error, kind)), ())
+    return isinstance(error, MemoryError) or any(text in str(error) for text in said)
 
 
 def _status(file: Path, *, unit: int = 1024) -> dict[str, int]:

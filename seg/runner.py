@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from seg.errors import ModelError, SegError, UsageError
-from seg.memory import keep_freed_memory
+from seg.memory import OUT_OF_MEMORY, keep_freed_memory
 from seg.models.device import arithmetic, resolve_device, resolve_precision, true_float32
 from seg.tiling import AxisTiles, Strips, choose_strips, choose_tiles
 
@@ -406,15 +406,8 @@ def _channels(model: str, values: Sequence[int], relabel: Sequence[tuple[int, in
     return [(values.index(old), values.index(new)) for old, new in relabel if old in values]
 
 
-# How the allocators of the host, the driver and the libraries under torch say it, as plain RuntimeErrors.
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
-    "could not create a primitive", "could not create a memory object",  # oneDNN
-)  # fmt: skip
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the host or the device had not enough."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)

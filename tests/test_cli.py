@@ -54,6 +54,20 @@ def test_a_limit_too_small_for_the_libraries_is_said_at_once(tmp_path, command, 
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("line", ["VmData", "VmSize"])
+def test_torch_is_not_loaded_where_its_libraries_would_end_the_process(line, monkeypatch):
+    """With CUDA they take 662 MiB of `ulimit -d` and 2.9 GiB of `ulimit -v`; with a little less they abort."""
+    from seg import memory
+
+    monkeypatch.setattr(memory, "memory_left_bytes", lambda: 2**40)
+    monkeypatch.setattr(memory, "_left_of_limits", lambda: {line: memory.CUDA_BYTES[line] - 1})
+    monkeypatch.setattr(memory, "_has_cuda", lambda: True)
+    with pytest.raises(MemoryError, match="are needed"):
+        memory.require_memory_for_torch()
+    monkeypatch.setattr(memory, "_has_cuda", lambda: False)
+    memory.require_memory_for_torch()  # torch for CPUs takes less
+
+
 def test_version():
     assert operandoseg("--version").stdout.startswith("operandoseg 0.")
 

@@ -24,7 +24,7 @@ import numpy as np
 from seg import __version__
 from seg.errors import LabelError, ModelError
 from seg.labels import UNLABELLED, LabelSchema
-from seg.memory import TORCH_BYTES, require_memory
+from seg.memory import is_short, require_memory_for_torch
 from seg.models import ARCHITECTURES
 from seg.models.device import resolve_device
 
@@ -271,7 +271,7 @@ def load_bundle(name_or_path: str | Path, *, device: str = "cpu", schema: LabelS
         self-test fails or a class is missing.
     """
     if "torch" not in sys.modules:
-        require_memory(TORCH_BYTES)
+        require_memory_for_torch()
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -451,6 +451,8 @@ def _check_selftest(network: nn.Module, path: Path, name: str) -> None:
         with torch.inference_mode():
             logits = network(torch.from_numpy(image.astype(np.float32))).numpy()
     except (ValueError, RuntimeError, TypeError) as error:
+        if is_short(error):
+            raise MemoryError("no room for a self-test image") from error
         raise ModelError(f"Model {name!r} cannot run its self-test image: {error}") from error
     if logits.shape != expected.shape:
         raise ModelError(f"Model {name!r} fails its self-test: output {logits.shape}, expected {expected.shape}.")

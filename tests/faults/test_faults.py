@@ -321,8 +321,12 @@ def test_smaller_batches_and_tiles_are_told_in_the_log_and_in_the_record(
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), ImportError("libtorch_cpu.so: failed to map segment from shared object")]
-)
+    "error",
+    [
+        MemoryError(), ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("unable to mmap 3444416 bytes from file <weights.safetensors>: Cannot allocate memory (12)"),
+    ],
+)  # fmt: skip
 def test_want_of_memory_is_one_failure_of_many(video, masks_only, tmp_path, monkeypatch, error):
     def greedy(*arguments, **options):
         raise error

@@ -171,6 +171,14 @@ def test_changed_weights_fail_the_selftest(folder):
         load_bundle(folder)
 
 
+def test_want_of_memory_is_not_blamed_on_the_model(folder):
+    def network(image):
+        raise RuntimeError("could not create a primitive")  # oneDNN where an allocation fails
+
+    with pytest.raises(MemoryError):
+        bundles._check_selftest(network, folder, "tiny")
+
+
 def test_nothing_is_unpickled(folder, tmp_path):
     class Bomb:
         def __reduce__(self):
