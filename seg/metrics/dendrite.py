@@ -12,7 +12,7 @@ from scipy import ndimage
 from seg.errors import UsageError
 from seg.metrics.dendrite_bodies import body_ids, find_bodies
 from seg.metrics.dendrite_front import SIDES, border_of_frame, find_reference, measure_front
-from seg.metrics.dendrite_object import OUTLINE_PX, Dendrite, analyse_dendrite
+from seg.metrics.dendrite_object import OUTLINE_PX, SMOOTH_PX, Dendrite, analyse_dendrite
 from seg.metrics.fractal import Dimension, box_dimension
 from seg.metrics.frame import Frame
 from seg.metrics.interface import DIGITISATION_PX
@@ -30,8 +30,6 @@ RATIO_ERROR = 0.02
 ROUGH_LENGTH = 0.15
 # Between branches further apart than this a mask shows a gap; nearer, it may be a break.
 GAP_PX = 3.0
-# Smooth outlines read as rough as this (`outline_roughness`).
-SMOOTH_PX = 0.2
 WIDTH_SHARES = {"thinnest 5 %": 0.05, "thickest 5 %": 0.95}
 
 
@@ -141,7 +139,9 @@ def _rows(
     # What smoothing the outline took away is about what roughness has left: smoothing takes a half of it.
     spurious = abs(sum(d.unsmoothed_length for d in found) - total)
     rough_share = spurious / total if total else float(spurious > 0)  # of a dot that smoothing made round: all
-    if spurious > ROUGH_LENGTH * total:
+    # Trees joined by necks that the outline may have made are neither as long nor as few as they read.
+    certain = min(max((d.certain_path for d in found), default=0.0), longest)
+    if spurious > ROUGH_LENGTH * total or longest - certain > ROUGH_LENGTH * longest:
         thin += ("low-confidence",)
     skeleton = (
         f"skeleton, outline smoothed, spurs pruned, Gaussian 2 px; {loops} loop(s); interval: ends +-0.5 px, "
@@ -149,6 +149,7 @@ def _rows(
     )
     spurs = "interval: spur limit x0.5 to x2, branches that touch" + (", rough outline" if spurious else "")
     um = scale.unit("um")
+    necks = f", {certain:.4g} {um} if necks as narrow as the outline is rough break" if certain < longest else ""
 
     def row(
         metric: str, value: float, low: float, high: float, unit: str, method: str, more: tuple[str, ...] = (), *,
@@ -192,8 +193,8 @@ def _rows(
     # np.maximum keeps NaN where there is no value.
     return [
         row("skeleton_length", total, max(total - length_error, 0), total + length_error, um, skeleton, thin),
-        row("longest_path", longest, max(longest - path_error, 0), longest + path_error, um,
-            f"longest shortest path; {skeleton}", thin),
+        row("longest_path", longest, max(certain - path_error, 0), longest + path_error, um,
+            f"longest shortest path{necks}; {skeleton}", thin),
         row("tip_count", tips, tip_low, tip_high, "1",
             f"ends but roots and border cuts; {spurs}" + (f", {breaks} gap(s) that may be breaks" if breaks else ""),
             thin),

@@ -13,7 +13,15 @@ from scipy.spatial import KDTree
 from seg.metrics.dendrite_front import border_of_frame
 from seg.metrics.fractal import Dimension, box_dimension, mass_radius_dimension
 from seg.metrics.interface import outline_roughness
-from seg.metrics.skeleton import Graph, half_width_at, half_widths_along, prune, shortest_paths, skeleton_graph
+from seg.metrics.skeleton import (
+    TIP_SHARE,
+    Graph,
+    half_width_at,
+    half_widths_along,
+    prune,
+    shortest_paths,
+    skeleton_graph,
+)
 from seg.metrics.skeleton_branches import branch_angles, weighted_quantiles, widths_along
 
 # Thinning ends that far before the end of a branch, beyond the half width of its round tip.
@@ -28,6 +36,8 @@ OUTLINE_SHARE = 1 / 8
 # Pixels that smoothing changes, for each pixel of the outline: what is digitised exactly loses the corners of its
 # forks, up to 0.025; masks of networks 0.05 to 0.2. Below the first nothing is smoothed, from the second on fully.
 SMOOTH_OUTLINE, ROUGH_OUTLINE = 0.025, 0.05
+# Outlines that are digitised exactly read as rough as this, in px (`outline_roughness`).
+SMOOTH_PX = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,15 +47,17 @@ class Dendrite:
     ``tip_range`` and ``branch_range`` hold the counts for half and double the spur limit, for the outline as given, and
     for branches that touch. ``roots`` and ``cut`` count the ends at a root surface and at the frame border, which are
     not tips. ``unsmoothed_length`` is the skeleton length of the outline as given (`skeleton_length` where nothing
-    was smoothed), ``roughness`` the standard deviation of that outline. ``tortuosity`` is path over chord, averaged
-    over tips, from the nearest root (without a root: of the longest path); NaN where there is no path. ``angles``
-    are those between daughters at the junctions (degrees); ``widths`` the width at every step along the branches
-    and the length each stands for; ``seed_known`` says that `mass_radius` was taken about a root, not the centre of
+    was smoothed), ``roughness`` the standard deviation of that outline. ``certain_path`` is the longest path over no
+    neck that a rough outline may have made (`_certain_path`). ``tortuosity`` is path over chord, averaged over tips,
+    from the nearest root (without a root: of the longest path); NaN where there is no path. ``angles`` are those
+    between daughters at the junctions (degrees); ``widths`` the width at every step along the branches and the length
+    each stands for; ``seed_known`` says that `mass_radius` was taken about a root, not the centre of
     mass.
     """
 
     skeleton_length: float
     longest_path: float
+    certain_path: float
     tip_count: int
     tip_range: tuple[int, int]
     branch_point_count: int
@@ -134,6 +146,7 @@ def analyse_dendrite(
         (edge,) = graph.at_node[tip]
         lengths[edge] += END_PX * pixel
     longest, ends = _longest(graph, lengths)
+    roughness = outline_roughness(filled, spacing)
     n_parts = ndimage.label(mask, structure=np.ones((3,) * ndim))[1]
     loops = max(len(graph.edges) - len(graph.nodes) + n_parts, 0)
     touching = loops + max(len(roots) - 1, 0)
@@ -142,6 +155,9 @@ def analyse_dendrite(
     return Dendrite(
         skeleton_length=sum(lengths.values()),
         longest_path=longest,
+        certain_path=longest
+        if roughness <= SMOOTH_PX * pixel
+        else _certain_path(graph, lengths, half_width, roughness),
         tip_count=n_tips[0],
         tip_range=(min(n_tips), max(n_tips) + touching),
         branch_point_count=n_branches[0],
@@ -158,7 +174,7 @@ def analyse_dendrite(
         mass_radius=mass_radius_dimension(given, spacing=spacing, seed=seed, width=width),
         seed_known=bool(roots),
         unsmoothed_length=sum(lengths.values()) if unsmoothed is None else unsmoothed,
-        roughness=outline_roughness(filled, spacing),
+        roughness=roughness,
     )
 
 
@@ -271,6 +287,33 @@ def _longest(graph: Graph, lengths: dict[int, float]) -> tuple[float, tuple[int,
         if second[end] > best:
             best, ends = second[end], (start, end)
     return best, ends
+
+
+def _certain_path(graph: Graph, lengths: dict[int, float], half_width: np.ndarray, roughness: float) -> float:
+    """Longest path that passes no neck whose two sides, each wandering by `roughness`, may meet (95 %)."""
+    pixel = math.prod(graph.spacing) ** (1 / len(graph.spacing))
+    # Twice the distance map, from centre to centre, is as wide as a neck of an even number of pixels, or a pixel wider.
+    doubtful = (1.96 * math.sqrt(2) * roughness + 0.5 * pixel) / 2
+    leaves, nodes, edges, known = set(graph.leaves), dict(graph.nodes), {}, {}
+    for edge, (start, end, path) in graph.edges.items():
+        widths = half_widths_along(half_width, path)
+        whole = widths > doubtful
+        # Every tip is narrow.
+        full = np.flatnonzero(widths >= TIP_SHARE * np.median(widths))
+        whole[: full[0] if start in leaves else 0] = True
+        whole[full[-1] + 1 if end in leaves else len(path) :] = True
+        steps = np.linalg.norm(np.diff(path * np.asarray(graph.spacing), axis=0), axis=1)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        runs = np.flatnonzero(np.diff(whole, prepend=False, append=False)).reshape(-1, 2)
+        for first, stop in runs.tolist():
+            a = start if first == 0 else len(nodes) + max(graph.nodes) + 1
+            nodes.setdefault(a, path[first])
+            b = end if stop == len(path) else len(nodes) + max(graph.nodes) + 1
+            nodes.setdefault(b, path[stop - 1])
+            share = (along[stop - 1] - along[first]) / along[-1] if along[-1] > 0 else 1.0
+            edges[len(edges)] = (a, b, path[first:stop])
+            known[len(known)] = lengths[edge] * share
+    return _longest(Graph(nodes, edges, graph.spacing), known)[0]
 
 
 def _tortuosity(
