@@ -200,7 +200,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     for kind, name, colour in (("tyx", "series of frames", "C0"), ("zyx", "volume, plane by plane", "C1")):
         own = [row for row in rows if row["axes"] == kind]
         axes.plot([r["input_mib"] for r in own], [r["peak_mib"] for r in own], "o-", color=colour, label=name)
-    axes.plot(*[[r["input_mib"] for r in rows]] * 2, "k:", lw=1, label="size of the input")
+    axes.plot(*[sorted(r["input_mib"] for r in rows)] * 2, "k:", lw=1, label="size of the input")
     axes.set(xlabel="size of the input (MiB)", ylabel="peak memory of the process (MiB)", xscale="log", ylim=(0, 1500))
     axes.legend()
     figure.savefig(path, dpi=120)
