@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from seg.analysis import AnalysisConfig, load_analysis
 from seg.errors import SegError
@@ -212,7 +213,10 @@ def summarise(found: Sequence[Mapping[str, Any]], *, scene: str) -> pd.DataFrame
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """One line per scene and metric: the error from the true masks, and from the model's at each dial."""
+    """One line per scene and metric: the error from the true masks, and from the model's at each dial.
+
+    Mean, its 95 % interval (Student's t) and the standard deviation over the twins.
+    """
     dials = sorted(table["dial"].unique())
     lines = [
         f"| metric | true masks | {' | '.join(f'model, dial {dial:g}' for dial in dials)} |",
@@ -236,10 +240,17 @@ def _cell(rows: pd.DataFrame) -> str:
     if not row["n"]:
         return "refused"
     size, unit = (100, " %") if row["relative"] else (1, "")
-    spread = "" if math.isnan(row["spread"]) else f" +- {_short(size * row['spread'])}"
     refused = f" ({row['refused']} refused)" if row["refused"] else ""
-    bias = size * row["bias"]
-    return f"{'-' if bias < 0 else '+'}{_short(abs(bias))}{spread}{unit}{refused}"
+    bias, spread = size * row["bias"], size * row["spread"]
+    if math.isnan(spread):
+        return f"{_signed(bias)}{unit}{refused}"
+    error = float(stats.t.ppf(0.975, row["n"] - 1)) * spread / math.sqrt(row["n"])
+    interval = f" [{_signed(bias - error)}, {_signed(bias + error)}]" if error else ""
+    return f"{_signed(bias)}{interval} +- {_short(spread)}{unit}{refused}"
+
+
+def _signed(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{_short(abs(value))}"
 
 
 def _short(value: float) -> str:

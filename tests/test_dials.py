@@ -40,7 +40,8 @@ def test_a_table_of_bias_and_spread():
     found += [{**one, "masks": "model", "dial": d, "error": e} for d, e in ((0.0, -0.1), (0.0, -0.2), (1.0, math.nan))]
     table = dials.summarise(found, scene="pits")
     text = dials.as_markdown(table)
-    assert "| pit_diameter | +2 +- 1.4 % | -15 +- 7.1 % | refused |" in text
+    # Half of the interval: 12.7 (Student's t of two) times the spread over the root of two.
+    assert "| pit_diameter | +2 [-11, +15] +- 1.4 % | -15 [-79, +49] +- 7.1 % | refused |" in text
     assert table[table["dial"] == 1.0][["n", "refused"]].to_numpy().tolist() == [[0, 1]]
 
 
