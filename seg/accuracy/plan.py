@@ -48,18 +48,24 @@ def disc_level(centers: np.ndarray, radii: np.ndarray, shape: tuple[int, int]) -
 def place_apart(
     rng: np.random.Generator, radii: np.ndarray, low: np.ndarray, high: np.ndarray, *, gap: float
 ) -> np.ndarray:
-    """Centres of discs in a box that keep `gap` between their outlines; each is placed again until it fits."""
-    placed = np.empty((0, 2))
-    for radius in radii:
-        for _ in range(1000):
-            spot = rng.uniform(low, high)
-            apart = np.hypot(*(placed - spot).T)
-            if (apart > radii[: len(placed)] + radius + gap).all():
+    """Centres of discs in a box that keep `gap` between their outlines; each is placed again until it fits.
+
+    The first ones may leave no room for the last: all are then placed anew.
+    """
+    for _ in range(20):
+        placed = np.empty((0, 2))
+        for radius in radii:
+            for _ in range(1000):
+                spot = rng.uniform(low, high)
+                apart = np.hypot(*(placed - spot).T)
+                if (apart > radii[: len(placed)] + radius + gap).all():
+                    placed = np.vstack([placed, spot])
+                    break
+            else:
                 break
-        else:
-            raise ValueError(f"{len(radii)} discs do not fit.")
-        placed = np.vstack([placed, spot])
-    return placed
+        if len(placed) == len(radii):
+            return placed
+    raise ValueError(f"{len(radii)} discs do not fit.")
 
 
 def _frame(mask: np.ndarray, index: int = 0) -> Frame:

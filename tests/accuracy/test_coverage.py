@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from seg.accuracy import FAULTS, SCENES, as_markdown, run, run_scene
+from seg.accuracy.plan import place_apart
 from seg.accuracy.trials import Trial, binomial_interval, summarise
 
 # Scene, masks, twins. 95 % nominal; of 50 independent intervals fewer than 43 (86 %) hold in one run of a hundred, and
@@ -23,6 +25,17 @@ def test_intervals_hold_the_truth(scene, fault, twins):
     share = found["coverage"]
     assert (found["n"] >= 0.95 * twins).all(), found["refused"]
     assert (share >= 0.86).all(), share
+
+
+def test_discs_that_leave_no_room_for_the_last_are_placed_anew():
+    for seed in (1, 2, 7):  # the first discs of the last two leave no room for all eight
+        radii = np.random.default_rng(seed).uniform(3.0, 4.2, 8)
+        low, high = np.full(2, 5.0), np.full(2, 29.0)
+        spots = place_apart(np.random.default_rng(seed), radii, low, high, gap=1.5)
+        apart = np.hypot(*(spots[:, None] - spots).transpose(2, 0, 1)) - radii[:, None] - radii
+        assert apart[~np.eye(8, dtype=bool)].min() > 1.5
+    with pytest.raises(ValueError, match="do not fit"):
+        place_apart(np.random.default_rng(0), np.full(3, 20.0), low, high, gap=1.5)
 
 
 def test_the_summary_counts_what_holds():
