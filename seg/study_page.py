@@ -15,6 +15,7 @@ import pandas as pd
 
 from seg.batch import RunResult
 from seg.io.results import atomic_path
+from seg.metrics.names import text_result
 from seg.metrics.table import Measurement
 from seg.study import density_against_current
 
@@ -91,9 +92,13 @@ def _cells(result: RunResult) -> dict[tuple[str, str, str], dict[str, str]]:
         of = ", ".join(str(row[key]) for key in ("class", "side") if isinstance(row[key], str) and row[key])
         value, low, high = (float(row[key]) if pd.notna(row[key]) else math.nan for key in ("value", "low", "high"))
         unit = str(row["unit"])
+        word = None if math.isnan(value) else text_result(str(row["metric"]), str(row.get("method") or ""))
+        interval = "" if math.isnan(low) or math.isnan(value) else f"[{low:.4g}, {high:.4g}]"
+        if word is not None:  # the number says how sure the word is
+            interval = f"{'p' if row['metric'] == 'spatial_class' else 'probability'} {value:.2g}"
         found[str(row["metric"]).replace("_", " "), of, "" if unit == "1" else unit] = {
-            "value": "" if math.isnan(value) else f"{value:.4g}",
-            "interval": "" if math.isnan(low) or math.isnan(value) else f"[{low:.4g}, {high:.4g}]",
+            "value": "" if math.isnan(value) else f"{value:.4g}" if word is None else word,
+            "interval": interval,
             "flags": str(row["flags"] or "").replace(";", ", "),
         }
     return found

@@ -246,3 +246,8 @@ def test_summary_of_several_currents_has_the_slope(tmp_path):
     page = write_study_page(results, "Study", tmp_path / "study.html").read_text(encoding="utf-8")
     assert f": {row.value:.3g}, of two inputs, which give no interval." in page
     assert "[nan" not in page
+    law = {"metric": "nucleation_mode", "value": 0.85, "unit": "1", "method": "progressive; plating of cycle 1"}
+    table = results[0].headline
+    table.loc[len(table)] = {**table.iloc[0].to_dict(), **law, "low": np.nan, "high": np.nan, "flags": ""}
+    page = write_study_page(results, "Study", tmp_path / "study.html").read_text(encoding="utf-8")
+    assert "progressive<small>probability 0.85</small>" in page  # the law by its name, not by how sure it is
