@@ -223,7 +223,7 @@ class MaskSampler:
 
     def _is_contested(self, frame: Frame, shares: np.ndarray, class_name: str) -> bool:
         """Whether the mask and the probabilities differ in how much there is of counted classes."""
-        names = class_name.split("+")
+        names = class_name.replace(";", "+").split("+")
         if not set(names) <= set(frame.object_classes):
             return False
         indices = [frame.schema.index(name) for name in names]

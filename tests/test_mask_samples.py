@@ -107,12 +107,13 @@ def test_a_number_is_doubted_where_the_probabilities_expect_a_fifth_less(schema,
     """A mask of the disc at probability 0.9 holds 1.1 times what is expected, at 0.7 it holds 1.4 times as much."""
     probabilities, stack = disc
     metal = np.where(probabilities[1] > 0.5, np.float32(given), np.float32(0.0))
-    config = replace(load_analysis("sem"), metrics={"counting": {}, "cover": {"classes": ["deposit"]}})
+    config = replace(load_analysis("sem"), metrics={"counting": {}, "cover": {"classes": ["deposit"]}, "dendrite": {}})
     (result,) = measure_frames(Segmentation(stack, schema), config)
     rows = sampler(schema, np.stack([1 - metal, metal]), config).widen(result.frame, result.measurements, stack)
-    flags = {r.metric: r.flags for r in rows if r.metric in ("covered_fraction", "object_count", "valid_area")}
-    assert set(flags) == {"covered_fraction", "object_count", "valid_area"}
-    assert {"low-confidence" in flags[name] for name in ("covered_fraction", "object_count")} == {is_contested}
+    doubted = ("covered_fraction", "object_count", "front_height")
+    flags = {r.metric: r.flags for r in rows if r.object_id is None and r.metric in (*doubted, "valid_area")}
+    assert set(flags) == {*doubted, "valid_area"}
+    assert {"low-confidence" in flags[name] for name in doubted} == {is_contested}
     assert "low-confidence" not in flags["valid_area"]
 
 

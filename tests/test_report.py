@@ -19,7 +19,7 @@ from seg.metrics.table import FLAGS, Measurement, to_table
 from seg.report import MAX_BYTES, write_report
 from seg.report.figures import MAX_LABEL, PALETTE, contrasting, legend_labels
 from seg.report.methods import methods
-from seg.report.pictures import paint, round_length, scale_bar
+from seg.report.pictures import background_class, paint, round_length, scale_bar
 from seg.report.saved import read_saved
 from seg.report.series import absent_classes, axes_of, in_report_units, of_classes_present, series_of
 from seg.report.words import FLAG_WORDS, duration, in_length_unit, number, unit_text
@@ -479,6 +479,14 @@ def test_painting_tints_outlines_and_leaves_the_background():
     np.testing.assert_allclose(painted[10, 10], (colour + 100) / 2, atol=0.5)  # rounding to bytes
     np.testing.assert_array_equal(painted[3, 3], [100] * 3)
     assert (painted[0, ::8] == 150).all()
+
+
+@pytest.mark.parametrize(("covered", "plain"), [(4, "substrate"), (16, "substrate"), (20, "deposit")])
+def test_metal_is_tinted_however_much_it_covers_of_its_substrate(covered, plain):
+    schema = load_schema("lithium")
+    labels = np.full((20, 20), schema.index("substrate"), np.uint8)
+    labels[:covered] = schema.index("deposit")
+    assert background_class([(None, labels, None)], schema) == schema.index(plain)
 
 
 def test_curve_colours_hold_three_to_one_against_white():

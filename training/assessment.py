@@ -309,11 +309,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.assessment", description=__doc__)
     parser.add_argument("--model", required=True, help="name or folder of a finished model")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--texture-only", type=int, default=0, metavar="N", help="twins of each of four families")
+    parser.add_argument(
+        "--texture-only", type=int, default=0, metavar="N", help="twins of each of four families, 3 or more"
+    )
     parser.add_argument("--into-card", metavar="TEXT", help="update the model; TEXT names the data in its card")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("overrides", nargs="*", help="as for operandoseg-train: data=[...] data.root=...")
     asked = parser.parse_args(words)
+    if 0 < asked.texture_only < 3:
+        raise UsageError(
+            f"--texture-only {asked.texture_only}; expected 3 or more: every third twin is scored, baselines learn "
+            "from the others."
+        )
     bundle = load_bundle(asked.model)
     config = to_train_config(
         compose_config(["name=assessment", "trainer.max_steps=1", *asked.overrides, *(

@@ -64,7 +64,8 @@ def _pictures(
     if not frames:
         return {}
     # where there is no image to be seen through it, the background gets its colour too
-    background = background_class(frames) if any(image is not None for _, _, image in frames) else UNLABELLED
+    seen_through = any(image is not None for _, _, image in frames)
+    background = background_class(frames, saved.schema) if seen_through else UNLABELLED
     pictures = [
         draw(frame, saved.schema, saved, plain_class=background, max_side_px=max_side_px, quality=quality)
         for frame in frames

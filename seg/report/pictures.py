@@ -16,6 +16,7 @@ from seg.report.saved import KeyFrame, Saved
 _FILL, _UNLABELLED_GREY = 0.38, 150
 # Small pictures are enlarged by whole pixels up to about this width, so that single pixels stay square.
 _AT_LEAST_PX = 420
+_GROUND = ("electrolyte", "substrate", "separator")
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,16 @@ def _read(path: object) -> np.ndarray:
     return pixels
 
 
-def background_class(frames: list[tuple[KeyFrame, np.ndarray, np.ndarray | None]]) -> int:
-    """Find the class that fills most of the key frames: it is left without tint, so that the others stand out."""
+def background_class(frames: list[tuple[KeyFrame, np.ndarray, np.ndarray | None]], schema: LabelSchema) -> int:
+    """Find the class that is left without tint, so that the others stand out.
+
+    The one that fills most of the key frames, of those that objects lie on or in where there are any: metal that covers
+    half of an electrode is still what is looked for.
+    """
     counts = sum((np.bincount(labels.ravel(), minlength=256) for _, labels, _ in frames), np.zeros(256, int))
     counts[UNLABELLED] = 0
-    return int(counts.argmax())
+    ground = [c.index for c in schema.classes if c.name in _GROUND and counts[c.index]]
+    return int(max(ground, key=lambda index: counts[index]) if ground else counts.argmax())
 
 
 def draw(

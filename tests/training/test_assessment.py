@@ -13,7 +13,7 @@ from seg.labels import load_schema
 from seg.modality import MODALITIES
 from seg.models.bundle import load_bundle
 from seg.reliability import temper
-from training.assessment import ANALYSES, Assessment, assess, texture_twins
+from training.assessment import ANALYSES, Assessment, assess, main, texture_twins
 from training.baselines import BASELINES
 from training.export import put_into_card
 from training.label_codes import LabelCodes
@@ -154,3 +154,9 @@ def test_a_run_ends_with_baselines_and_a_temperature(film_config):
     with pytest.raises(UsageError, match="no image was assessed"):
         put_into_card(result.model_dir, Assessment(pd.DataFrame(), 1.0, pd.DataFrame(), pd.DataFrame()), "nothing")
     assert load_bundle(result.model_dir).card == again.card
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_so_few_texture_twins_that_none_is_scored_are_refused(tmp_path, n):
+    with pytest.raises(UsageError, match="expected 3 or more: every third twin is scored"):
+        main(["--model", "generalist-2d", "--out", str(tmp_path), "--texture-only", str(n)])
