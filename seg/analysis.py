@@ -80,6 +80,9 @@ class AnalysisConfig:
         Frames shown as pictures in the report.
     min_confidence : float
         A frame whose mean class probability is lower is flagged ``low-confidence``.
+    min_class_confidence : float
+        So are the numbers of classes in a frame whose pixels have a lower mean probability: at 0.8 a fifth of them are
+        expected to be something else.
     pixel_size_rel_sd : float or None
         Standard deviation of the pixel size, as a share of it, of inputs that come without one of their own.
     """
@@ -100,6 +103,7 @@ class AnalysisConfig:
     mask_samples: int = 0
     key_frames: int = 5
     min_confidence: float = 0.6
+    min_class_confidence: float = 0.8
     pixel_size_rel_sd: float | None = None
 
     def __post_init__(self) -> None:

@@ -215,16 +215,15 @@ class MaskSampler:
                 said = f"{len(values)} masks drawn"
                 row = replace(row, low=low, high=high, method=f"{row.method}; {said}" if row.method else said)
             if values and row.class_name not in contested:
-                contested[row.class_name] = self._is_contested(frame, shares, row.class_name)
+                contested[row.class_name] = self._is_contested(frame, shares, row.classes)
             if values and contested[row.class_name]:
                 row = replace(row, flags=tuple(dict.fromkeys((*row.flags, "low-confidence"))))
             widened.append(row)
         return widened
 
-    def _is_contested(self, frame: Frame, shares: np.ndarray, class_name: str) -> bool:
+    def _is_contested(self, frame: Frame, shares: np.ndarray, names: Sequence[str]) -> bool:
         """Whether the mask and the probabilities differ in how much there is of counted classes."""
-        names = class_name.replace(";", "+").split("+")
-        if not set(names) <= set(frame.object_classes):
+        if not names or not set(names) <= set(frame.object_classes):
             return False
         indices = [frame.schema.index(name) for name in names]
         held = float(np.isin(frame.labels, indices).mean())

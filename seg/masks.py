@@ -16,6 +16,7 @@ from seg import __version__
 from seg.analysis import AnalysisConfig
 from seg.blocks import slabs as pieces_of
 from seg.blocks import too_large, whole_bytes
+from seg.doubt import Confidence
 from seg.errors import DataError
 from seg.fixed_classes import with_fixed_classes
 from seg.inference import InferenceSettings, Part, check_fits, parts_of, segment
@@ -142,7 +143,7 @@ def make_masks(
             },
             "normalisation": {"low": normalisation.low, "high": normalisation.high},
             "pixel_size": {"zoom": fit.zoom, "flags": fit.flags, "said": fit.said},
-            "confidence": filled.confidence(stack.n_frames), "fingerprint": before,
+            "certainty": Confidence(filled.sums(stack.n_frames)).to_dict(), "fingerprint": before,
             "settings": asdict(replace(settings, precision=precision.used)), "precision": precision.to_dict(),
             "backed_off": backed_off + ([precision.said] if precision.flagged else []), "slices": {"turned": turn},
         }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from seg.analysis import AnalysisConfig
+from seg.doubt import Doubts, doubted
 from seg.electrochem import HALF_CYCLES
 from seg.errors import UsageError
 from seg.metrics import METRICS, apply
@@ -54,7 +55,7 @@ def measure_frames(
     config: AnalysisConfig,
     *,
     image: Stack | None = None,
-    doubtful: Collection[int] = (),
+    doubts: Doubts | None = None,
     tracker: Tracker | None = None,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -67,8 +68,8 @@ def measure_frames(
     config : AnalysisConfig
     image : Stack or None
         Grey values on the same grid, for metrics that can use them.
-    doubtful : collection of int
-        Frames whose rows get the flag ``low-confidence``.
+    doubts : Doubts or None
+        Which rows get the flag ``low-confidence``.
     tracker : Tracker or None
         Gets every frame in memory; `Tracker.finish` is left to the caller.
     folder : Path or None
@@ -106,8 +107,8 @@ def measure_frames(
             moved_px = np.rint(tracker.drift_px) - np.rint(drift_px)
             drift_px = tracker.drift_px
         rows = _frame_rows(frame, before, moved_px.astype(int), config)
-        if index in doubtful:
-            rows = [replace(row, flags=(*row.flags, "low-confidence")) for row in rows]
+        if doubts is not None:
+            rows = doubted(rows, lambda classes, index=index: bool(doubts.reason(index, classes)))
         if share_of_class(frame, "artifact") > 0.5:
             rows = [replace(row, flags=(*row.flags, "artifact-frame")) for row in rows]
         yield FrameResult(frame, instances, rows, objects, drift_px)

@@ -19,6 +19,7 @@ from seg import __version__
 from seg.analysis import AnalysisConfig
 from seg.batch import RunResult, each_input, result_folders
 from seg.blocks import slabs, too_large
+from seg.doubt import Confidence, Doubts
 from seg.errors import DataError
 from seg.io import fingerprint, open_stack, read_labels, write_labels
 from seg.io.labels import create_labels
@@ -272,10 +273,12 @@ def _measure(
         _forget_results(folder, "measure")
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        doubtful = _doubtful_frames(made.get("confidence", []), config.min_confidence)
+        values = {name: segmentation.schema.index(name) for name in segmentation.schema.names}
+        confidence = Confidence.from_dict(made.get("certainty", {}))
+        doubts = Doubts(confidence, values, config.min_confidence, config.min_class_confidence)
         said = write_tables(
             segmentation, image, folder, config, source=options.image or path, cycler=options.cycler,
-            doubtful={d["frame"] for d in doubtful}, progress=progress,
+            doubts=doubts, progress=progress,
             widen=None if sampler is None else lambda frame, rows: sampler.widen(frame, rows, stack),
             relabelled=set(config.relabel.values()) if made else (),
         )  # fmt: skip
@@ -286,6 +289,10 @@ def _measure(
         if config.mask_samples and sampler is None and made:
             said.warnings.append("No masks were drawn from probabilities: that is done for images on the model's grid.")
         save_key_frames(segmentation, image, folder / "keyframes", config.key_frames)
+        doubtful = [
+            {"frame": frame, "reason": reason} for frame in range(stack.n_frames)
+            if (reason := doubts.reason(frame, config.objects.classes))
+        ]  # fmt: skip
         record = _record(segmentation, path, config, options, made, timings, doubtful, said)
         record["postprocess"] = cleaned
         write_json(record, folder / "run.json")
@@ -305,14 +312,6 @@ def _forget_results(folder: Path, stage: str) -> None:
         if name not in keep:
             remove(folder / name)
     shutil.rmtree(folder / "keyframes", ignore_errors=True)
-
-
-def _doubtful_frames(confidence: Sequence[float], minimum: float) -> list[dict[str, Any]]:
-    return [
-        {"frame": index, "reason": f"mean class probability {value:.2f} is below {minimum:.2f}"}
-        for index, value in enumerate(confidence)
-        if value < minimum
-    ]
 
 
 def _mask_sampler(

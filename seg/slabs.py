@@ -24,7 +24,7 @@ from seg.io.results import write_json
 logger = logging.getLogger(__name__)
 
 LABELS = "labels.ome.zarr"
-_MEMBERS = {"labels.npy", "confidence.npy"}
+_MEMBERS = {"labels.npy", "sums.npy"}
 SURE = "sure.zarr"
 HELD = "held.ome.zarr"
 Frame = tuple[np.ndarray, np.ndarray | None]
@@ -32,6 +32,8 @@ Frame = tuple[np.ndarray, np.ndarray | None]
 CLEAN = "clean.ome.zarr"
 # Turned together.
 TURNED_VOXELS = 2**26
+# Summed together: counting takes 16 bytes for each.
+_SUMMED_PX = 2**20
 # The disk, the quota or the size allowed to a file is used up: every other part would fail as well.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -66,7 +68,7 @@ class SlabFolder:
         part = target.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
             sure = {} if self.peaks is None else {"sure": np.packbits(_sure(slab, self.peaks))}
-            np.savez_compressed(file, labels=slab.labels, confidence=_mean(slab), **sure)
+            np.savez_compressed(file, labels=slab.labels, sums=_sums(slab), **sure)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -100,16 +102,14 @@ class SlabFolder:
                 sure[part] = np.unpackbits(saved["sure"], count=sure[part].size).reshape(sure[part].shape)
         return labels, sure
 
-    def confidence(self, n_frames: int) -> list[float]:
-        """Mean class probability of each frame."""
-        parts = self._by_frame()
-        means = []
-        for frame in range(n_frames):
-            files = parts[frame]
-            # Labels are unpacked only where the parts of a frame have to be weighed against each other.
-            sizes = [1] if len(files) == 1 else [_load(file)[0].size for file in files]
-            means.append(float(np.average([_confidence(file) for file in files], weights=sizes)))
-        return means
+    def sums(self, n_frames: int) -> np.ndarray:
+        """Pixels and summed probabilities by frame and label value, shape (n_frames, 256, 2)."""
+        sums = np.zeros((n_frames, 256, 2))
+        for frame, files in self._by_frame().items():
+            for file in files:
+                with np.load(file, allow_pickle=False) as saved:
+                    sums[frame] += saved["sums"]
+        return sums
 
     def remove(self) -> None:
         """Delete the parts: they are in the result now."""
@@ -167,7 +167,8 @@ class SlabStore:
         for store, values in written.items():
             zarr.open_array(str(store), mode="r+")[place] = values
             self._flush(store, slab.frame, range(slab.z_start, planes.stop) if volume else range(1))
-        mark = {"confidence": _mean(slab), "pixels": slab.labels.size}
+        sums = _sums(slab)
+        mark = {str(value): sums[value].tolist() for value in np.flatnonzero(sums[:, 0])}
         write_json(mark, self.path / "done" / f"{_name(slab.frame, slab.z_start)}.json")
 
     def _flush(self, store: Path, frame: int, depths: range) -> None:
@@ -192,13 +193,13 @@ class SlabStore:
         """Whether one part is saved."""
         return (self.path / "done" / f"{_name(frame, z_start)}.json").exists()
 
-    def confidence(self, n_frames: int) -> list[float]:
-        """Mean class probability of each frame."""
-        sums = np.zeros((n_frames, 2))
-        for file in sorted((self.path / "done").glob("[!.]*.json")):
-            mark = json.loads(file.read_text(encoding="utf-8"))
-            sums[_place(file)[0]] += mark["confidence"] * mark["pixels"], mark["pixels"]
-        return [float(total / pixels) for total, pixels in sums]
+    def sums(self, n_frames: int) -> np.ndarray:
+        """Pixels and summed probabilities by frame and label value, shape (n_frames, 256, 2)."""
+        sums = np.zeros((n_frames, 256, 2))
+        for file in (self.path / "done").glob("[!.]*.json"):
+            for value, of_value in json.loads(file.read_text(encoding="utf-8")).items():
+                sums[_place(file)[0], int(value)] += of_value
+        return sums
 
     def read(self, frame: int, where: slice) -> tuple[np.ndarray, np.ndarray | None]:
         """Slices of one frame along its first spatial axis, and where they are certain (bool), if that is kept."""
@@ -305,8 +306,14 @@ def open_slabs(work: Path, key: str) -> SlabFolder:
     return SlabFolder(slab_path(work, key))
 
 
-def _mean(slab: LabelSlab) -> float:
-    return float(slab.confidence.mean(dtype=np.float64))
+def _sums(slab: LabelSlab) -> np.ndarray:
+    """Pixels and summed probabilities of every label value, shape (256, 2)."""
+    labels, confidence, sums = slab.labels.ravel(), slab.confidence.ravel(), np.zeros((256, 2))
+    for first in range(0, labels.size, _SUMMED_PX):
+        part = slice(first, first + _SUMMED_PX)
+        sums[:, 0] += np.bincount(labels[part], minlength=256)
+        sums[:, 1] += np.bincount(labels[part], confidence[part], minlength=256)
+    return sums
 
 
 def _sure(slab: LabelSlab, peaks: tuple[float, ...]) -> np.ndarray:
@@ -343,8 +350,9 @@ def _archive_is_whole(file: Path, expected: set[str]) -> bool:
 def _mark_is_whole(file: Path) -> bool:
     try:
         mark = json.loads(file.read_text(encoding="utf-8"))
-        return bool(mark["pixels"] > 0 and 0 <= mark["confidence"] <= 1)
-    except (OSError, ValueError, TypeError, KeyError):
+        # Sums of millions of probabilities of 1 are off by less than that.
+        return bool(mark) and all(0 <= total <= 1.001 * pixels for pixels, total in mark.values())
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
 
 
@@ -353,19 +361,14 @@ def _place(file: Path) -> tuple[int, int]:
     return int(frame), int(z_start)
 
 
-def _confidence(file: Path) -> float:
-    with np.load(file, allow_pickle=False) as saved:
-        return float(saved["confidence"])
-
-
 def _joined(files: Sequence[Path]) -> np.ndarray:
     """The labels of a frame; of several parts only one is in memory beside them."""
-    labels = _load(files[-1])[0]
+    labels = _load(files[-1])
     if len(files) == 1:
         return labels
     whole = np.empty((_place(files[-1])[1] + len(labels), *labels.shape[1:]), labels.dtype)
     for file, part in _places(files, whole.shape):
-        whole[part] = _load(file)[0]
+        whole[part] = _load(file)
     return whole
 
 
@@ -375,6 +378,6 @@ def _places(files: Sequence[Path], shape: tuple[int, ...]) -> Iterator[tuple[Pat
     return zip(files, map(slice, starts, [*starts[1:], shape[0]]), strict=True)
 
 
-def _load(file: Path) -> tuple[np.ndarray, float]:
+def _load(file: Path) -> np.ndarray:
     with np.load(file, allow_pickle=False) as saved:
-        return saved["labels"], float(saved["confidence"])
+        return np.asarray(saved["labels"])

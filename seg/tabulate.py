@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from seg.analysis import AnalysisConfig
+from seg.doubt import Doubts, doubted
 from seg.electrochem import CyclerFile, place_on_frames
 from seg.io import fingerprint, open_stack, write_image
 from seg.io.results import write_table
@@ -52,7 +53,7 @@ def write_tables(
     *,
     source: Path,
     cycler: CyclerFile | None = None,
-    doubtful: set[int] | None = None,
+    doubts: Doubts | None = None,
     widen: Callable[[Frame, list[Measurement]], list[Measurement]] | None = None,
     relabelled: Collection[str] = (),
     progress: Progress = silent,
@@ -71,8 +72,8 @@ def write_tables(
     source : Path
         File of the images, or of the labels.
     cycler : CyclerFile or None
-    doubtful : set of int or None
-        Frames whose rows get the flag ``low-confidence``.
+    doubts : Doubts or None
+        Which rows get the flag ``low-confidence``: those of a frame, and those over time of what is doubtful in most.
     widen : callable or None
         Gives the rows of a frame with what else is uncertain in their intervals (`seg.mask_samples`).
     relabelled : collection of str
@@ -90,7 +91,7 @@ def write_tables(
 
     def instances() -> Iterator[np.ndarray]:
         results = measure_frames(
-            segmentation, config, image=image, doubtful=doubtful or set(), tracker=tracker, folder=folder,
+            segmentation, config, image=image, doubts=doubts, tracker=tracker, folder=folder,
             progress=progress,
         )  # fmt: skip
         for result in results:
@@ -131,7 +132,10 @@ def write_tables(
     )  # fmt: skip
     if said.electrochem is not None:
         said.electrochem |= history.conditions
-    table = pd.concat([table, to_table(measure_over_time(history, config))], ignore_index=True)
+    over_time = measure_over_time(history, config)
+    if doubts is not None:
+        over_time = doubted(over_time, doubts.in_most_frames)
+    table = pd.concat([table, to_table(over_time)], ignore_index=True)
     mixed = table["metric"].isin(COUNTED) & table["class"].isin(list(relabelled)) & table["value"].gt(0)
     table.loc[mixed, "flags"] = [f"{flags};ambiguous".lstrip(";") for flags in table.loc[mixed, "flags"].fillna("")]
     # Last of all: this error is the same in every row, where those before it are independent between frames.

@@ -130,7 +130,7 @@ def test_methods_state_what_a_reviewer_asks(full):
         "20 frames of 300 × 420 pixels (y, x), uint8", "0.5 µm along y and 0.4 µm along x, as the file states it",
         "spans 9.5 min with a frame every 30 s", "2-D U-Net “optical-2d” (weights SHA-256 3c3c3c3c3c3c)",
         "41 to 0 and 214 to 1", "deposit and dendrite, with touching ones separated", "under 4 px are not counted",
-        "1 of 20 did", "per electrode area of 0.785 cm²", "bootstrap: 0",
+        "below 0.6 are flagged: 1 of 20 frames", "per electrode area of 0.785 cm²", "bootstrap: 0",
     ):  # fmt: skip
         assert text in page.text, text
 

@@ -56,6 +56,11 @@ class Measurement:
         if unknown:
             raise ValueError(f"{self.metric}: flag(s) {unknown} are not in the contract; use one of {FLAGS}.")
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the number is of."""
+        return tuple(name for name in self.class_name.replace(";", "+").split("+") if name)
+
     def row(self) -> tuple[object, ...]:
         """The values in the order of `COLUMNS`."""
         return (

@@ -108,9 +108,11 @@ def _masks(saved: Saved) -> str:
         text += f"{precision['said']} "
     analysis = saved.analysis
     if saved.run.get("frames_doubtful") is not None and analysis.get("min_confidence") is not None:
+        of_classes = analysis.get("min_class_confidence")
         text += (
-            f"Frames whose mean class probability fell below {analysis['min_confidence']} are flagged; "
-            f"{len(saved.run['frames_doubtful']) or 'none'} of {saved.size('t')} did."
+            f"Numbers of frames whose mean class probability fell below {analysis['min_confidence']}"
+            + (f", and of classes for which it did below {of_classes}," if of_classes is not None else "")
+            + f" are flagged: {len(saved.run['frames_doubtful']) or 'none'} of {saved.size('t')} frames."
         )
     return text.strip()
 
