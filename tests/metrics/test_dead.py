@@ -125,6 +125,8 @@ def test_bodies_come_off_and_find_their_way_back(schema):
     assert (found.metric, found.value) == ("reattached_volume", 0)
     off, found = measure_pair(before, tied)
     assert (off.value, found.value, found.unit) == (0, pytest.approx(216 * 0.4), "um3")
+    # Half a voxel of its 215 bare faces, a face and a half to each voxel of a smooth outline.
+    assert (found.low, found.high) == pytest.approx(((216 - 215 / 3) * 0.4, (216 + 215 / 3) * 0.4))
     sums = measure_series(to_table([*measure_pair(before, loose), *measure_pair(before, tied)]))
     assert {m.metric: m.value for m in sums} == {"detachment_count": 1, "reattached_volume": pytest.approx(216 * 0.4)}
     assert measure_series(to_table([])) == []
