@@ -174,11 +174,10 @@ class ContactCounter:
         steps = [self.rim[axis, a] * math.prod(spacing[b] for b in range(self.ndim) if b not in (a, axis))
                  for a in range(self.ndim) if a != axis]  # fmt: skip
         rim = sum(steps) * (math.pi / 4 if self.ndim == 3 else 1.0)
-        lost = min(float(surface.sum()), float(columns))
-        return ContactLoss(
-            lost * face, columns * face, float(first.sum()) * face, float(rim), axis,
-            layers[:, :, 0].any(axis=1),
-        )  # fmt: skip
+        lost, touching = min(float(surface.sum()), float(columns)), layers[:, :, 0].any(axis=1)
+        if self.ndim == 2:  # faces of a jagged interface have no neighbours, so that no step between them is seen
+            rim = max(rim, 2 * np.count_nonzero(touching))
+        return ContactLoss(lost * face, columns * face, float(first.sum()) * face, float(rim), axis, touching)
 
 
 def contact_loss(

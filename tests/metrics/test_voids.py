@@ -397,6 +397,11 @@ def test_rim_of_the_contact_does_not_take_patches_for_discs():
     assert contact_loss(*turned, spacing=(0.5, 0.6, 0.5), max_voxels=3 * 20 * 90).edge == pytest.approx(whole.edge)
     section = contact_loss(separator[:, 20], metal[:, 20], void[:, 20], spacing=(0.6, 0.5))
     assert section.edge == 2
+    # Where the separator ends a pixel higher in every second column no face has a neighbour; a void still has two ends.
+    y, x = np.mgrid[:20, :40]
+    solid = y >= 10 + x % 2
+    hole = (np.abs(x - 20) < 4) & (y >= 6) & ~solid
+    assert contact_loss(solid, ~solid & ~hole, hole, spacing=(0.6, 0.5)).edge == 2
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
