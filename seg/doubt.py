@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,30 +18,31 @@ class Confidence:
 
     Parameters
     ----------
-    sums : ndarray of float, shape (n_frames, n_values, 2)
-        By label value; no frames where masks come without probabilities.
+    sums : mapping of int to ndarray of float, shape (n_frames, 2)
+        By label value, those that occur; none where masks come without probabilities.
     """
 
-    sums: np.ndarray
+    sums: Mapping[int, np.ndarray]
 
-    def mean(self, frame: int, values: Sequence[int] | None = None) -> float:
+    @property
+    def n_frames(self) -> int:
+        """Frames that are known of."""
+        return max(map(len, self.sums.values()), default=0)
+
+    def mean(self, frame: int, values: Collection[int] | None = None) -> float:
         """Mean probability of the class chosen where that is one of `values` (None: anywhere); 1 where none is."""
-        pixels, probability = self.sums[frame][slice(None) if values is None else list(values)].sum(axis=0)
+        found = [of_frames[frame] for value, of_frames in self.sums.items() if values is None or value in values]
+        pixels, probability = np.sum(found, axis=0) if found else (0.0, 0.0)
         return float(probability / pixels) if pixels else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: by label value, those that occur."""
-        present = np.flatnonzero(self.sums[..., 0].any(axis=0))
-        return {str(value): self.sums[:, value].tolist() for value in present}
+        """Plain data for JSON."""
+        return {str(value): self.sums[value].tolist() for value in sorted(self.sums)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Confidence:
         """What `to_dict` gave."""
-        n_frames = max(map(len, data.values()), default=0)
-        sums = np.zeros((n_frames, 256, 2))
-        for value, of_frames in data.items():
-            sums[:, int(value)] = of_frames
-        return cls(sums)
+        return cls({int(value): np.array(of_frames) for value, of_frames in data.items()})
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Doubts:
 
     def reason(self, frame: int, classes: Sequence[str] = ()) -> str:
         """Why the numbers of some classes in a frame are doubtful; empty where they are not."""
-        if frame >= len(self.confidence.sums):
+        if frame >= self.confidence.n_frames:
             return ""
         whole = self.confidence.mean(frame)
         if whole < self.min_confidence:
@@ -79,7 +80,7 @@ class Doubts:
 
     def in_most_frames(self, classes: Sequence[str]) -> bool:
         """Whether the numbers of some classes are doubtful in more than half of the frames."""
-        frames = range(len(self.confidence.sums))
+        frames = range(self.confidence.n_frames)
         return 2 * sum(bool(self.reason(frame, classes)) for frame in frames) > len(frames)
 
 

@@ -57,12 +57,12 @@ def with_fixed_classes(
         covered = sum((labels == other).astype(np.uint8) for labels in first) > FIRST_FRAMES / 2
         # The pixels next to its edge waver; those beyond say whether all of it has moved.
         beyond = ndimage.binary_dilation(there, iterations=4) & ~ndimage.binary_dilation(there, iterations=2)
-        places.append((value, other, there, ~there & ~covered, beyond))
+        places.append((value, other, there, ~there & ~covered, beyond, _band(there)))
 
     def frame(index: int) -> Frame:
         labels, sure = read(index)
         changed = labels.copy()
-        for value, other, there, elsewhere, beyond in places:
+        for value, other, there, elsewhere, beyond, band in places:
             outside = (labels == value) & elsewhere
             past, most = outside & beyond, _SHARE_MOVED * np.count_nonzero(beyond)
             if np.count_nonzero(past) > most:
@@ -72,7 +72,7 @@ def with_fixed_classes(
                     counts[index] = -1
                     return labels, sure
             metal = labels == other
-            changed[_on_metal(outside, metal) | _under_metal(outside, metal, there)] = other
+            changed[_on_metal(outside, metal) | _under_metal(outside, metal, band)] = other
             changed[(labels == other) & there] = value
         counts[index] = int(np.count_nonzero(changed != labels))
         return changed, sure
@@ -83,27 +83,36 @@ def with_fixed_classes(
 def _on_metal(outside: np.ndarray, metal: np.ndarray) -> np.ndarray:
     """The thick parts of a region that hang together with metal, and what of the region is next to them."""
     thick = ndimage.binary_opening(outside, structure=np.ones((_THICK_PX,) * outside.ndim))
-    parts, n = ndimage.label(thick | metal)
-    joined = np.zeros(n + 1, bool)
-    joined[np.unique(parts[metal])] = True
     # A flat edge of metal ends in a wedge thinner than that: it is taken along as far as it may reach.
-    return np.asarray(ndimage.binary_dilation(thick & joined[parts], iterations=_NEAR_PX, mask=outside))
+    return np.asarray(ndimage.binary_dilation(_hanging(thick, metal), iterations=_NEAR_PX, mask=outside))
 
 
-def _under_metal(outside: np.ndarray, metal: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _band(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels outside a region and near it, shape (ndim, N), and the ways from them to it as unit vectors."""
+    if not there.any():
+        return np.empty((there.ndim, 0), int), np.empty((there.ndim, 0))
+    distance, nearest = ndimage.distance_transform_edt(~there, return_indices=True)
+    at = np.stack(np.nonzero((distance <= _BAND_PX) & ~there))
+    return at, (nearest[:, *at] - at) / distance[*at]
+
+
+def _under_metal(outside: np.ndarray, metal: np.ndarray, band: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """What of a region is a thin band with metal on one side and the fixed class on the other, and touches metal."""
-    under = np.zeros_like(outside)
-    if not (outside.any() and metal.any() and there.any()):
+    under, (at, below) = np.zeros_like(outside), band
+    within = outside[*at]
+    if not (within.any() and metal.any()):
         return under
-    at = np.nonzero(outside)
-    ways, near = [], np.ones(len(at[0]), bool)
-    for aim in (metal, there):
-        distance, nearest = ndimage.distance_transform_edt(~aim, return_indices=True)
-        near &= distance[at] <= _BAND_PX
-        ways.append((nearest[(slice(None), *at)] - np.stack(at)) / distance[at])
-    near &= (ways[0] * ways[1]).sum(axis=0) < _OPPOSITE  # between two nuclei metal is beside, not above
-    under[tuple(place[near] for place in at)] = True
-    parts, n = ndimage.label(under | metal)
+    at, below = at[:, within], below[:, within]
+    distance, nearest = ndimage.distance_transform_edt(~metal, return_indices=True)
+    above = (nearest[:, *at] - at) / distance[*at]
+    # Between two nuclei metal is beside, not above.
+    under[*at] = (distance[*at] <= _BAND_PX) & ((above * below).sum(axis=0) < _OPPOSITE)
+    return _hanging(under, metal)
+
+
+def _hanging(region: np.ndarray, metal: np.ndarray) -> np.ndarray:
+    """The parts of a region that hang together with metal."""
+    parts, n = ndimage.label(region | metal)
     joined = np.zeros(n + 1, bool)
     joined[np.unique(parts[metal])] = True
-    return np.asarray(under & joined[parts])
+    return np.asarray(region & joined[parts])

@@ -203,7 +203,7 @@ class MaskSampler:
                 if np.isfinite(row.value):
                     found.setdefault(key, []).append(row.value)
         of_row = {id(row): key for key, row in _keyed(rows)}
-        contested: dict[str, bool] = {}
+        contested = {names for names in {row.classes for row in rows} if self._is_contested(frame, shares, names)}
         widened = []
         for row in rows:
             values = found.get(of_row.get(id(row), ()), [])
@@ -214,9 +214,7 @@ class MaskSampler:
                     low = max(low, 0.0)
                 said = f"{len(values)} masks drawn"
                 row = replace(row, low=low, high=high, method=f"{row.method}; {said}" if row.method else said)
-            if values and row.class_name not in contested:
-                contested[row.class_name] = self._is_contested(frame, shares, row.classes)
-            if values and contested[row.class_name]:
+            if values and row.classes in contested:
                 row = replace(row, flags=tuple(dict.fromkeys((*row.flags, "low-confidence"))))
             widened.append(row)
         return widened

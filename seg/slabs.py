@@ -102,13 +102,14 @@ class SlabFolder:
                 sure[part] = np.unpackbits(saved["sure"], count=sure[part].size).reshape(sure[part].shape)
         return labels, sure
 
-    def sums(self, n_frames: int) -> np.ndarray:
-        """Pixels and summed probabilities by frame and label value, shape (n_frames, 256, 2)."""
-        sums = np.zeros((n_frames, 256, 2))
-        for frame, files in self._by_frame().items():
-            for file in files:
-                with np.load(file, allow_pickle=False) as saved:
-                    sums[frame] += saved["sums"]
+    def sums(self, n_frames: int) -> dict[int, np.ndarray]:
+        """Pixels and summed probabilities of the label values that occur, shape (n_frames, 2) each."""
+        sums: dict[int, np.ndarray] = {}
+        for file in self.path.glob("*.npz"):
+            with np.load(file, allow_pickle=False) as saved:
+                of_part = saved["sums"]
+            for value in np.flatnonzero(of_part[:, 0]).tolist():
+                sums.setdefault(value, np.zeros((n_frames, 2)))[_place(file)[0]] += of_part[value]
         return sums
 
     def remove(self) -> None:
@@ -193,12 +194,12 @@ class SlabStore:
         """Whether one part is saved."""
         return (self.path / "done" / f"{_name(frame, z_start)}.json").exists()
 
-    def sums(self, n_frames: int) -> np.ndarray:
-        """Pixels and summed probabilities by frame and label value, shape (n_frames, 256, 2)."""
-        sums = np.zeros((n_frames, 256, 2))
+    def sums(self, n_frames: int) -> dict[int, np.ndarray]:
+        """Pixels and summed probabilities of the label values that occur, shape (n_frames, 2) each."""
+        sums: dict[int, np.ndarray] = {}
         for file in (self.path / "done").glob("[!.]*.json"):
-            for value, of_value in json.loads(file.read_text(encoding="utf-8")).items():
-                sums[_place(file)[0], int(value)] += of_value
+            for value, of_part in json.loads(file.read_text(encoding="utf-8")).items():
+                sums.setdefault(int(value), np.zeros((n_frames, 2)))[_place(file)[0]] += of_part
         return sums
 
     def read(self, frame: int, where: slice) -> tuple[np.ndarray, np.ndarray | None]:

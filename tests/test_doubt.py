@@ -14,10 +14,11 @@ VALUES = {"substrate": 2, "deposit": 3, "dendrite": 4}
 @pytest.fixture
 def doubts():
     """Of three frames of 1000 px the second holds unsure metal; nothing is sure in the third, which has none."""
-    sums = np.zeros((3, 256, 2))
-    sums[0, [2, 3, 4]] = (900, 890), (60, 57), (40, 30)
-    sums[1, [2, 3, 4]] = (900, 890), (60, 40), (40, 30)
-    sums[2, 2] = 1000, 590
+    sums = {
+        2: np.array([[900, 890], [900, 890], [1000, 590]]),
+        3: np.array([[60, 57], [60, 40], [0, 0]]),
+        4: np.array([[40, 30], [40, 30], [0, 0]]),
+    }
     data = json.loads(json.dumps(Confidence(sums).to_dict()))
     return Doubts(Confidence.from_dict(data), VALUES, min_confidence=0.6, min_class_confidence=0.8)
 
