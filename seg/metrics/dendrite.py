@@ -206,7 +206,7 @@ def _rows(
           for side, value in zip(WIDTH_SHARES, quantiles, strict=True) if math.isfinite(value)),
         row("tortuosity", tortuosity, np.maximum(tortuosity * (1 - RATIO_ERROR), 1), tortuosity * (1 + RATIO_ERROR),
             "1", turning, thin),
-        row("dendrite_height", height, np.maximum(height - top, 0), height + top, um, rise, no_height),
+        row("dendrite_height", height, np.maximum(height - top, 0), height + top, um, rise, (*no_height, *thin)),
         _dimension("box_dimension", box, row, um, "boxes"),
         _mass_radius(found, row, um),
     ]  # fmt: skip

@@ -76,6 +76,9 @@ def _velocities(heights: pd.DataFrame, history: History, row: partial[Measuremen
     flags = ("uncalibrated",) if not timed or heights["flags"].str.contains("uncalibrated").any() else ()
     values = heights["value"].to_numpy(float, na_value=math.nan)
     seen = np.isfinite(values) & ~heights["flags"].str.contains("artifact-frame").to_numpy()
+    # What is doubtful in most of the heights is in their slope.
+    flags += tuple(flag for flag in ("few-pixels", "low-confidence")
+                   if seen.any() and heights["flags"][seen].str.contains(flag).mean() > 0.5)  # fmt: skip
     frames = heights["frame"].to_numpy(int)
     length = str(heights["unit"].iloc[0])
     row = partial(row, "tip_velocity", unit=rate_unit(length, timed=timed), flags=flags)

@@ -48,6 +48,18 @@ def test_a_line_of_heights():
     assert "on the clock of the series" in onset.method
 
 
+@pytest.mark.parametrize(("n_doubtful", "flags"), [(3, ()), (4, ("low-confidence",))])
+def test_a_velocity_is_as_doubtful_as_most_of_its_heights(n_doubtful, flags):
+    rows = [
+        Measurement("dendrite_height", 3.0 + frame, "um", class_name="dendrite", frame=frame, time_s=20.0 * frame,
+                    flags=("low-confidence",) if frame < n_doubtful else ())
+        for frame in range(6)
+    ]  # fmt: skip
+    found = values(measure_whole(History(to_table(rows), SCALE)))["tip_velocity"]
+    assert found.value == pytest.approx(0.05)
+    assert found.flags == flags
+
+
 def test_each_half_cycle_of_plating_has_a_velocity_and_onset_counts_from_plating():
     times = np.arange(16) * 10.0
     kinds = ["rest"] * 2 + ["plating"] * 5 + ["stripping"] * 4 + ["plating"] * 5
