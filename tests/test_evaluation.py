@@ -365,7 +365,11 @@ def test_objects_are_compared_by_their_median_and_intervals_by_what_they_hold():
     assert angle["relative_error"] == pytest.approx(15 / 70)
     both = pd.concat([errors, metric_errors(near, truth)])
     summary = summarise_errors(both).set_index("metric")
-    assert summary.loc["areal_density", "truth_in_interval"] == 0.5
+    # one of two may be chance; two of two that miss are not (0.05 squared)
+    assert summary.loc["areal_density", ["truth_in_interval", "n_intervals", "flags"]].tolist() == [0.5, 2, ""]
+    twice = summarise_errors(pd.concat([errors, errors])).set_index("metric")
+    assert twice.loc["areal_density", ["n_intervals", "flags"]].tolist() == [2, "low-confidence"]
+    assert twice.loc["contact_angle", ["n_intervals", "flags"]].tolist() == [0, ""]  # medians of objects have none
     assert summary.loc["areal_density", ["bias", "n"]].tolist() == [95.0, 2]
     # no object, no angle: absent on one side is counted, not averaged
     assert summary.loc["contact_angle", ["n", "only_in_truth"]].tolist() == [1, 1]

@@ -69,7 +69,8 @@ class Assessment:
         Per source the calibration error as the network states its probabilities (``ece``), and under a temperature
         fitted to the other specimens (``ece_tempered``).
     errors : DataFrame
-        Per source, method and metric what the mask error does to it.
+        Per source, method and metric what the mask error does to it, flagged ``low-confidence`` where its intervals
+        hold the truth too seldom.
     """
 
     scores: pd.DataFrame
@@ -147,7 +148,22 @@ def assess(
         write_table(pd.concat(parts, ignore_index=True), out / "reliability.csv")
         draw_reliability(curves, out / "reliability.png")
     write_json(fitted, out / "temperature.json")
+    _warn_of_numbers(joined[2])
     return Assessment(joined[0], fitted["temperature"], calibration, joined[2])
+
+
+def _warn_of_numbers(errors: pd.DataFrame) -> None:
+    """Say of which numbers the network's masks are not good enough for the intervals that come with them."""
+    doubted = errors[(errors["model"] == NETWORK) & (errors["flags"] != "")] if len(errors) else errors
+    for source, part in doubted.groupby("source", sort=False):
+        held = [
+            f"{r['metric']} of {r['class']} {r['truth_in_interval'] * r['n_intervals']:.0f} of {r['n_intervals']}"
+            for _, r in part.iterrows()
+        ]
+        logger.warning(
+            "%s: errors of the masks move numbers further than their intervals say; so few of these hold the truth: %s",
+            source, ", ".join(held),
+        )  # fmt: skip
 
 
 def _labelled(table: pd.DataFrame, source: str, name: str) -> pd.DataFrame:

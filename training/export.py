@@ -233,13 +233,24 @@ def _assessed(found: Assessment) -> list[str]:
         errors = errors[(errors["model"] == "network") & (errors["truth"].abs() > 0) & errors["relative_bias"].notna()]
         lines += [
             "### What the mask error does to numbers", "",
-            "| data set | metric | class | images | bias | typical error |", "|---|---|---|---|---|---|",
+            "Numbers of the predicted masks against those of the true ones, and how many of their 95 % intervals hold "
+            "the truth. **Too few**: the error of the masks is larger than what these intervals state.", "",
+            "| data set | metric | class | images | bias | typical error | truth in the interval |",
+            "|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for _, r in errors.iterrows():
             values = [r["source"], r["metric"], r["class"].replace("|", " or "), str(r["n"])]
-            values += [f"{100 * r['relative_bias']:+.0f} %", f"{100 * r['median_relative_error']:.0f} %"]
+            values += [f"{100 * r['relative_bias']:+.0f} %", f"{100 * r['median_relative_error']:.0f} %", _held(r)]
             lines.append("| " + " | ".join(values) + " |")
     return lines
+
+
+def _held(row: pd.Series) -> str:
+    """How many of the intervals of a number hold the truth."""
+    if not row["n_intervals"]:
+        return "–"
+    held = round(row["truth_in_interval"] * row["n_intervals"])
+    return f"{held} of {row['n_intervals']}" + (", **too few**" if row["flags"] else "")
 
 
 def _cell(row: pd.DataFrame) -> str:

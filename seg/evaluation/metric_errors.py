@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import bdtr
 
 # A number of one series is told from another by these; several methods for one number by their order.
 _KEY = ["metric", "class", "side", "unit", "which"]
@@ -13,8 +14,11 @@ COLUMNS = (
 )  # fmt: skip
 SUMMARY_COLUMNS = (
     "metric", "class", "side", "unit", "level", "n", "truth", "prediction", "bias", "relative_bias",
-    "median_relative_error", "rms_error", "truth_in_interval", "only_in_truth", "only_in_prediction",
+    "median_relative_error", "rms_error", "truth_in_interval", "n_intervals", "only_in_truth", "only_in_prediction",
+    "flags",
 )  # fmt: skip
+# So few of n intervals of 95 % hold the truth less often than this by chance: none of 2, 3 of 5, 5 of 8, 34 of 40.
+_CHANCE = 0.025
 
 
 def metric_errors(prediction: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -82,21 +86,25 @@ def summarise_errors(errors: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``n`` numbers that both masks give, and over them: the mean ``truth`` and ``prediction``, ``bias`` (mean error),
         ``relative_bias`` (bias over the mean absolute truth), ``median_relative_error`` (median of the absolute
-        relative error), ``rms_error``, and ``truth_in_interval`` (share of the intervals that hold the truth).
-        ``only_in_truth`` and ``only_in_prediction`` count numbers that one mask alone gives.
+        relative error), ``rms_error``, and ``truth_in_interval`` (share of the ``n_intervals`` intervals that hold the
+        truth). ``only_in_truth`` and ``only_in_prediction`` count numbers that one mask alone gives. ``flags`` has
+        ``low-confidence`` where fewer intervals hold the truth than 95 % intervals do by chance: the error of the
+        masks is larger than what they state.
     """
     rows = []
     for key, part in errors.groupby(["metric", "class", "side", "unit", "level"], dropna=False, sort=False):
         both = part[part["error"].notna()]
         size = both["truth"].abs().mean()
         bias = both["error"].mean()
+        inside = both["truth_in_interval"].dropna()
+        missed = len(inside) > 0 and bdtr(inside.sum(), len(inside), 0.95) < _CHANCE
         rows.append(
             (
                 *key, len(both), both["truth"].mean(), both["prediction"].mean(), bias,
                 bias / size if len(both) and size > 0 else np.nan, both["relative_error"].abs().median(),
-                float(np.sqrt((both["error"] ** 2).mean())) if len(both) else np.nan, both["truth_in_interval"].mean(),
+                float(np.sqrt((both["error"] ** 2).mean())) if len(both) else np.nan, inside.mean(), len(inside),
                 int((part["truth"].notna() & part["prediction"].isna()).sum()),
-                int((part["truth"].isna() & part["prediction"].notna()).sum()),
+                int((part["truth"].isna() & part["prediction"].notna()).sum()), "low-confidence" if missed else "",
             )
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))

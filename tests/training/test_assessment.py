@@ -15,7 +15,7 @@ from seg.models.bundle import load_bundle
 from seg.reliability import temper
 from training.assessment import ANALYSES, Assessment, assess, main, texture_twins
 from training.baselines import BASELINES
-from training.export import put_into_card
+from training.export import _assessed, put_into_card
 from training.label_codes import LabelCodes
 from training.loop import prepare, train
 from training.sources import LabelledImage
@@ -74,7 +74,7 @@ def network(image, sure=0.9):
     return np.stack([np.where(inside, rest, sure), np.full(inside.shape, rest), np.where(inside, sure, rest)])
 
 
-def test_scores_of_labels_that_leave_classes_open(images, tmp_path):
+def test_scores_of_labels_that_leave_classes_open(images, tmp_path, caplog):
     found = assess(network, images, CODES, SCHEMA, {"discs": "optical"}, tmp_path)
     assert set(found.scores["model"]) == {"network", *BASELINES}
     table = found.scores.set_index(["model", "class", "metric"])["value"]
@@ -89,6 +89,15 @@ def test_scores_of_labels_that_leave_classes_open(images, tmp_path):
     errors = found.errors[found.errors["model"] == "network"].set_index("metric")
     assert errors.loc["covered_area", "relative_bias"] == pytest.approx(grown - 1, abs=0.03)
     assert errors.loc["object_count", "bias"] == 0
+    # all intervals of the count hold the truth; none of those of the cover do, which know nothing of the pixel too many
+    assert errors.loc["object_count", ["truth_in_interval", "n_intervals", "flags"]].tolist() == [1.0, 8, ""]
+    assert errors.loc["covered_fraction", ["truth_in_interval", "n_intervals", "flags"]].tolist() == [
+        0.0, 8, "low-confidence",
+    ]  # fmt: skip
+    assert "covered_fraction of deposit+dendrite 0 of 8" in caplog.text
+    assert "object_count" not in caplog.text
+    told = {line.split(" | ")[1]: line.rpartition(" | ")[2] for line in _assessed(found) if line.startswith("| discs |")}
+    assert (told["object_count"], told["covered_fraction"]) == ("8 of 8 |", "0 of 8, **too few** |")
     for name in ("evaluation.csv", "images.csv", "calibration.csv", "metric_summary.csv", "reliability.png"):
         assert (tmp_path / name).stat().st_size > 0
     assert len(pd.read_csv(tmp_path / "images.csv").query("model == 'network'")) == 8 * 2
