@@ -96,7 +96,8 @@ def test_scores_of_labels_that_leave_classes_open(images, tmp_path, caplog):
     ]  # fmt: skip
     assert "covered_fraction of deposit+dendrite 0 of 8" in caplog.text
     assert "object_count" not in caplog.text
-    told = {line.split(" | ")[1]: line.rpartition(" | ")[2] for line in _assessed(found) if line.startswith("| discs |")}
+    rows = [line.split(" | ") for line in _assessed(found) if line.startswith("| discs |")]
+    told = {row[1]: row[-1] for row in rows}
     assert (told["object_count"], told["covered_fraction"]) == ("8 of 8 |", "0 of 8, **too few** |")
     for name in ("evaluation.csv", "images.csv", "calibration.csv", "metric_summary.csv", "reliability.png"):
         assert (tmp_path / name).stat().st_size > 0
