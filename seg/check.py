@@ -89,7 +89,8 @@ def plan_inputs(
     from seg.precision import choose_precision
     from seg.runner import Runner
 
-    bundle = load_bundle(find_model(config.model, modality=config.modality), schema=load_schema(config.schema))
+    model = find_model(config.model, modality=config.modality, view=config.view)
+    bundle = load_bundle(model, schema=load_schema(config.schema))
     settings = InferenceSettings(**options.network, relabel=config.relabel_values)
     entries = [item if isinstance(item, Entry) else Entry(item) for item in inputs]
     folders = result_folders([entry.path for entry in entries], out, [entry.name for entry in entries])

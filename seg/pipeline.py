@@ -239,12 +239,16 @@ def _model_loader(config: AnalysisConfig, options: RunOptions) -> Callable[[Stac
         from seg.models.bundle import find_model, load_bundle
 
         pixel_size_um = stack.calibration.pixel_size_um.get("x")
-        name = str(find_model(config.model, modality=config.modality, pixel_size_um=pixel_size_um))
+        fitting = {"modality": config.modality, "view": config.view, "pixel_size_um": pixel_size_um}
+        name = str(find_model(config.model, **fitting))
         if name not in loaded:
             loaded[name] = load_bundle(name, device=options.device, schema=load_schema(config.schema))
             size = "" if pixel_size_um is None else f" with pixels of {pixel_size_um:g} um"
-            why = f", chosen for {config.modality} images{size}" if str(config.model) == "auto" else ""
-            logger.info("model %s (%s)%s", loaded[name].spec.name, loaded[name].weights_sha256[:12], why)
+            spec, why = loaded[name].spec, ""
+            if str(config.model) == "auto":
+                seen = f", {config.view} view" if config.view in spec.views else ""
+                why = f", chosen for {config.modality} images{seen}{size}"
+            logger.info("model %s (%s)%s", spec.name, loaded[name].weights_sha256[:12], why)
         return loaded[name]
 
     return load

@@ -16,6 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seg.analysis import VIEWS
 from seg.check import SPECIMEN
 from seg.errors import UsageError
 from seg.resources import config_names
@@ -86,6 +87,7 @@ class DataConfig:
     # all images are resampled to it; null: to that of model.init where it states one, else as they are; 0: as they are
     pixel_size_um: float | None = None
     slices: str = ""  # of volumes, for 2-D networks: across: slices across the layers of a cell are what it will know
+    views: list[str] = field(default_factory=list)  # of the analyses that the model is for: [profile]; empty: of any
     batch: int = 8
     rare_share: float = 0.5  # share of patches centred on a class drawn at random, so that rare ones are seen
     balance: str = "image"  # where such a patch is looked for: image: in one drawn before; class: in those that hold it
@@ -347,6 +349,7 @@ def check_config(config: TrainConfig, *, is_planned: bool = False) -> None:
         ("trainer.extend", trainer.extend, ("stretch", "floor")),
         ("data.balance", data.balance, ("image", "class")),
         *(("trainer.loggers", name, ("tensorboard", "mlflow")) for name in trainer.loggers),
+        *(("data.views", name, VIEWS) for name in data.views),
     ):
         if value not in allowed:
             near = get_close_matches(str(value), allowed, n=1)

@@ -56,6 +56,7 @@ def export_bundle(
         temperature=round(assessment.temperature, 4),
         licence="BSD-3-Clause; data: see card.md",
         slices=config.data.slices,
+        views=tuple(config.data.views),
         training={
             "steps": steps,
             "minutes": round(elapsed_s / 60, 2),
@@ -116,7 +117,7 @@ def make_card(
         *([f"Started from `{Path(config.model.init).name}`.", ""] if config.model.init else []),
         "## Intended use",
         "",
-        f"Masks of {', '.join(names)} in {', '.join(_modalities(config))} images. "
+        f"Masks of {', '.join(names)} in {', '.join(_modalities(config))} images{_about_views(config)}. "
         f"{_about_pixel_size(config)} Look at the masks before trusting "
         "numbers, and train on some labels of your own images when they differ from the data below.",
         "",
@@ -285,6 +286,10 @@ def _pixel_size_range(config: TrainConfig) -> tuple[float, float] | None:
     if size is None or not zooms:
         return None
     return size / max(high for _, high in zooms), size / min(low for low, _ in zooms)
+
+
+def _about_views(config: TrainConfig) -> str:
+    return f" ({' or '.join(config.data.views)} view)" if config.data.views else ""
 
 
 def _about_pixel_size(config: TrainConfig) -> str:

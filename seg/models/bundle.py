@@ -73,6 +73,8 @@ class ModelSpec:
     slices : str
         ``across``: a 2-D network that knows slices of volumes across the layers of a cell only; volumes with layers
         along z are turned for it (`seg.turning`). Empty: it takes planes as they are.
+    views : tuple of str
+        How its objects were seen (``plan``, ``profile``, ``section``, ``volume``); empty: in any way.
     training : mapping
         Data, split, settings and scores, as plain data.
     format_version : int
@@ -93,12 +95,13 @@ class ModelSpec:
     temperature: float = 1.0
     licence: str = "unspecified"
     slices: str = ""
+    views: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     code_version: str = __version__
 
     def __post_init__(self) -> None:
-        for name in ("class_indices", "modalities", "pixel_size_range_um"):  # JSON knows lists only
+        for name in ("class_indices", "modalities", "pixel_size_range_um", "views"):  # JSON knows lists only
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.format_version != FORMAT_VERSION:
@@ -200,12 +203,15 @@ def list_models() -> list[Path]:
     return sorted(path.parent for path in SHIPPED.glob(f"*/{SPEC}"))
 
 
-def find_model(name: str | Path, *, modality: str | None = None, pixel_size_um: float | None = None) -> str | Path:
+def find_model(
+    name: str | Path, *, modality: str | None = None, pixel_size_um: float | None = None, view: str | None = None
+) -> str | Path:
     """`name` itself, or for ``"auto"`` the shipped model for images of a modality and pixel size.
 
-    Of those made for the modality: rather one trained on pixels of that size, or of any; then the most special one,
-    for the fewest modalities; then the one trained closest to that size, before one trained on any. Images without a
-    pixel size get a model that was trained on any, where there is one.
+    Of those made for the modality: rather one trained on pixels of that size, or of any; then rather one made for the
+    view of the analysis, before one for any, before one for another; then the most special one, for the fewest
+    modalities; then the one trained closest to that size, before one trained on any. Images without a pixel size get a
+    model that was trained on any, where there is one.
     """
     if str(name) != "auto":
         return name
@@ -217,7 +223,7 @@ def find_model(name: str | Path, *, modality: str | None = None, pixel_size_um: 
             f"No shipped model is made for {modality!r} images (there are: {known}); pass --model NAME|DIR."
         )
 
-    def rank(path: Path) -> tuple[bool, int, float, str]:
+    def rank(path: Path) -> tuple[bool, int, int, float, str]:
         spec = specs[path]
         trained_um = spec.pixel_size_um
         if pixel_size_um is None or trained_um is None:
@@ -225,7 +231,8 @@ def find_model(name: str | Path, *, modality: str | None = None, pixel_size_um: 
         else:
             low, high = spec.pixel_size_range_um or (trained_um / 2, trained_um * 2)
             misfit, apart = not low <= pixel_size_um <= high, abs(math.log(pixel_size_um / trained_um))
-        return misfit, len(spec.modalities), apart, path.name
+        seen = 1 if not spec.views or view is None else 0 if view in spec.views else 2
+        return misfit, seen, len(spec.modalities), apart, path.name
 
     return min(fitting, key=rank)
 

@@ -68,6 +68,7 @@ def join_bundles(bundles: Sequence[Bundle], path: str | Path) -> Path:
         normalisation=first.normalisation,
         licence=first.licence,
         slices=first.slices,
+        views=tuple(sorted({v for b in bundles for v in b.spec.views})) if all(b.spec.views for b in bundles) else (),
         training={
             "members": [
                 {"name": b.spec.name, "weights_sha256": b.weights_sha256, "training": dict(b.spec.training)}

@@ -256,6 +256,15 @@ def test_auto_goes_by_modality_and_then_by_pixel_size(
     assert find_model("auto", modality=modality, pixel_size_um=pixel_size_um) == tmp_path / expected
 
 
+def test_auto_prefers_the_view_of_the_analysis_and_shuns_another(tmp_path, network, spec, monkeypatch):
+    monkeypatch.setattr(bundles, "SHIPPED", tmp_path)
+    for name, kinds, views in (("a_profile", ("cryoem",), ("profile",)), ("general", ("cryoem", "sem"), ())):
+        save_bundle(tmp_path / name, network, replace(spec, name=name, modalities=kinds, views=views), "", seed=1)
+    found = {view: find_model("auto", modality="cryoem", view=view).name for view in ("profile", "section", None)}
+    # a network for any view, though less special, rather than one for another view
+    assert found == {"profile": "a_profile", "section": "general", None: "a_profile"}
+
+
 def test_every_shipped_model_loads(schema):
     for path in list_models():
         bundle = load_bundle(path.name, schema=schema)
