@@ -154,7 +154,9 @@ def assess(
 
 def _warn_of_numbers(errors: pd.DataFrame) -> None:
     """Say of which numbers the network's masks are not good enough for the intervals that come with them."""
-    doubted = errors[(errors["model"] == NETWORK) & (errors["flags"] != "")] if len(errors) else errors
+    if errors.empty:  # nothing is held out
+        return
+    doubted = errors[(errors["model"] == NETWORK) & (errors["flags"] != "")]
     for source, part in doubted.groupby("source", sort=False):
         held = [
             f"{r['metric']} of {r['class']} {r['truth_in_interval'] * r['n_intervals']:.0f} of {r['n_intervals']}"
