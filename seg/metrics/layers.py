@@ -124,9 +124,10 @@ def measure_whole(history: History) -> list[Measurement]:
     known = electrochem.set_index("frame")
     rows = []
     found = of_frame[of_frame["metric"] == "compact_interphase_thickness"]
-    cycles = known["cycle"].reindex(found["frame"].astype(int)).to_numpy()
-    for cycle in sorted({int(c) for c in cycles if c == c and c is not None and str(c) != "<NA>"}):
-        rows.append(_of_cycle(found[[str(c) == str(cycle) for c in cycles]], f"cycle {cycle}", history.scale.flags))
+    # Frames before or after the record have no cycle, which makes all of them numbers with a point.
+    cycles = pd.to_numeric(known["cycle"].reindex(found["frame"].astype(int))).to_numpy(float, na_value=math.nan)
+    for cycle in np.unique(cycles[np.isfinite(cycles)]):
+        rows.append(_of_cycle(found[cycles == cycle], f"cycle {cycle:.0f}", history.scale.flags))
     if "current_density_mA_per_cm2" not in known:
         return rows
     ratios = table[(table["metric"] == "developed_area_ratio") & table["frame"].notna() & table["value"].notna()]

@@ -234,6 +234,10 @@ def test_interphase_of_the_side_view_twin_over_its_cycles():
         cycles = measure_whole(History(to_table(rows), scale, electrochem=shifted))
         assert [m.value for m in cycles] == pytest.approx(expected, abs=scale.spacing[0], nan_ok=True)
         assert ["ambiguous" in m.flags for m in cycles] == [math.isnan(v) for v in expected]
+    # A frame after the end of the record belongs to none.
+    ended = cycler.assign(cycle=cycler["cycle"].where(cycler["frame"] < 11))
+    cycles = measure_whole(History(to_table(rows), scale, electrochem=ended))
+    assert [(m.side, m.n) for m in cycles] == [("cycle 1", 4), ("cycle 2", 4), ("cycle 3", 3)]
 
 
 def test_current_on_the_area_that_is_there(schema):
