@@ -185,7 +185,12 @@ def _rows(
 
     # Roughness is correlated over a few thicknesses; the pixel floor is subtracted.
     rough = [shell.roughness(inner=inner) for inner in (True, False)]
-    rough_errors = [math.hypot(1.96 * r / math.sqrt(2 * stretches), ROUGHNESS_FLOOR_PX * pixel) for r in rough]
+    away = shell.weight[np.isfinite(shell.deviation)].sum()  # from the ends of a broken shell
+    seen = [stretches, max(stretches * away / shell.length, 2.0) if shell.length > 0 else math.nan]
+    rough_errors = [
+        math.hypot(1.96 * r / math.sqrt(2 * s), ROUGHNESS_FLOOR_PX * pixel) for r, s in zip(rough, seen, strict=True)
+    ]
+    torn = ("ambiguous",) if math.isnan(rough[1]) and shell.length > 0 else ()
     um = scale.unit("um")
     how = "rms deviation from the smoothed boundary, up to 8 thicknesses or the width; pixelation removed"
     floor = f"{method}; pixelation floor {PIXELATION_SD_PX} px subtracted in quadrature"
@@ -195,7 +200,8 @@ def _rows(
         row("sei_thickness_cv", cv, sd_error / mean if mean > 0 else math.nan, "1", floor, thin_cv),
         row("sei_coverage", coverage, coverage_error, "1", "share of free core boundary with at least 1 px", ()),
         row("sei_roughness_inner", rough[0], rough_errors[0], um, f"under the shell, {how}", thin),
-        row("sei_roughness_outer", rough[1], rough_errors[1], um, how, thin),
+        row("sei_roughness_outer", rough[1], rough_errors[1], um, f"away from the ends of a broken shell, {how}",
+            thin + torn),
         row("core_to_sei_ratio", ratio, ratio_error, "1", "largest inscribed circle of the core over mean thickness",
             thin),
     ]  # fmt: skip

@@ -20,6 +20,9 @@ ROUGHNESS_FLOOR_PX = 0.10
 END_VERTICES = 6
 # Wavelength in mean thicknesses up to which deviations of a boundary are roughness and not form.
 CUTOFF_THICKNESSES = 8.0
+# A Gaussian of this share of a wavelength passes half of the amplitude of the wave: `smooth_path` passes 2 g - g^2 of
+# it, so that g = 1 - 1 / sqrt(2) is what halves it.
+FORM_SIGMA = math.sqrt(-2 * math.log(1 - 0.5**0.5)) / (2 * math.pi)
 # Medial-axis values of a pixel distance map are this much too wide.
 DISTANCE_MAP_EXCESS_PX = 0.38
 
@@ -40,7 +43,8 @@ class Shell:
     core_at : ndarray of int, shape (M, 2)
         The core pixel at each point.
     deviation, core_deviation : ndarray, shape (N,), (M,)
-        Distance of both boundaries from their form: themselves, smoothed.
+        Distance of both boundaries from their form: themselves, smoothed. NaN near the end of a broken shell, where
+        that smoothing turns the corner to the core.
     """
 
     thickness: np.ndarray
@@ -69,7 +73,10 @@ class Shell:
         values, weights = self.deviation, self.weight
         if inner:
             values, weights = self.core_deviation[self.core_covered], self.core_weight[self.core_covered]
-        if weights.sum() <= 0 or not self.length > 0:
+        known = np.isfinite(values)
+        values, weights = values[known], weights[known]
+        # Less of it than the shell is thick says nothing.
+        if not self.length > 0 or weights.sum() <= self.mean:
             return math.nan
         mean = np.average(values, weights=weights)
         variance = np.average((values - mean) ** 2, weights=weights)
@@ -168,7 +175,9 @@ def measure_shell(
         cutoff = CUTOFF_THICKNESSES * float(np.average(values, weights=weights))
     widths, core_widths = (_widths(mask, spacing) for mask in (shell | core, core))
     for o, distance, keep in outer:
-        deviation = _deviation(o, min(cutoff, float(widths[tuple(o.inner[0])])))
+        waves = min(cutoff, float(widths[tuple(o.inner[0])]))
+        turned = _near(o, _long_runs(~shell[tuple(o.inner.T)], o.closed), 2 * FORM_SIGMA * waves)
+        deviation = np.where(turned, math.nan, _deviation(o, waves))
         found = (distance, o.weight, pixel_along(o.normal, spacing), o.inner, deviation)
         for column, value in zip(columns, found, strict=True):
             column.append(value[keep])
@@ -233,6 +242,24 @@ def _widths(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     return np.concatenate([[0.0], 2 * np.asarray(radius)])[regions]
 
 
+def _long_runs(marked: np.ndarray, closed: bool) -> np.ndarray:
+    """The runs of marked vertices that are more than a pinhole."""
+    size, mode = 2 * END_VERTICES + 1, "wrap" if closed else "nearest"
+    eroded = ndimage.minimum_filter1d(marked.astype(np.uint8), size, mode=mode)
+    return np.asarray(ndimage.maximum_filter1d(eroded, size, mode=mode) > 0)
+
+
+def _near(outline: Outline, there: np.ndarray, reach: float) -> np.ndarray:
+    """Which vertices lie less than `reach` along the outline from marked ones."""
+    if not there.any() or not math.isfinite(reach):
+        return np.zeros(len(there), bool)
+    whole = float(outline.weight.sum())
+    along = np.cumsum(outline.weight) - outline.weight / 2
+    marked = along[there]
+    marked = np.concatenate([marked - whole, marked, marked + whole]) if outline.closed else marked
+    return np.asarray(KDTree(marked[:, None]).query(along[:, None])[0] < reach)
+
+
 def _deviation(outline: Outline, cutoff: float) -> np.ndarray:
     """Distance of each vertex along its normal from the outline smoothed up to a wavelength; shape (N,)."""
     length = float(outline.weight.sum())
@@ -244,9 +271,7 @@ def _deviation(outline: Outline, cutoff: float) -> np.ndarray:
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     even = np.linspace(0, along[-1], n, endpoint=not outline.closed)
     path = np.stack([np.interp(even, along, closed[:, axis]) for axis in range(2)], axis=1)
-    # A Gaussian of this sigma passes half of the amplitude of a wave of the cut-off length; `smooth_path` passes
-    # 2 g - g^2 of it, so that g = 1 - 1 / sqrt(2) is what halves it.
-    sigma = cutoff * math.sqrt(-2 * math.log(1 - 0.5**0.5)) / (2 * math.pi)
+    sigma = FORM_SIGMA * cutoff
     # A closed outline is its centre long before the Gaussian is as wide as it is long; that of a pore of a pixel, which
     # `outlines` has shrunk to a point, would take a kernel of millions of steps.
     steps = min(sigma / max(along[-1] / n, 1e-12), n if outline.closed else 50.0 * n)

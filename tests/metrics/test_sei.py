@@ -214,6 +214,24 @@ def test_roughness_of_either_face(rng, spacing):
     assert math.isnan(measure_shell(shell, core & False, spacing=spacing).roughness(inner=False))
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), ANISOTROPIC])
+def test_the_outline_that_turns_to_the_core_where_a_shell_ends_is_not_rough(rng, schema, spacing):
+    # A smooth shell of 12 um on a disc, gone over 60 degrees: the form of the outline rounds both ends of it.
+    shell, core = wavy_disc(rng, 60.0, 0.0, 15, spacing, thickness=12.0)
+    y, x = (i * s for i, s in zip(np.indices(core.shape), spacing, strict=True))
+    middle = [c[core].mean() for c in (y, x)]
+    there = np.abs(np.degrees(np.arctan2(y - middle[0], x - middle[1]))) > 30
+    found = measure_shell(shell & there, core, spacing=spacing)
+    assert found.coverage == pytest.approx(5 / 6, abs=0.01)
+    assert found.roughness(inner=False) < 0.15 * math.sqrt(math.prod(spacing))
+    # A short rest of a shell is all end: no roughness rather than that of its corners.
+    labels = np.where(core, 3, np.where(shell & ~there, 8, 1)).astype(np.uint8)
+    frame = Frame(labels, schema, Scale(spacing))
+    (row,) = [r for r in measure_frame(frame) if r.metric == "sei_roughness_outer" and r.object_id is None]
+    assert math.isnan(row.value)
+    assert "ambiguous" in row.flags
+
+
 def test_waves_longer_than_the_cutoff_are_form(rng):
     shell, core = wavy_disc(rng, 60.0, 2.0, 5, (1.0, 1.0))
     # 75 um: at the cut-off of that length half of the amplitude stays (less on a bent line, where waves of 4 and 6
