@@ -93,7 +93,8 @@ def depths_from_heights(frame: Frame, height: np.ndarray, *, surface_classes: Se
     Notes
     -----
     The greatest depth is that of the map after a median over 3 x 3 pixels: a single bad pixel is no depth. What a pit
-    undercuts is not in a height map. The intervals are those of the plane and of a boundary off by half a pixel.
+    undercuts is not in a height map. The intervals are those of the plane, of a boundary off by half a pixel, and of a
+    deepest place between pixels.
     """
     assert frame.instances is not None
     scale = np.asarray(frame.scale.spacing)
@@ -119,7 +120,10 @@ def depths_from_heights(frame: Frame, height: np.ndarray, *, surface_classes: Se
         off = 1.96 * plane.sd / math.sqrt(plane.n)
         area = float(mask.sum()) * frame.scale.pixel
         half = math.hypot(rim, off * area)
-        noise = math.hypot(1.96 * plane.sd, off)
+        # The deepest place lies between pixels, and the median takes from it: no more than the map falls over 2 px.
+        deepest = np.unravel_index(int(np.where(mask, smooth, -math.inf).argmax()), mask.shape)
+        step = depth - float(ndimage.minimum_filter(smooth, 5)[deepest])
+        noise = math.hypot(1.96 * plane.sd, off, step)
         method = f"under the plane through the surface, which scatters by {plane.sd:.2g}; height map"
         found[pit] = Depth(depth, max(depth - noise, 0.0), depth + noise, volume, volume - half, volume + half,
                            math.nan, method)  # fmt: skip

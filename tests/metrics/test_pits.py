@@ -83,6 +83,10 @@ def test_depth_and_volume_of_a_height_map(schema, rng):
     assert volume.low < math.pi * 15**2 * 6 / 2 < volume.high
     ratio = one(rows, "aspect_ratio", "depth over diameter")
     assert ratio.value == pytest.approx(6 / 30, rel=0.03)
+    # Without noise the deepest place still lies somewhere between the pixels.
+    steep = np.where(away < 15, 6 * (1 - np.hypot(y[:, None] - 60.21, x - 59.83) / 15), 0)  # a cone
+    exact = one(measure_frame(replace(frame, image=20 - steep), height_um_per_grey=1.0, sectors=0), "pit_depth")
+    assert exact.low < exact.value < 6 < exact.high < 6.3
     # Nothing flat to measure from.
     bare = replace(frame, labels=np.where(frame.labels == 6, 6, 1).astype(np.uint8), image=height)
     none = one(measure_frame(bare, height_um_per_grey=1.0, sectors=0), "pit_depth")
