@@ -18,6 +18,8 @@ COURSE_VERTICES = 10.0
 WALL_VERTICES = 6.0
 # Shorter outlines have no course of their own, and so many slices of a volume say how rough it is.
 SHORTEST_OUTLINE, WALL_SLICES = 60, 32
+# What slices of smooth branches in a volume read.
+SMOOTH_BRANCH_PX = 0.53
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def outline_roughness(mask: np.ndarray, spacing: Sequence[float]) -> float:
     Parameters
     ----------
     mask : ndarray of bool, shape ([Z,] Y, X)
-        One object; of a volume, every slice is looked at by itself.
+        One object.
     spacing : sequence of float
 
     Notes
@@ -207,16 +209,34 @@ def outline_roughness(mask: np.ndarray, spacing: Sequence[float]) -> float:
     moves, do not count. Outlines that wander by 0.7 px read 0.68 px where that is correlated over 1 px, 0.56 px over
     2 px and 0.4 px over 4 px: longer waves cannot be told from the shape. Smooth ones read 0.15 to 0.2 px. 0 where no
     outline is long enough.
+
+    Of a volume slices along all three axes are looked at, and of those the outlines that run along branches. Smoothing
+    shrinks what bends (smooth branches of 9 px read 2 px): the distance is taken from its own mean over that stretch,
+    and what smooth branches of 5 to 12 px still read so (0.53 px) is taken off. They read 0 to 0.3 px then, those that
+    wander by 0.7 px over 2 px 0.4 to 0.7 px.
     """
-    scale = np.asarray(spacing, float)[-2:]
+    if mask.ndim == 3:
+        return _roughness_of_volume(mask, spacing)
+    scale = np.asarray(spacing, float)
+    outlines = find_contours(np.pad(mask, 1).astype(np.uint8), 0.5, fully_connected="high") if mask.any() else ()
+    courses = (vertices[:-1] for vertices in outlines)
+    left = [_off_course(c, COURSE_VERTICES, scale, closed=True) for c in courses if len(c) >= SHORTEST_OUTLINE]
+    return _wander(left, DIGITISATION_PX * math.sqrt(math.prod(scale)))
+
+
+def _roughness_of_volume(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """`outline_roughness` of an object in 3-D, from some slices along each axis."""
     left = []
-    for plane in mask.reshape(-1, *mask.shape[-2:]):
-        padded = np.pad(plane, 1).astype(np.uint8)
-        for vertices in find_contours(padded, 0.5, fully_connected="high") if plane.any() else ():
-            course = vertices[:-1]
-            if len(course) >= SHORTEST_OUTLINE:
-                left.append(_off_course(course, COURSE_VERTICES, scale, closed=True))
-    return _wander(left, scale)
+    for axis in range(3):
+        planes, scale = np.moveaxis(mask, axis, 0), np.delete(np.asarray(spacing, float), axis)
+        for index in np.unique(np.linspace(0, len(planes) - 1, WALL_SLICES).round().astype(int)):
+            plane = np.pad(planes[index], 1).astype(np.uint8)
+            for vertices in find_contours(plane, 0.5, fully_connected="high") if plane.any() else ():
+                if len(vertices) > SHORTEST_OUTLINE:
+                    off = _off_course(vertices[:-1], COURSE_VERTICES, scale, closed=True)
+                    left.append(off - ndimage.gaussian_filter1d(off, COURSE_VERTICES, mode="wrap"))
+    pixel = math.prod(spacing) ** (1 / 3)
+    return _wander(left, SMOOTH_BRANCH_PX * pixel)
 
 
 def wall_roughness_px(phase: np.ndarray, spacing: Sequence[float]) -> float:
@@ -243,7 +263,8 @@ def wall_roughness_px(phase: np.ndarray, spacing: Sequence[float]) -> float:
             course = vertices[:-1] if closed else vertices
             if len(course) >= SHORTEST_OUTLINE:
                 left.append(_off_course(course, WALL_VERTICES, scale, closed=closed))
-    return _wander(left, scale) / math.sqrt(math.prod(scale))
+    pixel = math.sqrt(math.prod(scale))
+    return _wander(left, DIGITISATION_PX * pixel) / pixel
 
 
 def _off_course(course: np.ndarray, sigma: float, scale: np.ndarray, *, closed: bool) -> np.ndarray:
@@ -255,13 +276,13 @@ def _off_course(course: np.ndarray, sigma: float, scale: np.ndarray, *, closed: 
     return np.asarray((off[:, 1] * tangent[:, 0] - off[:, 0] * tangent[:, 1]) / np.where(length > 0, length, 1))
 
 
-def _wander(left: list[np.ndarray], scale: np.ndarray) -> float:
-    """Standard deviation of distances from a course without those of digitisation; 0 without any."""
+def _wander(left: list[np.ndarray], floor: float) -> float:
+    """Standard deviation of distances from a course, less what smooth ones have; 0 without any."""
     if not left:
         return 0.0
     # The median of the absolute value of a normal variable is 0.674 of its standard deviation.
     wander = float(np.median(np.abs(np.concatenate(left)))) / 0.674
-    return math.sqrt(max(wander**2 - (DIGITISATION_PX**2) * math.prod(scale), 0.0))
+    return math.sqrt(max(wander**2 - floor**2, 0.0))
 
 
 def smooth_path(path: np.ndarray, *, sigma: float, closed: bool = False, shrink_free: bool = True) -> np.ndarray:

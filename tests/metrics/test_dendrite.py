@@ -347,6 +347,36 @@ def test_roughness_of_an_outline(spacing):
     assert outline_roughness(np.ones((3, 3), bool), spacing) == 0
 
 
+def test_a_fork_in_a_volume_is_as_rough_as_it_is_drawn(schema):
+    # Branches of 9 px, cut across by slices: the roughness of an exact one is not that of its bends.
+    spacing, rng = (0.5, 0.4, 0.4), np.random.default_rng(6)
+    points = [(i + 0.5) * s for i, s in zip(np.indices((90, 96, 100)), spacing, strict=True)]
+    fork, half = np.array([22.0, 19.3, 20.1]), math.radians(40)
+    away = np.full(points[0].shape, math.inf)
+    for end in ([44, 19.3, 20.1], *([22 - 16 * math.cos(half), 19.3 + 16 * math.sin(half) * t * 0.6,
+                                     20.1 + 16 * math.sin(half) * t * 0.8] for t in (1, -1))):  # fmt: skip
+        way = np.array(end) - fork
+        along = np.clip(sum((p - f) * w for p, f, w in zip(points, fork, way, strict=True)) / (way @ way), 0, 1)
+        away = np.minimum(
+            away, np.sqrt(sum((p - f - along * w) ** 2 for p, f, w in zip(points, fork, way, strict=True)))
+        )
+    wander = ndimage.gaussian_filter(rng.standard_normal(away.shape), 2.0)
+    found = {}
+    for name, sd in (("exact", 0.0), ("rough", 0.3)):  # 0.7 px
+        labels = np.where(away + sd * wander / wander.std() < 1.9, 4, 1).astype(np.uint8)
+        labels[points[0] > 43.5] = 2
+        found[name] = table(measure_frame(Frame(labels, schema, Scale(spacing)), front_classes=[]))
+        angle, height = found[name]["branch_angle"], found[name]["dendrite_height"]
+        assert angle.low < 80 < angle.high
+        assert height.low < 43.5 - (22 - 16 * math.cos(half)) + 1.9 < height.high
+    assert found["exact"]["longest_path"].flags == ()
+    assert found["exact"]["branch_angle"].high - found["exact"]["branch_angle"].value < 7
+    assert found["exact"]["dendrite_height"].high - found["exact"]["dendrite_height"].value < 0.6  # 1.4 px
+    for metric in ("branch_angle", "dendrite_height"):
+        widths = [found[name][metric].high - found[name][metric].value for name in ("exact", "rough")]
+        assert widths[1] > 1.2 * widths[0]
+
+
 def test_rough_outlines_turn_angles():
     # Directions are slopes of 15 px with four independent places; 0.54 px is what outlines of 0.7 px read, less 0.2.
     turned = 1.96 * math.degrees(math.hypot(0.54, 0.0) / (15 / math.sqrt(12) * 2))
