@@ -14,6 +14,7 @@ from seg.errors import UsageError
 from seg.io.results import atomic_path, write_json
 from seg.modality import MODALITIES, modality
 from seg.models.bundle import CARD, SPEC, ModelSpec, save_bundle
+from seg.models.join import MEMBERS_BELOW
 from training.config import TrainConfig
 from training.sources import read_about, rooted
 
@@ -179,12 +180,13 @@ def put_into_card(path: Path, found: Assessment, data: str) -> None:
     UsageError
         Nothing was assessed, or the card is not one that a training wrote; both files are left as they are.
     """
-    before, heading, failures = (path / CARD).read_text(encoding="utf-8").partition(_FAILURES)
+    spec = json.loads((path / SPEC).read_text(encoding="utf-8")) | {"temperature": round(found.temperature, 4)}
+    kept_below = MEMBERS_BELOW if spec["architecture"] == "ensemble" else _FAILURES
+    before, heading, failures = (path / CARD).read_text(encoding="utf-8").partition(kept_below)
     if not heading or not len(found.scores):
-        why = "no image was assessed" if heading else f"{path / CARD} has no part {_FAILURES!r}"
+        why = "no image was assessed" if heading else f"{path / CARD} has no part {kept_below.strip()!r}"
         raise UsageError(f"The card is left as it is: {why}.")
     kept = before.partition("\n### ")[0].partition(_LATER)[0].rstrip()
-    spec = json.loads((path / SPEC).read_text(encoding="utf-8")) | {"temperature": round(found.temperature, 4)}
     with atomic_path(path / CARD) as part:
         text = "\n".join([kept, "", f"{_LATER} {data}.", "", *_assessed(found), "", heading])
         part.write_text(text + failures, encoding="utf-8")

@@ -13,6 +13,9 @@ from seg.models.bundle import Bundle, ModelSpec, save_bundle
 if TYPE_CHECKING:
     from torch import nn
 
+MEMBERS_BELOW = "\n---\n"
+"""In the card of an ensemble: what stands above is of the ensemble, what stands below of its members."""
+
 
 def join_bundles(bundles: Sequence[Bundle], path: str | Path) -> Path:
     """Write an ensemble of `bundles` to the folder `path`; it is used like any other model.
@@ -102,10 +105,13 @@ def _members(spec: ModelSpec) -> list[dict]:
 
 def _card(name: str, bundles: Sequence[Bundle]) -> str:
     listed = "\n".join(f"- {b.spec.name} (weights {b.weights_sha256[:16]})" for b in bundles)
-    cards = "\n\n".join(f"---\n\n{b.card.strip()}" for b in bundles)
+    cards = f"\n{MEMBERS_BELOW}\n".join(b.card.strip() for b in bundles)
     return (
         f"# {name}: ensemble of {len(bundles)} models\n\nClass probabilities are averaged.\n\n{listed}\n\n"
         "No score below is of the ensemble: each is of one member on what that member held out. Members of a "
         "cross-validation held out different specimens, so together they have seen all of them; score the ensemble on "
-        f"others with `operandoseg evaluate`.\n\n{cards}\n"
+        "others with `operandoseg evaluate`.\n\n"
+        "Members are calibrated, but their average is right more often than it says. `python -m training.assessment "
+        "--model DIR --out OUT --into-card TEXT` on labelled specimens that no member has seen fits a temperature of "
+        f"the ensemble's own and puts its scores here.\n{MEMBERS_BELOW}\n{cards}\n"
     )

@@ -12,6 +12,7 @@ from seg.errors import UsageError
 from seg.labels import load_schema
 from seg.modality import MODALITIES
 from seg.models.bundle import load_bundle
+from seg.models.join import MEMBERS_BELOW, join_bundles
 from seg.reliability import temper
 from training.assessment import ANALYSES, Assessment, assess, main, texture_twins
 from training.baselines import BASELINES
@@ -137,7 +138,7 @@ def test_texture_twins_are_split_by_twin():
     assert all(len(np.unique(item.codes)) >= 2 for item in found)
 
 
-def test_a_run_ends_with_baselines_and_a_temperature(film_config):
+def test_a_run_ends_with_baselines_and_a_temperature(film_config, tmp_path):
     words = ["trainer.max_steps=30", "augment=light", "optimizer.lr=5e-3", "optimizer.ema_decay=0.9"]
     config = film_config("trainer.baselines=true", *words)
     result = train(config, prepare(config), quiet=True)
@@ -164,6 +165,17 @@ def test_a_run_ends_with_baselines_and_a_temperature(film_config):
     with pytest.raises(UsageError, match="no image was assessed"):
         put_into_card(result.model_dir, Assessment(pd.DataFrame(), 1.0, pd.DataFrame(), pd.DataFrame()), "nothing")
     assert load_bundle(result.model_dir).card == again.card
+
+    # An ensemble gets a temperature and scores of its own; what its members' cards say of them stays.
+    pair = join_bundles([again, again], tmp_path / "pair")
+    members = load_bundle(pair).card.partition(MEMBERS_BELOW)[2]
+    for data in ("other cells", "still other cells"):
+        put_into_card(pair, later, data)
+    found = load_bundle(pair)
+    assert found.spec.temperature == 2.5
+    own, _, below = found.card.partition(MEMBERS_BELOW)
+    assert (own.count("on still other cells."), own.count("### Against simple baselines")) == (1, 1)
+    assert below == members
 
 
 @pytest.mark.parametrize("n", [1, 2])
