@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seg.blocks import slabs
 from seg.inference import Part
-from seg.io.arrays import LAZY_ABOVE_BYTES
+from seg.io.arrays import LAZY_ABOVE_BYTES, MAPPED_BYTES, LazyArray
 from seg.postprocess import SLAB_VOXELS
 from seg.regrid import DECIDED_PX, grid_shape, pixel_size_fit
 from seg.runner import Runner
@@ -26,8 +27,10 @@ TIMED_FROM_PX = 20_000_000
 TIMED_PX = 512**2
 # Raw parts alive at once: one being read, one waiting, one being computed; and results likewise on the way out.
 ALIVE = 3
-# What the writer of TIFF files gathers, and what the allocator keeps between parts.
+# What the writer of TIFF files gathers: of large planes, which are tiled, and of others as many as are on their way.
 JOINING_BYTES = 2**26
+JOINED_PLANES = 8
+# What the allocator keeps between parts.
 SLACK_BYTES = 2**25
 # Of the clean-up of masks, for each voxel of a slab with its halo, by the axes of a frame. It follows the detail of the
 # masks: in 3-D 16 measured in masks of grains, 48 where a tenth of the voxels are noise, 160 to 235 where all of two to
@@ -118,18 +121,29 @@ def plan_segmentation(
     frame_px = math.prod(stack.spatial_shape)
     cleaning = cleaning_bytes(stack.spatial_shape) if cleaned else 0
     if joined:
-        joining = (5 if cleaned else 3) * frame_px + JOINING_BYTES  # with where they are certain, and the clean ones
+        joining = (5 if cleaned else 3) * frame_px  # with where they are certain, and the clean ones
+        joining += min(JOINING_BYTES, JOINED_PLANES * plane)
         # Small masks are read back whole.
         host = max(host, joining + cleaning) + min(frame_px * stack.n_frames, LAZY_ABOVE_BYTES)
     else:
         host += cleaning  # the allocator keeps what the network had
-    host += SLACK_BYTES
+    host += SLACK_BYTES + still_mapped_bytes(stack.data)
     device = 0 if on_cpu else network + batch * 8 + 2**29  # and what CUDA itself takes
     seconds = None
     total = computed * (len({part.frame for part in parts}) if solid else sum(part.planes for part in parts))
     if total > TIMED_FROM_PX:
         seconds = total * _seconds_per_px(runner, tiles[-1].tile_px if tiles else strips.columns[-1].tile_px)
     return Plan(resident_bytes() + int(host), int(device), seconds)
+
+
+def still_mapped_bytes(data: Any) -> int:
+    """What the input comes to take as it is read, beside the parts: pages of the file it is mapped from."""
+    base = data
+    while base is not None and not isinstance(base, LazyArray):
+        if isinstance(base, np.memmap):
+            return int(data.nbytes)
+        base = getattr(base, "base", None)
+    return MAPPED_BYTES if isinstance(base, LazyArray) and base.is_mapped else 0
 
 
 def cleaning_bytes(shape: Sequence[int], *, max_voxels: int = SLAB_VOXELS) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from seg import plan
 from seg.inference import InferenceSettings, parts_of
+from seg.io.arrays import MAPPED_BYTES, LazyArray
 from seg.plan import Plan, memory_limit_bytes, plan_segmentation, resident_bytes
 from seg.runner import Runner
 from seg.stack import Stack
@@ -66,6 +67,23 @@ def test_blending_and_joining_cost_memory(monkeypatch):
     assert blended.host_bytes - exact.host_bytes >= 4 * 3 * 64 * 400 * 400
     joined = planned("zyx", (3000, 400, 400), bundle=SOLID, settings=InferenceSettings(tile_px=64, device="cpu"))
     assert joined.host_bytes >= 3000 * 400 * 400
+
+
+def test_pages_of_a_mapped_input_are_planned_for(tmp_path, monkeypatch):
+    """All of them where a small input stays mapped, those between two times they are let go of where it is lazy."""
+    monkeypatch.setattr(plan, "resident_bytes", lambda: 0)
+    np.save(tmp_path / "a.npy", np.zeros((40, 128, 160), np.uint16))
+    data = np.load(tmp_path / "a.npy", mmap_mode="r")
+    needs = {}
+    for kind, held in {
+        "memory": np.array(data),
+        "mapped": data[:],
+        "lazy": LazyArray(data, (0, 1, 2), name="a"),
+    }.items():
+        stack, runner = Stack(held, "tyx"), Runner(FLAT, CPU)
+        needs[kind] = plan_segmentation(stack, runner, parts_of(stack, runner)).host_bytes
+    assert needs["mapped"] - needs["memory"] == 40 * 128 * 160 * 2
+    assert needs["lazy"] - needs["memory"] == MAPPED_BYTES
 
 
 def test_a_limit_of_the_shell_is_known(monkeypatch):
@@ -145,10 +163,10 @@ def test_a_volume_larger_than_the_memory_allowed(tmp_path):
     """The file is mapped and 600 MiB (full: 8 GiB) long; 400 MiB may be taken beyond what the libraries hold."""
     sparse(tmp_path / "input.npy", (4096 if FULL else 300, 1024, 1024))
     found = run(tmp_path, "zyx", limit_mib=400)
-    # Mapped pages of the input count as resident until the system wants them back; they are no memory of ours, and
-    # how many there were at the peak of ours nobody knows. What was taken is watched; the limit itself is exact.
-    assert found["before"] + found["taken"] < found["planned"] * 1.1
     assert found["taken"] < 400 * 2**20
+    # Mapped pages of the input count as resident too, although they give way: they are let go of as it is read.
+    assert found["peak"] - found["before"] < 400 * 2**20
+    assert found["peak"] < found["planned"]
 
 
 @pytest.mark.slow
@@ -158,7 +176,8 @@ def test_the_plan_of_a_long_series_is_kept(tmp_path):
     """300 (full: 5000) small frames."""
     sparse(tmp_path / "input.npy", (5000 if FULL else 300, 128, 160))
     found = run(tmp_path, "tyx")
-    assert found["peak"] < found["planned"] * 1.1
+    # The input is small enough to stay mapped as a whole, and the masks to be read back whole: both grow with it.
+    assert found["peak"] < found["planned"] < 1.2 * found["peak"]
 
 
 SHORT = """
@@ -174,14 +193,14 @@ from seg.runner import InferenceSettings, Runner
 from seg.strips import label_planes
 
 torch.set_num_threads(1)
-bundle, image = make_bundle(width=48, depth=1), np.random.default_rng(0).random((1, 100, 3000), dtype=np.float32)
+bundle, image = make_bundle(width=64, depth=1), np.random.default_rng(0).random((1, 100, 3000), dtype=np.float32)
 shapes = {"strips": image, "tiles": image[:, :80]}
 def masks(limit):
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
     runners = {name: Runner(bundle, InferenceSettings(device="cpu", precision="fp32")) for name in shapes}
     found = {name: label_planes(shapes[name], runner, SeriesNormalisation(0, 1)) for name, runner in runners.items()}
     return found, {name: runner.backed_off for name, runner in runners.items()}
-found, said = masks(_status(Path("/proc/self/status"))["VmData"] + 80 * 2**20)
+found, said = masks(_status(Path("/proc/self/status"))["VmData"] + 140 * 2**20)
 expected, nothing = masks(resource.RLIM_INFINITY)
 equal = {name: float((found[name][0] == expected[name][0]).mean()) for name in shapes}
 print(json.dumps({"said": said, "nothing": nothing, "equal": equal}))
@@ -190,7 +209,7 @@ print(json.dumps({"said": said, "nothing": nothing, "equal": equal}))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of other systems differ")
 def test_a_run_that_backs_off_is_saved():
-    """The network wants 160 MiB of 80 that the shell leaves; what the refused attempts had must come back to it."""
+    """The network wants 200 MiB of 140 that the shell leaves; what refused attempts had must come back."""
     command = [sys.executable, "-c", SHORT, str(Path(__file__).parent)]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr[-3000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from seg.errors import DataError, SegError
 
 # Above this a stack stays on disk and is read slab by slab; below it one read is simpler and faster.
 LAZY_ABOVE_BYTES = 256 * 2**20
+# Of a mapped file so many bytes are read before their pages are let go of; else all of it would count as memory in use.
+MAPPED_BYTES = 2**25
 # Larger than any camera or tomograph makes: such a header is damaged, and believing it would exhaust the memory.
 MAX_PIXELS = 2**36
 
@@ -47,6 +50,7 @@ class LazyArray:
     ) -> None:  # fmt: skip
         self._source, self._dims, self.name, self._then = source, tuple(dims), name, then
         self._lock = threading.Lock()  # several libraries below share one file position between reads
+        self._read_bytes = 0  # since pages were let go of
         self.dtype = native_dtype(source.dtype) if dtype is None else np.dtype(dtype)
         self.shape = tuple(1 if d is None else int(source.shape[d]) for d in self._dims)
 
@@ -76,6 +80,7 @@ class LazyArray:
         try:
             with self._lock:
                 array = np.asarray(self._source[tuple(stored)])
+                self._let_go(array.nbytes)
         except SegError:
             raise
         except Exception as error:
@@ -94,9 +99,21 @@ class LazyArray:
         """The same array with `function` applied to whatever is read."""
         return LazyArray(self, range(self.ndim), name=self.name, then=function, dtype=dtype)
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether what is indexed are pages of a file."""
+        return getattr(self._source, "_mmap", None) is not None
+
     def close_with(self, close: Callable[[], None]) -> None:
         """Call `close` when this array is no longer used."""
         weakref.finalize(self, close)
+
+    def _let_go(self, read_bytes: int) -> None:
+        """Give pages of a mapped file back to the system; those that are still wanted come again from its cache."""
+        self._read_bytes += read_bytes
+        if self.is_mapped and self._read_bytes > MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._source._mmap.madvise(mmap.MADV_DONTNEED)  # numpy has no other name for it
+            self._read_bytes = 0
 
     def _full_key(self, key: Any) -> list[Any]:
         """One integer or slice per axis."""
