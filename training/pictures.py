@@ -35,7 +35,7 @@ def draw_worst(
     """Write the tiles of held-out images with the largest share of wrong labelled pixels, the worst first.
 
     One row per image: image, labels (grey where unlabelled or left open), prediction. Of volumes the worst plane is
-    shown. Nothing is written where no image is held out.
+    shown, and small images are enlarged by a whole number. Nothing is written where no image is held out.
 
     Returns
     -------
@@ -57,11 +57,13 @@ def draw_worst(
         path.unlink(missing_ok=True)
         return []
     colours = np.array([UNKNOWN] + [_rgb(schema, i) for i in codes.class_indices], np.uint8)
-    sheet = Image.new("RGB", (3 * TILE_PX + 20, len(found) * (TILE_PX + HEAD_PX)), "white")
+    zooms = [max(1, TILE_PX // max(tile.shape)) for *_, tile in found]  # of small images
+    high = max(zoom * tile.shape[0] for zoom, (*_, tile) in zip(zooms, found, strict=True))
+    sheet = Image.new("RGB", (3 * TILE_PX + 20, len(found) * (high + HEAD_PX)), "white")
     draw = ImageDraw.Draw(sheet)
     large, small = ImageFont.load_default(17), ImageFont.load_default(14)
     for row, (share, name, image, truth, output) in enumerate(found):
-        top = row * (TILE_PX + HEAD_PX)
+        top, zoom = row * (high + HEAD_PX), zooms[row]
         said = f": {share:.0%} of the labelled pixels wrong"
         while draw.textlength(name + said, large) > sheet.width - 8 and len(name) > 8:
             name = "…" + name[2:]  # the end tells images apart
@@ -71,7 +73,8 @@ def draw_worst(
         grey = (np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)
         known = np.where(truth <= codes.n_classes, truth, 0)
         for column, picture in enumerate((np.stack([grey] * 3, -1), colours[known], colours[output + 1])):
-            sheet.paste(Image.fromarray(picture), (column * (TILE_PX + 10), top + HEAD_PX - 4))
+            larger = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+            sheet.paste(Image.fromarray(larger), (column * (TILE_PX + 10), top + HEAD_PX - 4))
     sheet.save(path)
     return [(name, share) for share, name, *_ in found]
 

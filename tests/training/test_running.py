@@ -204,8 +204,9 @@ def test_the_worst_tiles_are_drawn(film_config, monkeypatch, tmp_path):
 
     picture = np.asarray(Image.open(tmp_path / "worst.png"))
     sei, electrolyte = data.schema.by_name("sei").rgb, data.schema.by_name("electrolyte").rgb
-    row = training.pictures.HEAD_PX - 4 + 40
-    truth, output = picture[row, 202 + 35], picture[row, 404 + 35]
+    assert picture.shape == (2 * (training.pictures.HEAD_PX + 2 * 72), 3 * 192 + 20, 3)  # 72 x 80 px, twice as large
+    row = training.pictures.HEAD_PX - 4 + 2 * 40
+    truth, output = picture[row, 202 + 2 * 35], picture[row, 404 + 2 * 35]
     assert {tuple(truth), tuple(output)} == {sei, electrolyte}
 
 
