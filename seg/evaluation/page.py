@@ -110,8 +110,8 @@ def _error_row(row: pd.Series) -> dict:
         "level": row["level"], "unit": "" if row["unit"] == "1" else row["unit"].replace("um", "µm"), "n": row["n"],
         "truth": _number(row["truth"]), "prediction": _number(row["prediction"]),
         "relative_bias": _percent(relative), "median_relative_error": _percent(row["median_relative_error"]),
-        "inside": "–" if math.isnan(inside) else f"{100 * inside:.0f} % of {row['n_intervals']}", "grade": grade,
-        "doubtful": "poor" if row["flags"] else "",
+        "inside": "–" if math.isnan(inside) else f"{inside * row['n_intervals']:.0f} of {row['n_intervals']}",
+        "grade": grade, "doubtful": "poor" if row["flags"] else "",
         "missing": int(row["only_in_truth"]), "extra": int(row["only_in_prediction"]),
     }  # fmt: skip
 
