@@ -58,7 +58,7 @@ class AnalysisConfig:
     view : str
         ``plan``, ``profile``, ``section`` or ``volume``.
     model : str
-        Name or folder of a model; ``auto`` takes the shipped one for the modality.
+        Name or folder of a model; ``auto`` takes the shipped one for the modality, the view and the pixel size.
     schema : str
         Name or file of the label schema.
     objects : ObjectOptions
