@@ -21,7 +21,7 @@ from seg.stack import Stack
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from seg.models.bundle import ModelSpec
+    from seg.models.spec import ModelSpec
 
 LARGEST_ZOOM = 16.0
 # Pixels of the input decided at once: their probabilities are all that is held on its grid.

@@ -37,7 +37,8 @@ def tiny_model_of(tmp_path_factory):
     def make(modality: str) -> Path:
         import torch
 
-        from seg.models.bundle import ModelSpec, save_bundle
+        from seg.models.bundle import save_bundle
+        from seg.models.spec import ModelSpec
         from seg.models.unet import UNet
 
         torch.manual_seed(3)

@@ -19,8 +19,9 @@ from seg.errors import DataError, ModelError, SegError, UsageError
 from seg.inference import InferenceSettings, parts_of, predict_probabilities, segment
 from seg.labels import load_schema
 from seg.models import device
-from seg.models.bundle import Bundle, ModelSpec
+from seg.models.bundle import Bundle
 from seg.models.device import cpu_bf16_feature
+from seg.models.spec import ModelSpec
 from seg.models.unet import UNet
 from seg.preprocess import SeriesNormalisation
 from seg.runner import Runner

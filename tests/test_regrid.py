@@ -11,7 +11,8 @@ from scipy import ndimage
 from seg.errors import ModelError
 from seg.inference import InferenceSettings, parts_of, segment
 from seg.labels import load_schema
-from seg.models.bundle import Bundle, ModelSpec
+from seg.models.bundle import Bundle
+from seg.models.spec import ModelSpec
 from seg.models.unet import UNet
 from seg.plan import plan_segmentation
 from seg.preprocess import SeriesNormalisation, resample, resampled_shape

@@ -13,7 +13,8 @@ from seg import masks, strips, tiling
 from seg import runner as runner_module
 from seg.inference import parts_of, segment
 from seg.labels import load_schema
-from seg.models.bundle import Bundle, ModelSpec
+from seg.models.bundle import Bundle
+from seg.models.spec import ModelSpec
 from seg.models.unet import UNet
 from seg.preprocess import SeriesNormalisation
 from seg.runner import InferenceSettings, Runner

@@ -10,7 +10,8 @@ import torch
 from seg.errors import ModelError
 from seg.inference import InferenceSettings, predict_probabilities, segment
 from seg.labels import load_schema
-from seg.models.bundle import Bundle, ModelSpec
+from seg.models.bundle import Bundle
+from seg.models.spec import ModelSpec
 from seg.models.unet import UNet
 from seg.preprocess import SeriesNormalisation
 from seg.reliability import temper

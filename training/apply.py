@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from seg.inference import predict_probabilities, segment
-from seg.models.bundle import Bundle, ModelSpec
+from seg.models.bundle import Bundle
+from seg.models.spec import ModelSpec
 from seg.preprocess import SeriesNormalisation
 from seg.runner import InferenceSettings
 from seg.stack import Stack

@@ -13,8 +13,9 @@ from seg import __version__
 from seg.errors import UsageError
 from seg.io.results import atomic_path, write_json
 from seg.modality import MODALITIES, modality
-from seg.models.bundle import CARD, SPEC, ModelSpec, save_bundle
+from seg.models.bundle import CARD, SPEC, save_bundle
 from seg.models.join import MEMBERS_BELOW
+from seg.models.spec import ModelSpec
 from training.config import TrainConfig
 from training.sources import read_about, rooted
 

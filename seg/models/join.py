@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from seg.errors import ModelError, UsageError
 from seg.models import ARCHITECTURES
-from seg.models.bundle import Bundle, ModelSpec, save_bundle
+from seg.models.bundle import Bundle, save_bundle
+from seg.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -36,7 +36,8 @@ def make_model(folder: Path, sizes: dict[str, int]) -> Path:
     import torch
 
     from seg.labels import load_schema
-    from seg.models.bundle import ModelSpec, save_bundle
+    from seg.models.bundle import save_bundle
+    from seg.models.spec import ModelSpec
     from seg.models.unet import UNet
 
     torch.manual_seed(0)

@@ -61,7 +61,8 @@ def model(folder: Path, dims: int, full: bool) -> Path:
     import torch
 
     from seg.labels import load_schema
-    from seg.models.bundle import ModelSpec, save_bundle
+    from seg.models.bundle import save_bundle
+    from seg.models.spec import ModelSpec
     from seg.models.unet import UNet
 
     torch.manual_seed(0)

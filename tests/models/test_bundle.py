@@ -19,7 +19,6 @@ from seg.models.bundle import (
     SELFTEST,
     SPEC,
     WEIGHTS,
-    ModelSpec,
     export_bundle,
     find_model,
     list_models,
@@ -28,6 +27,7 @@ from seg.models.bundle import (
     save_bundle,
 )
 from seg.models.device import resolve_device, resolve_precision
+from seg.models.spec import ModelSpec
 from seg.models.unet import UNet
 
 ARGUMENTS = {"n_classes": 3, "width": 4, "depth": 2}

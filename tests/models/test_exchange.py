@@ -10,9 +10,10 @@ import yaml
 from seg.cli import main
 from seg.errors import ModelError, UsageError
 from seg.inference import predict_probabilities
-from seg.models.bundle import ModelSpec, load_bundle, save_bundle
+from seg.models.bundle import load_bundle, save_bundle
 from seg.models.exchange import export_bioimageio, export_onnx, export_torch
 from seg.models.join import join_bundles
+from seg.models.spec import ModelSpec
 from seg.models.unet import UNet
 from seg.preprocess import SeriesNormalisation
 from seg.runner import InferenceSettings
